@@ -1,0 +1,33 @@
+"""Attribution methods for PyTorch as pure functions over `torch.func`."""
+
+from attrfn._check import convergence_delta as convergence_delta
+from attrfn._conductance import layer_conductance as layer_conductance
+from attrfn._deep_lift import deep_lift as deep_lift
+from attrfn._deep_lift import neuron_deep_lift as neuron_deep_lift
+from attrfn._grad_cam import guided_grad_cam as guided_grad_cam
+from attrfn._grad_cam import interpolate as interpolate
+from attrfn._grad_cam import layer_grad_cam as layer_grad_cam
+from attrfn._gradient import input_x_gradient as input_x_gradient
+from attrfn._gradient import layer_activation as layer_activation
+from attrfn._gradient import layer_gradient_x_activation as layer_gradient_x_activation
+from attrfn._gradient import neuron_gradient as neuron_gradient
+from attrfn._gradient import saliency as saliency
+from attrfn._integrated import integrated_gradients as integrated_gradients
+from attrfn._integrated import neuron_integrated_gradients as neuron_integrated_gradients
+from attrfn._layer import at as at
+from attrfn._layer import from_layer as from_layer
+from attrfn._layer import neuron as neuron
+from attrfn._layer import to_layer as to_layer
+from attrfn._reference import with_reference as with_reference
+from attrfn._relu import deconvolution as deconvolution
+from attrfn._relu import guided_backprop as guided_backprop
+from attrfn._relu import neuron_deconvolution as neuron_deconvolution
+from attrfn._relu import neuron_guided_backprop as neuron_guided_backprop
+from attrfn._rules import DECONVOLUTION as DECONVOLUTION
+from attrfn._rules import GUIDED as GUIDED
+from attrfn._rules import with_rules as with_rules
+from attrfn._select import select as select
+from attrfn._shap import gradient_shap as gradient_shap
+from attrfn._shap import neuron_gradient_shap as neuron_gradient_shap
+from attrfn._types import AttributionWarning as AttributionWarning
+from attrfn._types import Site as Site

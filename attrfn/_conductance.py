@@ -1,0 +1,176 @@
+"""Conductance: how much of a path's change in output flows through a layer's units."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrfn._context import plain
+from attrfn._inputs import Leaves, describe, split, split_activation, start_at, take
+from attrfn._integrated import Line
+from attrfn._layer import read, resolve, settled
+from attrfn._path import bytes_of, chunk_of, chunks, over, precision, quadrature, summed
+from attrfn._pull import detached, gradient, gradient_at, replace_all, score_of
+from attrfn._run import original
+from attrfn._select import pick
+from attrfn._tolerance import refined
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Site, Target
+
+
+def layer_conductance(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    derivative: str = "forward",
+    rtol: float | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """The part of integrated gradients that flows through each unit of a layer.
+
+    $\\int_0^1 \\partial f / \\partial h \\odot dh / d\\alpha \\; d\\alpha$ along $x' + \\alpha (x - x')$; sums to $f(x) - f(x')$
+    where every path passes through the layer.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        derivative: `forward`: $dh / d\\alpha$ by `jvp`. `difference`: differences between `n_steps + 1` points.
+        rtol: Refine until every example has settled, by its change alone; see `attrfn._tolerance`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    References:
+        Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
+    """
+    inputs = take(x)
+    if derivative not in ("forward", "difference"):
+        raise ValueError(f"derivative must be 'forward' or 'difference', but is {describe(derivative)}")
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = _Flow(whole, site, inputs, start, target, create_graph)
+    numbers: Any = {"size": bytes_of(inputs.tensors), "chunk_size": chunk_size, "vectorize": vectorize}
+    if rtol is not None:
+        if derivative != "forward":
+            raise ValueError("rtol needs derivative='forward', the integrand itself, but it is 'difference'")
+        found = refined(flow.rate, n_steps, rtol, method, inputs.tensors[0], finish=tuple, **numbers)
+    elif derivative == "forward":
+        rule = quadrature(method, n_steps)
+        found = summed(flow.rate, rule.points, rule.weights, inputs.tensors[0], **numbers)
+    else:
+        found = flow.by_differences(quadrature(method, n_steps + 1).points, **numbers)
+    return flow.activation().answer(found)
+
+
+class _Flow:
+    """A layer's activation along the straight line in the input, and what depends on it."""
+
+    def __init__(
+        self, model: Model, site: Site, inputs: Leaves, start: Sequence[Tensor], target: Target, create_graph: bool
+    ) -> None:
+        self.model, self.site, self.inputs, self.target = model, site, inputs, target
+        self.create_graph = create_graph
+        self.line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph)
+
+    def activation(self) -> Leaves:
+        """The activation at x, for its container."""
+        with torch.no_grad():
+            return split_activation(read(self.model, self.inputs.rebuild(self.line.stop), (self.site,))[0])
+
+    def _read(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        copies = self.inputs.rebuild(t.clone() for t in tensors)
+        return split(read(self.model, copies, (self.site,))[0]).tensors
+
+    def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        """$\\partial f / \\partial h \\odot dh / d\\alpha$, the integrand."""
+        x = self.line.at(alpha)
+        activation, velocity = self._moving_backward(x) if plain() else self._moving(x)
+        slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
+        return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
+
+    def _rest(self, x: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
+        output = replace_all(self.model, (self.site,), self.inputs.rebuild(x), (h,))
+        return pick(output, self.target, n=x[0].shape[0])
+
+    def _moving(self, x: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The activation and its velocity, by forward differentiation."""
+        try:
+            with nullcontext() if self.create_graph else torch.no_grad():
+                return torch.func.jvp(self._read, x, self.line.step)
+        except NotImplementedError as error:
+            raise NotImplementedError(
+                f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "
+                "pass derivative='difference'"
+            ) from error
+
+    def _moving_backward(self, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The same by a backward pass of a backward pass, for models that no transform takes."""
+        with torch.inference_mode(False), torch.enable_grad():
+            points = [t if t.requires_grad else t.detach().requires_grad_() for t in x]
+            activation = self._read(*points)
+            weights = [torch.zeros_like(h, requires_grad=True) for h in activation]
+            pulled = torch.autograd.grad(
+                activation, points, weights, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            if not any(p.requires_grad for p in pulled):
+                return activation, tuple(torch.zeros_like(h) for h in activation)
+            velocity = torch.autograd.grad(
+                [p for p in pulled if p.requires_grad],
+                weights,
+                [d for p, d in zip(pulled, self.line.step, strict=True) if p.requires_grad],
+                create_graph=self.create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return activation, velocity
+
+    def by_differences(
+        self, points: Sequence[float], *, size: int, chunk_size: int | None, vectorize: bool
+    ) -> tuple[Tensor, ...]:
+        """$\\sum_k \\partial f / \\partial h (\\alpha_k) \\odot (h(\\alpha_{k+1}) - h(\\alpha_k))$, as Captum's scheme has it."""
+        like = self.inputs.tensors[0]
+        alphas = torch.tensor(points, dtype=precision(like), device=like.device)
+        chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
+        sums: list[Tensor] = []
+        last: list[tuple[Tensor, Tensor]] = []
+        for first in chunks(len(points), chunk, like.device):
+            values = over(self._both, (alphas[first : first + chunk],), vectorize)
+            half = len(values) // 2
+            pairs = list(zip(values[:half], values[half:], strict=True))
+            if last:
+                pairs = [
+                    (torch.cat([h0, h]), torch.cat([g0, g])) for (h0, g0), (h, g) in zip(last, pairs, strict=True)
+                ]
+            part = [(g[:-1] * (h[1:] - h[:-1])).sum(0) for h, g in pairs]
+            sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
+            last = [(h[-1:], g[-1:]) for h, g in pairs]
+        return tuple(sums)
+
+    def _both(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        """Activation and gradient at one point."""
+        x = self.inputs.rebuild(self.line.at(alpha))
+        there = gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph)
+        return (*detached(there.activations[0].tensors, self.create_graph), *there.gradients[0])
+

@@ -1,0 +1,166 @@
+"""DeepLIFT: differences from a reference, passed back by multipliers that sum exactly."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrfn._context import eager
+from attrfn._inputs import describe, split, start_at, take
+from attrfn._layer import neuron, resolve, settled
+from attrfn._pull import detached, gradient
+from attrfn._reference import Referred, all_rules, referred
+from attrfn._rules import Switch
+from attrfn._run import original, run
+from attrfn._select import pick
+from attrfn._types import Attributions, AttributionWarning, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+
+
+def deep_lift(
+    model: Model,
+    x: Inputs,
+    baselines: Baselines = None,
+    *,
+    target: Target = None,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+) -> Attributions:
+    """DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
+
+    $(x - x') \\odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
+    the midpoint derivative of a product. Softmax is made of these. A window's maximum is attributed to where
+    the larger of the two passes' maxima was.
+
+    Args:
+        model: The model $f$; see `Model`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: The reference $x'$; see `Baselines`.
+        target: Number to explain; see `Target`.
+        multiply_by_inputs: Times $x - x'$; otherwise the multipliers themselves.
+        custom_attribution_func: In place of that product: of `(multipliers)`, and, if it declares them, `x` and
+            `baselines`, each contained as `x` is.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
+        ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
+        IndexError: If `target` is out of range.
+
+    References:
+        Shrikumar et al., Learning important features through propagating activation differences, 2017.
+            arXiv:1704.02685
+    """
+    inputs = take(x)
+    start = start_at(x, baselines)
+    table, switch = all_rules(rules), Switch(False)
+    straight = referred(model, start, table, switch, create_graph)
+    seen: list[Tensor] = []
+
+    def score(tensors: Sequence[Tensor]) -> Tensor:
+        found = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
+        seen[:] = [found]
+        return found
+
+    found = gradient(score, inputs.tensors, create_graph=create_graph, switch=switch)
+    stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
+    if eager():
+        _compare([(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)], seen[0], straight, target)
+    if custom_attribution_func is not None:
+        return _custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
+    if not multiply_by_inputs:
+        return inputs.answer(found)
+    return inputs.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
+
+
+def _custom(function: Callable[..., Any], *values: Any) -> Any:
+    """As many of multipliers, inputs and baselines as the function declares."""
+    parameters = inspect.signature(function).parameters.values()
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    count = 3 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
+    if not 1 <= count <= 3:
+        raise TypeError(
+            "custom_attribution_func must take (multipliers), (multipliers, x) or (multipliers, x, baselines), but "
+            f"takes {count} arguments"
+        )
+    return function(*(_copied(value) for value in values[:count]))
+
+
+def _copied(value: Any) -> Any:
+    leaves = split(value)
+    return leaves.rebuild(t.clone() for t in leaves.tensors)
+
+
+def _compare(parts: Sequence[Tensor], there: Tensor, straight: Referred, target: Target) -> None:
+    """Warn if the attributions miss the output difference: an operation was not seen."""
+    with torch.no_grad():
+        here = pick(straight.output, target, n=parts[0].shape[0])
+        owed = (there - here).detach().to(torch.promote_types(there.dtype, torch.float32))
+        each = [p.detach().to(owed.dtype).flatten(1).sum(1) if p.ndim > 1 else p.detach().to(owed.dtype) for p in parts]
+        total = torch.stack(each).sum(0)
+        total = total.sum() if owed.ndim == 0 else total
+        spread = sum(float(p.detach().abs().sum()) for p in parts) + float(there.detach().abs().sum())
+        rounding = 64 * torch.finfo(parts[0].dtype).eps * spread
+        gap = (total - owed).abs()
+        worst = int((gap - 1e-3 * owed.abs()).argmax())
+        sums, owes = float(total.reshape(-1)[worst]), float(owed.reshape(-1)[worst])
+    if abs(sums - owes) > 1e-3 * abs(owes) + rounding:
+        warnings.warn(
+            f"deep_lift's attributions sum to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
+            "model does something that DeepLIFT cannot see, such as a scripted function or a detach",
+            AttributionWarning,
+            stacklevel=3,
+        )
+
+
+def neuron_deep_lift(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines = None,
+    *,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+) -> Attributions:
+    """`deep_lift` of one neuron; sums to $h(x) - h(x')$ of that neuron.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neuron; see `Layer`.
+        selector: Neuron to explain; see `Selector`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: The reference $x'$; see `Baselines`.
+        multiply_by_inputs: Times $x - x'$; otherwise the multipliers themselves.
+        custom_attribution_func: In place of that product; see `deep_lift`.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
+        ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
+        IndexError: If `selector` is out of range.
+
+    References:
+        Shrikumar et al., Learning important features through propagating activation differences, 2017.
+            arXiv:1704.02685
+    """
+    take(x)
+    unit = neuron(model, *settled(original(model), x, (resolve(model, layer),)), selector)
+    return deep_lift(
+        unit, x, baselines, multiply_by_inputs=multiply_by_inputs, custom_attribution_func=custom_attribution_func,
+        rules=rules, create_graph=create_graph,
+    )  # fmt: skip

@@ -1,0 +1,346 @@
+"""Inputs and baselines: their containers, their checks, their shapes."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attrfn._types import Baselines, Inputs, Model
+
+
+class Leaves(NamedTuple):
+    """A container taken apart: its floating-point tensors, and two ways back."""
+
+    tensors: tuple[Tensor, ...]
+    rebuild: Callable[[Iterable[Any]], Any]
+    """The container again with these in place of its floating tensors, all else as it was."""
+    answer: Callable[[Iterable[Any]], Any]
+    """Likewise, with `None` for all else: the form of an attribution."""
+
+
+def is_floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
+    """`value` with every leaf replaced by `act(leaf)`; tuples, lists and mappings keep their type."""
+    if isinstance(value, (tuple, list)):
+        items = [map_leaves(item, act) for item in value]
+        return _like_sequence(value, items)
+    if isinstance(value, Mapping):
+        return like_mapping(value, {key: map_leaves(item, act) for key, item in value.items()})
+    return act(value)
+
+
+def _like_sequence(value: Any, items: list[Any]) -> Any:
+    if type(value) is tuple:
+        return tuple(items)
+    if type(value) is list:
+        return items
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def like_mapping(value: Any, items: dict[Any, Any]) -> Any:
+    """A mapping of `value`'s type that holds `items`."""
+    if type(value) is dict:
+        return items
+    return type(value)(**items) if dataclasses.is_dataclass(value) else type(value)(items)
+
+
+def split(value: Any) -> Leaves:
+    """Take a tensor or a container apart into its floating-point leaves."""
+    if is_floating(value):
+        return Leaves((value,), _only, _only)
+    found: list[Tensor] = []
+
+    def note(leaf: Any) -> Any:
+        if is_floating(leaf):
+            found.append(leaf)
+        return leaf
+
+    map_leaves(value, note)
+
+    def rebuild(tensors: Iterable[Any]) -> Any:
+        queue = list(tensors)
+        return map_leaves(value, lambda leaf: queue.pop(0) if is_floating(leaf) else leaf)
+
+    def answer(tensors: Iterable[Any]) -> Any:
+        queue = list(tensors)
+        return map_leaves(value, lambda leaf: queue.pop(0) if is_floating(leaf) else None)
+
+    return Leaves(tuple(found), rebuild, answer)
+
+
+def split_activation(value: Any) -> Leaves:
+    """As `split`, but one floating leaf alone is answered as a tensor."""
+    leaves = split(value)
+    return leaves._replace(answer=_only) if len(leaves.tensors) == 1 else leaves
+
+
+def _only(tensors: Iterable[Any]) -> Any:
+    (tensor,) = tensors
+    return tensor
+
+
+def call(model: Model, x: Any) -> Any:
+    """`model(x)`, `model(*x)` or `model(**x)`, as the container says."""
+    if isinstance(x, tuple):
+        return model(*x)
+    return model(**x) if isinstance(x, Mapping) else model(x)
+
+
+def packed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The inputs that a model called with these was given; the inverse of `call`."""
+    if args and kwargs:
+        raise TypeError(
+            f"expected positional inputs or keywords, but got {len(args)} positional and the keywords "
+            f"{sorted(kwargs)}; pass all of them in one way"
+        )
+    return dict(kwargs) if kwargs else args[0] if len(args) == 1 else args
+
+
+def describe(value: Any) -> str:
+    """What came, for an error message: types and shapes."""
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with the keys {list(value)}"
+    return f"{value!r}" if isinstance(value, (int, float, str, bool)) else f"a {type(value).__name__}"
+
+
+def take(x: Inputs, *, floating: bool = True) -> Leaves:
+    """The leaves of a method's `x`, checked. `floating`: one member at least must be floating point."""
+    if isinstance(x, list) or not isinstance(x, (Tensor, tuple, Mapping)):
+        raise TypeError(f"x must be a tensor, a tuple or a mapping of tensors, but is {describe(x)}")
+    leaves = split(dict(x) if isinstance(x, Mapping) else x)
+    if floating and not leaves.tensors:
+        raise TypeError(
+            f"x must have a floating-point member to attribute to, but is {describe(x)}; for token ids, "
+            "attribute to the embedding with a layer method, or pass the embeddings"
+        )
+    _check_batch(leaves.tensors or (_first_tensor(x),))
+    return leaves
+
+
+def _first_tensor(x: Any) -> Tensor:
+    members = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]
+    for member in members:
+        if isinstance(member, Tensor):
+            return member
+    raise TypeError(f"x must hold a tensor, but is {describe(x)}")
+
+
+def _check_batch(tensors: Sequence[Tensor]) -> None:
+    shapes = [tuple(t.shape) for t in tensors]
+    if any(len(shape) == 0 for shape in shapes):
+        raise ValueError(f"x must have the examples in dimension 0, but has a member of shape () among {shapes}")
+    if any(shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            f"the members of x must agree in dimension 0, the examples, but have the shapes {shapes}"
+        )
+    if any(t.shape[0] == 0 for t in tensors):
+        raise ValueError(f"x must hold one example at least, but has the shape {shapes[0]}")
+
+
+def batch_size(x: Inputs) -> int:
+    """N, the number of examples."""
+    leaves = split(x)
+    return (leaves.tensors[0] if leaves.tensors else _first_tensor(x)).shape[0]
+
+
+def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
+    """The container of the baseline, each floating member broadcast to its input's shape.
+
+    Args:
+        x: The inputs.
+        baselines: As the caller gave them; see `Baselines`.
+        fixed: Members that are not floating point are held fixed, and have no baseline of their own.
+    """
+    _refuse_container(x, baselines)
+    if baselines is None and not split(x).tensors:
+        raise ValueError(
+            f"baselines are required, since x, {describe(x)}, has no floating-point member that could start "
+            "from zeros; pass the reference, such as padding token ids"
+        )
+    if isinstance(x, Tensor):
+        return _baseline_of("baselines", x, baselines, fixed)
+    if isinstance(x, tuple):
+        given = tuple(baselines) if isinstance(baselines, tuple) else (_spread(baselines),) * len(x)
+        return tuple(_baseline_of(f"baselines[{k}]", t, b, fixed) for k, (t, b) in enumerate(zip(x, given, strict=True)))
+    if not isinstance(baselines, Mapping):
+        return {key: _baseline_of(f"baselines[{key!r}]", t, _spread(baselines), fixed) for key, t in x.items()}
+    return {
+        key: _baseline_of(f"baselines[{key!r}]", t, baselines[key], fixed) if key in baselines else t
+        for key, t in x.items()
+    }
+
+
+class _Spread(NamedTuple):
+    """One number (or `None`) for all floating members."""
+
+    value: Any
+
+
+def _spread(value: Any) -> Any:
+    return _Spread(value)
+
+
+def _refuse_container(x: Any, baselines: Any) -> None:
+    """Raise if `baselines` is not contained as `x` is; numbers and `None` go with every container."""
+    if baselines is None or _is_number(baselines):
+        return
+    if isinstance(x, Tensor) and isinstance(baselines, Tensor):
+        return
+    if isinstance(x, tuple) and isinstance(baselines, tuple) and len(x) == len(baselines):
+        return
+    if isinstance(x, Mapping) and isinstance(baselines, Mapping):
+        unknown = [key for key in baselines if key not in x]
+        if unknown:
+            raise ValueError(f"baselines has the keys {unknown}, which x, with the keys {list(x)}, has not")
+        return
+    error = ValueError if isinstance(baselines, (tuple, Mapping, Tensor)) else TypeError
+    raise error(f"baselines must be contained as x is, which is {describe(x)}, but is {describe(baselines)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _baseline_of(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
+    spread = isinstance(baseline, _Spread)
+    baseline = baseline.value if spread else baseline
+    if not is_floating(x):
+        return _fixed_baseline(name, x, None if spread else baseline, fixed)
+    if baseline is None:
+        return torch.zeros_like(x)
+    if _is_number(baseline):
+        return torch.full_like(x, baseline)
+    if not isinstance(baseline, Tensor):
+        raise TypeError(f"{name} must be None, a number or a tensor, but is {describe(baseline)}")
+    refuse_integers(name, baseline)
+    return broadcast(name, baseline.to(x), x.shape)
+
+
+def _fixed_baseline(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
+    if baseline is None:
+        return x
+    if fixed or not isinstance(x, Tensor):
+        raise ValueError(
+            f"{name} was given for a member of x that is not floating point and is held fixed, {describe(x)}; "
+            "leave it out, or pass None for it"
+        )
+    if not isinstance(baseline, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor such as {describe(x)}, but is {describe(baseline)}: a number is for "
+            "floating-point members alone"
+        )
+    if baseline.is_floating_point():
+        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    return broadcast(name, baseline.to(x), x.shape)
+
+
+def refuse_integers(name: str, baseline: Tensor) -> None:
+    """Raise if an integer tensor came as the baseline of a floating input: it is mostly a target."""
+    if not baseline.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point as x is, but is {describe(baseline)}; "
+            "if it is the class to explain, pass it as target="
+        )
+
+
+def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
+    """`baseline` expanded to `shape`, or an error that names it."""
+    try:
+        fits = torch.broadcast_shapes(baseline.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must broadcast to the shape of its input, {tuple(shape)}, but has the shape "
+            f"{tuple(baseline.shape)}"
+        )
+    return baseline.expand(shape)
+
+
+def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any]]:
+    """The reference sample of a `*_shap` method.
+
+    Returns:
+        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
+        container of those baselines, aligned over its members.
+    """
+    if callable(baselines):
+        baselines = baselines(x)
+    if baselines is None or _is_number(baselines):
+        raise ValueError(
+            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
+            "pass a tensor such as some rows of the training data"
+        )
+    _refuse_container(x, baselines)
+    members = _aligned(x, baselines)
+    sizes = {rows.shape[0] for _, rows in members if rows is not None}
+    if len(sizes) != 1:
+        raise ValueError(f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}")
+    (count,) = sizes
+    if count == 0:
+        raise ValueError("baselines must hold one reference at least, but have 0 rows")
+    n = batch_size(x)
+
+    def pick(rows_at: Any) -> Any:
+        chosen = [t if rows is None else _rows(rows, rows_at, n).expand_as(t) for t, rows in members]
+        return chosen[0] if isinstance(x, Tensor) else _contain(x, chosen)
+
+    return count, pick
+
+
+def _contain(x: Any, members: list[Any]) -> Any:
+    return dict(zip(x, members, strict=True)) if isinstance(x, Mapping) else tuple(members)
+
+
+def _rows(rows: Tensor, at: Any, n: int) -> Tensor:
+    """Row `at` (an int: for all examples; N indices: one for each) of a `(K, 1 or N, *F)` sample."""
+    if isinstance(at, int):
+        return rows[at]
+    example = torch.arange(n, device=rows.device) if rows.shape[1] == n else torch.zeros_like(at)
+    return rows[at.to(rows.device), example]
+
+
+def _aligned(x: Any, baselines: Any) -> list[tuple[Any, Tensor | None]]:
+    """Each member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
+    if isinstance(x, Tensor):
+        return [(x, _references("baselines", x, baselines))]
+    if isinstance(x, tuple):
+        return [(t, _references(f"baselines[{k}]", t, b)) for k, (t, b) in enumerate(zip(x, baselines, strict=True))]
+    return [(t, _references(f"baselines[{key!r}]", t, baselines.get(key))) for key, t in x.items()]
+
+
+def _references(name: str, x: Any, rows: Any) -> Tensor | None:
+    if rows is None:
+        return None
+    if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
+    if x.is_floating_point():
+        refuse_integers(name, rows)
+    elif rows.is_floating_point():
+        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
+    features = rows.shape[1:] if shared else rows.shape[2:]
+    if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
+        raise ValueError(
+            f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
+            f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
+        )
+    return (rows[:, None] if shared else rows).to(x)
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """`value`, an int of 1 or more, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, but is {describe(value)}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, but is {value}")
+    return value

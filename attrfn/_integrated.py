@@ -1,0 +1,154 @@
+"""Integrated gradients: the mean gradient along the straight line from the baseline."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from attrfn._inputs import split, start_at, take
+from attrfn._layer import neuron, resolve, settled
+from attrfn._path import bytes_of, quadrature, summed
+from attrfn._pull import Score, detached, gradient, score_of
+from attrfn._run import original
+from attrfn._tolerance import refined
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+
+
+def integrated_gradients(
+    model: Model,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    rtol: float | None = None,
+    multiply_by_inputs: bool = True,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
+
+    $(x - x') \\odot \\int_0^1 \\partial f(x' + \\alpha (x - x')) / \\partial x \\; d\\alpha$
+
+    Args:
+        model: The model $f$; see `Model`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        rtol: Refine until every example has settled to this share; see `attrfn._tolerance`.
+        multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `baselines`, `target`, `n_steps`, `method`, `rtol` or `chunk_size` does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> integrated_gradients(lambda x: (x**2).sum(1), torch.tensor([[1.0, 2.0]]), n_steps=5)
+        tensor([[1., 4.]])
+
+    References:
+        Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    score = score_of(model, inputs, target)
+    line = Line(score, start, inputs.tensors, create_graph)
+    if rtol is None:
+        rule = quadrature(method, n_steps)
+        slopes = summed(
+            line.slope, rule.points, rule.weights, inputs.tensors[0],
+            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+        )  # fmt: skip
+    else:
+        slopes = refined(
+            line.slope, n_steps, rtol, method, inputs.tensors[0], finish=line.times_step if multiply_by_inputs else tuple,
+            sums=line.times_step, difference=line.difference,
+            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+        )  # fmt: skip
+    return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
+
+
+class Line:
+    """The straight line between two lists of tensors, and the gradient on it."""
+
+    def __init__(self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool) -> None:
+        self.score, self.create_graph = score, create_graph
+        self.start, self.stop = detached(start, create_graph), detached(stop, create_graph)
+        self.step = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    def at(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        return tuple(a + alpha.to(d.dtype) * d for a, d in zip(self.start, self.step, strict=True))
+
+    def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        return gradient(self.score, self.at(alpha), create_graph=self.create_graph)
+
+    def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(d * g for d, g in zip(self.step, slopes, strict=True))
+
+    def difference(self) -> Tensor:
+        return self.score([t.clone() for t in self.stop]) - self.score([t.clone() for t in self.start])
+
+
+def neuron_integrated_gradients(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    method: str = "gausslegendre",
+    rtol: float | None = None,
+    multiply_by_inputs: bool = True,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neuron; see `Layer`.
+        selector: Neuron to explain; see `Selector`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        rtol: Refine until every example has settled to this share; see `attrfn._tolerance`.
+        multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `selector`, `baselines`, `n_steps`, `method`, `rtol` or `chunk_size` does not fit.
+        IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Flatten(0))
+        >>> neuron_integrated_gradients(net, "0", 0, torch.tensor([[2.0, 1.0]]))
+        tensor([[0.3808, 0.0000]])
+
+    References:
+        Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
+    """
+    take(x)
+    unit = neuron(model, *settled(original(model), x, (resolve(model, layer),)), selector)
+    return integrated_gradients(
+        unit, x, baselines, n_steps, method=method, rtol=rtol, multiply_by_inputs=multiply_by_inputs,
+        create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
+    )  # fmt: skip

@@ -1,0 +1,147 @@
+"""Paths: quadrature rules, and weighted sums over their points a chunk at a time.
+
+NOTE [Chunks]
+Steps run under one `vmap` a chunk: batched is only what depends on the step, so that in a layer method all that
+lies before the layer runs once a chunk. The default chunk is chosen from the size of what is batched and the
+kind of device alone, never from what is free at the moment, so that memory does not grow with the number of
+steps, and a result can be reproduced.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from numpy.polynomial.legendre import leggauss
+from torch import Tensor
+
+from attrfn._context import Draws
+from attrfn._inputs import at_least_one, describe
+
+METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
+
+_BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Bytes of what is batched that a default chunk holds, by kind of device."""
+
+
+class Quadrature:
+    """Points on [0, 1] and their weights, which sum to one."""
+
+    def __init__(self, points: Sequence[float], weights: Sequence[float]) -> None:
+        self.points, self.weights = tuple(points), tuple(weights)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def quadrature(method: str, n_steps: int) -> Quadrature:
+    """The rule `method` with `n_steps` points."""
+    at_least_one("n_steps", n_steps)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, but is {describe(method)}")
+    return Quadrature(*_rule(method, n_steps))
+
+
+@torch.compiler.assume_constant_result
+def _rule(method: str, n: int) -> tuple[list[float], list[float]]:
+    if method == "gausslegendre":
+        nodes, weights = leggauss(n)
+        return [(1 + a) / 2 for a in nodes.tolist()], [w / 2 for w in weights.tolist()]
+    if method == "riemann_trapezoid":
+        if n == 1:
+            return [0.5], [1.0]
+        ends = [0.5 / (n - 1)]
+        return [k / (n - 1) for k in range(n)], ends + [1 / (n - 1)] * (n - 2) + ends
+    offset = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}[method]
+    return [(k + offset) / n for k in range(n)], [1 / n] * n
+
+
+def summed(
+    f: Callable[[Tensor], Sequence[Tensor]],
+    points: Sequence[float],
+    weights: Sequence[float],
+    like: Tensor,
+    *,
+    size: int,
+    chunk_size: int | None,
+    vectorize: bool,
+) -> tuple[Tensor, ...]:
+    """$\\sum_s w_s f(\\alpha_s)$, for each tensor that $f$ returns.
+
+    Args:
+        f: Of a 0-d $\\alpha$, in `like`'s precision and on its device.
+        points: The $\\alpha_s$.
+        weights: The $w_s$.
+        like: A tensor whose dtype and device the sum has.
+        size: Bytes that one step adds to a batch; see NOTE [Chunks].
+        chunk_size: Steps in memory at once; `None` picks it.
+        vectorize: One `vmap` a chunk, or an ordinary call for each step.
+    """
+    precise = precision(like)
+    alphas = torch.tensor(points, dtype=precise, device=like.device)
+    shares = torch.tensor(weights, dtype=precise, device=like.device)
+    chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
+    sums: list[Tensor] = []
+    for first in chunks(len(points), chunk, like.device):
+        values = over(f, (alphas[first : first + chunk],), vectorize)
+        part = [torch.tensordot(shares[first : first + chunk], v.to(precise), 1) for v in values]
+        sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
+    return tuple(total.to(v.dtype) for total, v in zip(sums, values, strict=True))
+
+
+def precision(like: Tensor) -> torch.dtype:
+    """The dtype of points, weights and sums: half-precision weights would not sum to one."""
+    return like.dtype if like.dtype in (torch.float64, torch.float32) else torch.float32
+
+
+def evaluated(
+    f: Callable[[Tensor], Sequence[Tensor]],
+    points: Sequence[float],
+    like: Tensor,
+    *,
+    size: int,
+    chunk_size: int | None,
+    vectorize: bool,
+) -> tuple[Tensor, ...]:
+    """`f` at each point, stacked; arguments as of `summed`."""
+    alphas = torch.tensor(points, dtype=precision(like), device=like.device)
+    chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
+    parts: list[tuple[Tensor, ...]] = []
+    for first in chunks(len(points), chunk, like.device):
+        parts.append(over(f, (alphas[first : first + chunk],), vectorize))
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def weighted(values: Sequence[Tensor], weights: Sequence[float], like: Tensor) -> tuple[Tensor, ...]:
+    """The weighted sum of stacked values."""
+    precise = precision(like)
+    shares = torch.tensor(weights, dtype=precise, device=like.device)
+    return tuple(torch.tensordot(shares, v.to(precise), 1).to(v.dtype) for v in values)
+
+
+def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: bool) -> tuple[Tensor, ...]:
+    """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
+    if vectorize:
+        return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+    found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
+    return tuple(torch.stack(values) for values in zip(*found, strict=True))
+
+
+def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None) -> int:
+    """How many of `count` steps, of `size` bytes each, are in memory at once."""
+    if chunk_size is not None:
+        return min(at_least_one("chunk_size", chunk_size), count)
+    return max(1, min(count, _BUDGET.get(device.type, _BUDGET["cuda"]) // max(size, 1)))
+
+
+def bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def chunks(count: int, chunk: int, device: torch.device) -> Iterator[int]:
+    """Where each chunk starts; every one draws the random numbers that the first one drew."""
+    draws = Draws(device)
+    for first in range(0, count, chunk):
+        if chunk >= count:
+            yield first
+        else:
+            with draws.repeated():
+                yield first

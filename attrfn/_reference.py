@@ -1,0 +1,451 @@
+"""The model seen from its baselines: DeepLIFT's engine.
+
+NOTE [The baseline first]
+The first pass runs the model on the baselines and records, in order, what each operation that is not linear met
+and gave. The second is an ordinary pass at the input whose k-th such operation answers its pull-back with the
+multiplier between the k-th record and now. Records enter the pull-back only, so `vmap` over many baselines
+runs the input's forward pass once. Which operations are recorded must not depend on what requires a gradient,
+which nothing does in the first pass: every one is, and where nothing depends on the input it runs as it is.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attrfn import _operations as operations
+from attrfn._context import Draws, compiling, eager
+from attrfn._inputs import describe, packed, split, start_at
+from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier
+from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
+from attrfn._run import Pass, original, run
+from attrfn._types import Baselines, Model, Multipliers
+
+
+class _Record(NamedTuple):
+    """What one operation met and gave on the baselines."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+
+class _Mismatch(Exception):
+    """The second pass did not run as the first did."""
+
+
+class _Overwritten(Exception):
+    """What was recorded has been written over since."""
+
+
+class _Seeing(Pass):
+    """A pass that tells operations that are linear from those that have a multiplier."""
+
+    def __init__(self, rules: Mapping[str, Multiplier]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__
+        if name in operations.OPENED and name not in self.rules:
+            with self:
+                return operations.OPENED[name](*args, **kwargs)
+        if operations.is_linear(name) and name not in self.rules:
+            self.linear(name, args, kwargs)
+            return super().__torch_function__(func, types, args, kwargs)
+        done = operations.normal(func, args, kwargs)
+        rule = self.rules.get(done.name) if done.name in operations.FUNCTIONS else None
+        packed_call = pack(done.args, done.kwargs)
+        if rule is None:
+            self.unknown(func, packed_call)
+            return super().__torch_function__(func, types, args, kwargs)
+        if not _bends(done.name, packed_call):
+            return super().__torch_function__(func, types, args, kwargs)
+        return self.met(done, packed_call, rule, lambda: super(_Seeing, self).__torch_function__(func, types, args, kwargs))
+
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
+
+    def unknown(self, func: Callable[..., Any], call: Packed) -> None: ...
+
+    def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
+        raise NotImplementedError
+
+
+def _bends(name: str, call: Packed) -> bool:
+    """Whether a call can be anything but linear: of two activations, or not linear in one."""
+    floating = [t for t in call.tensors if t.is_floating_point()]
+    if name in operations.COMBINING:
+        floating = [t for t in floating if not isinstance(t, nn.Parameter)]
+        return len(floating) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
+    if name == "batch_norm":
+        return bool(call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False))
+    return bool(floating)
+
+
+def _tensors_of(output: Any) -> tuple[Tensor, ...]:
+    return tuple(output) if isinstance(output, tuple) else (output,)
+
+
+class _Recording(_Seeing):
+    """The pass on the baselines."""
+
+    def __init__(self, rules: Mapping[str, Multiplier], copies: bool) -> None:
+        super().__init__(rules)
+        self.copies = copies
+        self.records: list[_Record] = []
+
+    def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
+        inputs = tuple(t.clone() for t in call.tensors) if self.copies or done.target is not None else call.tensors
+        output = run()
+        outputs = _tensors_of(output)
+        if self.copies or done.target is not None:
+            outputs = tuple(t.clone() for t in outputs)
+        self._note(done.name, inputs, outputs)
+        return output
+
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        choices = _choices(name, args, kwargs)
+        if choices:
+            self._note(name, choices, ())
+
+    def _note(self, name: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        versions = () if self.copies else tuple(_version(t) for t in (*inputs, *outputs))
+        self.records.append(_Record(name, inputs, outputs, versions))
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage]
+
+
+_CHOOSING = frozenset(
+    "__getitem__ __setitem__ index_select gather take take_along_dim masked_select masked_fill masked_fill_ where index "
+    "index_put index_put_ index_add index_add_ scatter scatter_ scatter_add scatter_add_".split()
+)
+
+
+def _choices(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The integer and boolean tensors by which an operation selects."""
+    if name not in _CHOOSING:
+        return ()
+    flat = [item for value in (*args, *kwargs.values()) for item in (value if isinstance(value, (tuple, list)) else (value,))]
+    return tuple(t for t in flat if isinstance(t, Tensor) and not t.is_floating_point())
+
+
+def depends(tensor: Any) -> bool:
+    """Whether a tensor depends on what is explained."""
+    return isinstance(tensor, Tensor) and tensor.requires_grad and not isinstance(tensor, nn.Parameter)
+
+
+class _Referring(_Seeing):
+    """The pass at the input, which answers pull-backs with multipliers."""
+
+    def __init__(self, rules: Mapping[str, Multiplier], records: list[_Record], switch: Switch) -> None:
+        super().__init__(rules)
+        self.records, self.switch, self.next = records, switch, 0
+
+    def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
+        record = self._read(done.name, call.tensors)
+        if not any(depends(t) for t in call.tensors):
+            return run()
+        for tensor in call.tensors:
+            _refuse_function(tensor)
+        if done.name in operations.COMBINING and sum(depends(t) for t in call.tensors) == 1 and _constant(call, record):
+            if done.name != "div" or not depends(call.tensors[-1]):
+                return run()
+        if self.switch.copies or done.target is not None:
+            call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
+        output = self._bent(done.name, call, record, rule)
+        if done.target is not None:
+            return done.target.copy_(output)
+        return output.clone() if self.switch.copies and isinstance(output, Tensor) else output
+
+    def _bent(self, name: str, call: Packed, record: _Record, rule: Multiplier) -> Any:
+        if not compiling():
+            return bend(name, call, _multiplying(name, call, record, rule), self.switch)
+        if rule is not RULES.get(name):
+            raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
+        counts = len(call.tensors), len(record.inputs)
+        tensors = (*call.tensors, *record.inputs, *record.outputs)
+        return _bent_in_graph(name, self.switch is ALWAYS, counts, call.places, call.args, call.kwargs, *tensors)
+
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        choices = _choices(name, args, kwargs)
+        if not choices:
+            return
+        record = self._read(name, choices)
+        if eager() and any(depends(a) for a in args) and not all(map(_equal, choices, record.inputs)):
+            raise _Mismatch(f"{name} selects other entries than on the baselines")
+
+    def unknown(self, func: Callable[..., Any], call: Packed) -> None:
+        if any(depends(t) for t in _flat(call)) and not _answers_constants(func.__name__):
+            raise ValueError(
+                f"the operation {func.__name__!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
+                f"rules={{{func.__name__}: rule}}, rule(grad_output, inputs, reference_inputs, output, "
+                "reference_output) -> grad_inputs"
+            )
+
+    def _read(self, name: str, tensors: tuple[Tensor, ...]) -> _Record:
+        if self.next >= len(self.records):
+            raise _Mismatch(f"{name} ran after all that had run on the baselines")
+        record = self.records[self.next]
+        self.next += 1
+        shapes, theirs = [(t.shape, t.dtype) for t in tensors], [(t.shape, t.dtype) for t in record.inputs]
+        if record.name != name or shapes != theirs:
+            raise _Mismatch(f"{name} ran on {shapes}, where {record.name} ran on {theirs} on the baselines")
+        if record.versions and tuple(_version(t) for t in (*record.inputs, *record.outputs)) != record.versions:
+            raise _Overwritten
+        return record
+
+    def check_end(self) -> None:
+        if self.next != len(self.records):
+            raise _Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+
+
+def _constant(call: Packed, record: _Record) -> bool:
+    """Whether the operands that do not depend on the input are those of the baselines' pass."""
+    return not eager() or all(
+        depends(t) or t is r or not t.is_floating_point() or torch.equal(t, r)
+        for t, r in zip(call.tensors, record.inputs, strict=True)
+    )
+
+
+def _flat(call: Packed) -> list[Any]:
+    nested = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, (tuple, list))]
+    return [*call.tensors, *(item for value in nested for item in value)]
+
+
+_CONSTANT = frozenset(
+    "size dim ndim numel nelement stride is_floating_point is_complex is_contiguous item tolist __bool__ __float__ "
+    "__int__ __len__ __index__ __format__ __repr__ __hash__ __contains__ __array__ numpy argmax argmin argsort isnan "
+    "isinf isfinite eq ne lt le gt ge equal allclose __eq__ __ne__ __lt__ __le__ __gt__ __ge__ any all count_nonzero "
+    "nonzero logical_and logical_or logical_not logical_xor is_same_size storage_offset data_ptr element_size "
+    "get_device bool int long short char byte searchsorted bucketize is_nonzero is_inference untyped_storage "
+    "is_sparse is_leaf layout is_pinned __dlpack__ histc bincount isclose signbit".split()
+)
+
+
+def _answers_constants(name: str) -> bool:
+    return name in _CONSTANT
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)
+
+
+def _where() -> str:
+    """The module whose forward is running, for an error message."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            return type(owner).__name__
+        frame = frame.f_back
+    return "the model"
+
+
+def _refuse_function(tensor: Tensor) -> None:
+    """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
+    node = tensor.grad_fn
+    if isinstance(node, torch.autograd.function.BackwardCFunction) and not type(node).__name__.startswith("_Bent"):
+        raise ValueError(
+            f"the model applies the autograd function {type(node).__name__.removesuffix('Backward')!r}, which has no "
+            "DeepLIFT rule and cannot be seen; write it with torch's operations"
+        )
+
+
+@torch.compiler.allow_in_graph
+def _bent_in_graph(
+    name: str,
+    always: bool,
+    counts: tuple[int, int],
+    places: tuple[int | str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *tensors: Tensor,
+) -> Any:
+    """See NOTE [Rules in a compiled graph]: operands, then what was recorded."""
+    mine, met = counts
+    call = Packed(tensors[:mine], places, args, kwargs)
+    record = _Record(name, tensors[mine : mine + met], tensors[mine + met :], ())
+    return bend(name, call, _multiplying(name, call, record, RULES[name]), ALWAYS if always else IN_GRAPH)
+
+
+def _multiplying(name: str, call: Packed, record: _Record, rule: Multiplier) -> Callable[..., Grads]:
+    """The pull-back of one operation by its multiplier."""
+    function = call.call_of(name)
+
+    def pullback(grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Grads:
+        return rule(
+            Met(
+                name, function, call.places, call.args, call.kwargs, grads, operands, record.inputs, outputs,
+                record.outputs,
+            )
+        )  # fmt: skip
+
+    return pullback
+
+
+class Referred:
+    """The model seen from its baselines; the output there is kept, for the sum to be compared with."""
+
+    def __init__(
+        self, model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool
+    ) -> None:
+        self.model, self.start, self.rules, self.switch = model, start, rules, switch
+        self.create_graph = create_graph
+        self.output: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        draws = Draws(torch.device("cpu") if not split(self.start).tensors else split(self.start).tensors[0].device)
+        error: Exception | None = None
+        for _ in range(2):  # once more, for modules that cache something on their first call
+            try:
+                return self._pass(draws, args, kwargs)
+            except _Overwritten:
+                self.switch.copies = True
+            except _Mismatch as mismatch:
+                error = mismatch
+        if error is None:
+            return self._pass(draws, args, kwargs)
+        raise ValueError(
+            f"the model's path depends on its input: {error}. DeepLIFT compares two passes operation by operation, so "
+            "both must take one path; choose a baseline that takes the input's, or another method"
+        ) from error
+
+    def _pass(self, draws: Draws, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with draws.repeated():
+            records = self._recorded()
+        mode = _Referring(self.rules, records, self.switch)
+        with draws.repeated(), mode:
+            output = self.model(*args, **kwargs)
+        mode.check_end()
+        for tensor in split(output).tensors:
+            _refuse_function(tensor)
+        return output
+
+    def _recorded(self) -> list[_Record]:
+        """Run the baselines."""
+        copies = self.switch.copies or not eager()
+        mode = _Recording(self.rules, copies)
+        leaves = split(self.start)
+        with torch.set_grad_enabled(self.create_graph):
+            self.output = run(self.model, leaves.rebuild(t.clone() for t in leaves.tensors), mode)
+        return mode.records
+
+
+def referred(
+    model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool
+) -> Referred:
+    """The model seen from the container `start`."""
+    model = original(model)
+    refuse_scripted(model)
+    return Referred(model, start, rules, switch, create_graph)
+
+
+def with_reference(
+    model: Model, baselines: Baselines, rules: Mapping[Any, Multipliers] | None = None
+) -> Callable[..., Any]:
+    """The model in which the derivative of every nonlinear operation is its slope from the baselines.
+
+    $m = \\Delta y / \\Delta u$ in place of $\\partial y / \\partial u$: DeepLIFT's multipliers, so that the gradient of this
+    model, times $x - x'$, is `deep_lift`. Same forward pass, bit for bit; the baselines are run at each call.
+
+    Args:
+        model: The model $f$; see `Model`.
+        baselines: The reference $x'$, contained as the model's input is; see `Baselines`.
+        rules: Adds or replaces entries: maps an operation, such as `torch.tanh`, to `rule(grad_output, inputs,
+            reference_inputs, output, reference_output) -> grad_inputs`, tuples over the tensor operands.
+
+    Returns:
+        A model with the same output, `(N, *C)`, in output units.
+
+    Raises:
+        ValueError: If an operation has no rule, or the model's path depends on its input.
+        TypeError: If `rules` is not a mapping to functions, or `model` is a TorchScript module.
+
+    Example:
+        >>> f = with_reference(torch.square, torch.tensor([1.0]))
+        >>> x = torch.tensor([3.0], requires_grad=True)
+        >>> torch.autograd.grad(f(x).sum(), x)[0]
+        tensor([4.])
+
+    References:
+        Shrikumar et al., Learning important features through propagating activation differences, 2017.
+            arXiv:1704.02685
+    """
+    named = all_rules(rules)
+
+    def straight(*args: Any, **kwargs: Any) -> Any:
+        x = packed(args, kwargs)
+        start = start_at(x, baselines, fixed=False)
+        return referred(model, start, named, ALWAYS, torch.is_grad_enabled())(*args, **kwargs)
+
+    return straight
+
+
+def all_rules(rules: Any) -> Mapping[str, Multiplier]:
+    """The table of multipliers, with the caller's own."""
+    if rules is None:
+        return RULES
+    if not isinstance(rules, Mapping) or not all(callable(rule) for rule in rules.values()):
+        raise TypeError(f"rules must map operations to functions, but is {describe(rules)}")
+    own = {operations.name_of(operation): _own(operation, rule) for operation, rule in rules.items()}
+    for operation in rules:
+        operations.known(operation)
+    return {**RULES, **own}
+
+
+def _own(operation: Any, rule: Multipliers) -> Multiplier:
+    """A rule of the caller's as an entry of the table."""
+
+    def multiplier(met: Met) -> Grads:
+        output, reference = met.outputs[0], met.reference_outputs[0]
+        found = rule(met.grads[0], met.inputs, met.references, output, reference)
+        grads = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+        if len(grads) != len(met.inputs):
+            raise ValueError(
+                f"the rule of {met.name!r} must return {len(met.inputs)} gradients, one for each tensor operand, but "
+                f"returned {len(grads)}"
+            )
+        return tuple(
+            g.sum_to_size(u.shape) if isinstance(g, Tensor) and g.shape != u.shape else g  # pyright: ignore
+            for g, u in zip(grads, met.inputs, strict=True)
+        )
+
+    return multiplier
+
+
+def _of_parts(function: Callable[..., Any]) -> Multiplier:
+    """The multiplier of an operation made of others: DeepLIFT of its parts."""
+
+    def rule(met: Met) -> Grads:
+        call = Packed((), met.places, met.args, met.kwargs)
+        places = [k for k, t in enumerate(met.inputs) if t.is_floating_point()]
+        switch = Switch(False)
+
+        def whole(*tensors: Tensor) -> Any:
+            args, kwargs = call.filled(tensors)
+            return function(*args, **kwargs)
+
+        def of_floating(*floating: Tensor) -> Any:
+            filled = list(met.inputs)
+            for k, t in zip(places, floating, strict=True):
+                filled[k] = t.clone()
+            return referred(whole, met.references, RULES, switch, torch.is_grad_enabled())(*filled)
+
+        _, pull = torch.func.vjp(of_floating, *(met.inputs[k] for k in places))
+        with switch.turned_on():
+            found = iter(pull(met.grads[0]))
+        return tuple(next(found) if k in places else None for k in range(len(met.inputs)))
+
+    return rule
+
+
+RULES: dict[str, Multiplier] = {**MULTIPLIERS, **{name: _of_parts(f) for name, f in COMPOSITES.items()}}
+"""The multiplier of every operation that is not linear."""

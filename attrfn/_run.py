@@ -1,0 +1,93 @@
+"""One pass of a model, which leaves the model as it was."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.overrides import TorchFunctionMode
+
+from attrfn import _operations as operations
+from attrfn._context import compiling
+from attrfn._inputs import call
+from attrfn._types import Inputs, Model
+
+
+class Pass(TorchFunctionMode):
+    """Every pass of a model runs under this mode, inert but for what operations cannot do themselves.
+
+    It keeps `nn.TransformerEncoderLayer` off its fused path, where its children never run; keeps batch
+    statistics out of the model's buffers; and writes out what has no good kernel under a transform.
+    """
+
+    counters: Sequence[Tensor] = ()
+    """Batch counters of train-mode norms, which this pass must not advance."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        rewrite = operations.REWRITES.get(func.__name__)
+        if rewrite is not None:
+            return rewrite(func, args, kwargs or {})
+        if self.counters and func.__name__ == "add_" and any(args[0] is counter for counter in self.counters):
+            return args[0]
+        return func(*args, **kwargs) if kwargs else func(*args)
+
+
+def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
+    """The model's output at `x`."""
+    mode = mode or Pass()
+    training = [m for m in modules_of(model) if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
+    if not training:
+        with mode:
+            return call(model, x)
+    norms = [m for m in training if isinstance(m, _NormBase)]
+    mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    with _kept([b for m in training if not isinstance(m, _NormBase) for b in m.buffers(recurse=False)]), mode:
+        return call(model, x)
+
+
+@contextmanager
+def _kept(buffers: Sequence[Tensor]) -> Iterator[None]:
+    """Puts back what a module in train mode writes to its buffers, such as the vectors of spectral norm."""
+    if compiling() or not buffers:
+        yield
+        return
+    before = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        for buffer, version, value in before:
+            if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def original(model: Model) -> Model:
+    """The model before `torch.compile`, whose operations and layers can be reached."""
+    return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
+
+
+def modules_of(model: Any, depth: int = 4) -> list[nn.Module]:
+    """The modules that a model is made of, as far as they can be seen: of a closure, what it closes over."""
+    if isinstance(model, nn.Module):
+        return list(model.modules())
+    if depth == 0:
+        return []
+    if isinstance(model, functools.partial):
+        parts: list[Any] = [model.func, *model.args, *model.keywords.values()]  # pyright: ignore
+    else:
+        parts = [cell.cell_contents for cell in getattr(model, "__closure__", None) or () if _filled(cell)]
+        parts.append(getattr(model, "__self__", None))
+    return [m for part in parts if callable(part) for m in modules_of(part, depth - 1)]
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

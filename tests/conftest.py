@@ -1,0 +1,32 @@
+"""Every test starts from the same random state and leaves the process's as it was."""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> Iterator[None]:
+    """Seed Python, NumPy (Captum draws from its old global state) and torch; put all three back after."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True)
+def same_process_state() -> Iterator[None]:
+    """Fail a test that leaves the default dtype, the gradient mode or a function mode changed."""
+    yield
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+    assert torch.overrides._get_current_function_mode_stack() == []
