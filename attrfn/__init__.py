@@ -1,9 +1,17 @@
 """Attribution methods for PyTorch as pure functions over `torch.func`."""
 
 from attrfn._check import convergence_delta as convergence_delta
+from attrfn._check import infidelity as infidelity
+from attrfn._check import sensitivity_max as sensitivity_max
+from attrfn._conductance import internal_influence as internal_influence
 from attrfn._conductance import layer_conductance as layer_conductance
+from attrfn._conductance import neuron_conductance as neuron_conductance
 from attrfn._deep_lift import deep_lift as deep_lift
+from attrfn._deep_lift import layer_deep_lift as layer_deep_lift
 from attrfn._deep_lift import neuron_deep_lift as neuron_deep_lift
+from attrfn._deep_lift_shap import deep_lift_shap as deep_lift_shap
+from attrfn._deep_lift_shap import layer_deep_lift_shap as layer_deep_lift_shap
+from attrfn._deep_lift_shap import neuron_deep_lift_shap as neuron_deep_lift_shap
 from attrfn._grad_cam import guided_grad_cam as guided_grad_cam
 from attrfn._grad_cam import interpolate as interpolate
 from attrfn._grad_cam import layer_grad_cam as layer_grad_cam
@@ -13,6 +21,7 @@ from attrfn._gradient import layer_gradient_x_activation as layer_gradient_x_act
 from attrfn._gradient import neuron_gradient as neuron_gradient
 from attrfn._gradient import saliency as saliency
 from attrfn._integrated import integrated_gradients as integrated_gradients
+from attrfn._integrated import layer_integrated_gradients as layer_integrated_gradients
 from attrfn._integrated import neuron_integrated_gradients as neuron_integrated_gradients
 from attrfn._layer import at as at
 from attrfn._layer import from_layer as from_layer
@@ -28,6 +37,9 @@ from attrfn._rules import GUIDED as GUIDED
 from attrfn._rules import with_rules as with_rules
 from attrfn._select import select as select
 from attrfn._shap import gradient_shap as gradient_shap
+from attrfn._shap import layer_gradient_shap as layer_gradient_shap
 from attrfn._shap import neuron_gradient_shap as neuron_gradient_shap
+from attrfn._smooth import over_targets as over_targets
+from attrfn._smooth import smooth_grad as smooth_grad
 from attrfn._types import AttributionWarning as AttributionWarning
 from attrfn._types import Site as Site

@@ -147,9 +147,7 @@ def methods(net: Network, x: Tensor, sample: Tensor, seed: int) -> dict[str, Met
         "guided_backprop": Method(lambda: attrfn.guided_backprop(net, x, FACE)),
         "deconvolution": Method(lambda: attrfn.deconvolution(net, x, FACE)),
         "integrated_gradients": Method(lambda: attrfn.integrated_gradients(net, x, base, target=FACE), owed),
-        "gradient_shap": Method(
-            lambda: attrfn.gradient_shap(net, x, sample, target=FACE, **random), expected
-        ),
+        "gradient_shap": Method(lambda: attrfn.gradient_shap(net, x, sample, target=FACE, **random), expected),
         "deep_lift": Method(lambda: attrfn.deep_lift(net, x, base, target=FACE), owed),
         "guided_grad_cam": Method(lambda: attrfn.guided_grad_cam(net, LAYER, x, FACE)),
         "layer_grad_cam": Method(lambda: attrfn.layer_grad_cam(net, LAYER, x, FACE)),
@@ -158,12 +156,8 @@ def methods(net: Network, x: Tensor, sample: Tensor, seed: int) -> dict[str, Met
         "neuron_gradient": Method(lambda: attrfn.neuron_gradient(*place)),
         "neuron_guided_backprop": Method(lambda: attrfn.neuron_guided_backprop(*place)),
         "neuron_deconvolution": Method(lambda: attrfn.neuron_deconvolution(*place)),
-        "neuron_integrated_gradients": Method(
-            lambda: attrfn.neuron_integrated_gradients(*place, base), owed_neuron
-        ),
-        "neuron_gradient_shap": Method(
-            lambda: attrfn.neuron_gradient_shap(*place, sample, **random), expected_neuron
-        ),
+        "neuron_integrated_gradients": Method(lambda: attrfn.neuron_integrated_gradients(*place, base), owed_neuron),
+        "neuron_gradient_shap": Method(lambda: attrfn.neuron_gradient_shap(*place, sample, **random), expected_neuron),
         "neuron_deep_lift": Method(lambda: attrfn.neuron_deep_lift(*place, base), owed_neuron),
     }
 
@@ -196,9 +190,7 @@ def table(results: Mapping[str, Result]) -> str:
             gap = (total - result.owed).abs().max()
             line += f"{total[0]:>12.4f}{result.owed[0]:>14.4f}{gap:>14.4f}"
         lines.append(line)
-    return "\n".join(
-        [*lines, f"(f(b): at the baseline. Gradient SHAP draws {SAMPLES} samples: its gap is sampling.)"]
-    )
+    return "\n".join([*lines, f"(f(b): at the baseline. Gradient SHAP draws {SAMPLES} samples: its gap is sampling.)"])
 
 
 def picture(net: Network, shown: Data, results: Mapping[str, Result]) -> "Figure":
@@ -218,9 +210,7 @@ def picture(net: Network, shown: Data, results: Mapping[str, Result]) -> "Figure
 def _labels(net: Network, shown: Data) -> list[str]:
     faces = net(shown.x).softmax(1)[:, FACE].tolist()
     kinds = ["a face" if y == FACE else "no face" for y in shown.y.tolist()]
-    return [
-        f"{i}: {kind}\np(face) = {p:.2f}" for i, (kind, p) in enumerate(zip(kinds, faces, strict=True), 1)
-    ]
+    return [f"{i}: {kind}\np(face) = {p:.2f}" for i, (kind, p) in enumerate(zip(kinds, faces, strict=True), 1)]
 
 
 def _shown(data: Data) -> Tensor:

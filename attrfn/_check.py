@@ -1,11 +1,12 @@
 """Judging an attribution."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, describe, sample_of, split, start_at, take
+from attrfn._inputs import Leaves, at_least_one, batch_size, describe, sample_of, split, start_at, take
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
@@ -50,19 +51,13 @@ def convergence_delta(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     inputs = take(x)
-    parts = split(attributions).tensors
-    shapes, wanted = [tuple(t.shape) for t in parts], [tuple(t.shape) for t in inputs.tensors]
-    if len(parts) != len(inputs.tensors):
-        raise TypeError(f"attributions must be contained as x is, {describe(x)}, but is {describe(attributions)}")
-    if shapes != wanted:
-        raise ValueError(f"attributions must have the shapes of x, {wanted}, but has {shapes}")
+    parts = _fitting("attributions", attributions, inputs, x)
     if reference is not None and baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one that the method was given")
     container = inputs.rebuild(inputs.tensors)
     with torch.no_grad():
         gap = _score(model, container, target) - _start(model, container, baselines, reference, target)
-        total = sum((t.flatten(1).sum(1) if t.ndim > 1 else t for t in parts), start=torch.zeros_like(parts[0].flatten()[0]))
-        return (total.sum() if gap.ndim == 0 else total) - gap
+        return _total([p.detach() for p in parts], gap) - gap
 
 
 def _start(model: Model, x: Any, baselines: Baselines, reference: Baselines, target: Target) -> Tensor:
@@ -77,3 +72,144 @@ def _score(model: Model, x: Any, target: Target) -> Tensor:
     """The explained number at `x`, of copies that a model may write over."""
     leaves = split(x)
     return pick(run(model, leaves.rebuild(t.clone() for t in leaves.tensors)), target, n=batch_size(x))
+
+
+def infidelity(
+    model: Model,
+    attributions: Attributions,
+    x: Inputs,
+    perturb: Callable[[Any, torch.Generator | None], tuple[Any, Any]],
+    *,
+    target: Target = None,
+    n_samples: int = 10,
+    normalize: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """How badly an attribution predicts what a perturbation does to the output.
+
+    $\\mathbb{E}_I\\,[(I \\cdot a - (f(x) - f(x - I)))^2]$
+
+    Args:
+        model: The model $f$; see `Model`.
+        attributions: What a method answered, $a$, contained as `x` is.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        perturb: `(x, generator) -> (I, x - I)`, both contained as `x` is.
+        target: Number that was explained; see `Target`.
+        n_samples: Perturbations of each example.
+        normalize: Scale $I \\cdot a$ by the factor that fits best, for attributions of arbitrary scale.
+        generator: Source of all random numbers, given to `perturb`.
+
+    Returns:
+        Infidelity, `(N,)`, in squared output units.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `perturb` is not a function that returns a pair.
+        ValueError: If the shapes of `attributions` or of a perturbation differ from those of `x`.
+        IndexError: If `target` is out of range.
+
+    References:
+        Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
+    """
+    inputs = take(x)
+    parts = _fitting("attributions", attributions, inputs, x)
+    at_least_one("n_samples", n_samples)
+    if not callable(perturb):  # pyright: ignore[reportUnnecessaryComparison]
+        raise TypeError(f"perturb must be a function of x and a generator, but is {describe(perturb)}")
+    container = inputs.rebuild(inputs.tensors)
+    predicted: list[Tensor] = []
+    observed: list[Tensor] = []
+    with torch.no_grad():
+        before = _score(model, container, target)
+        for _ in range(n_samples):
+            pair = perturb(container, generator)
+            if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryComparison]
+                raise TypeError(f"perturb must return (I, x - I), but returned {describe(pair)}")
+            change = _fitting("perturb's I", pair[0], inputs, x)
+            after = inputs.rebuild(_fitting("perturb's x - I", pair[1], inputs, x))
+            predicted.append(_total([i * a for i, a in zip(change, parts, strict=True)], before))
+            observed.append(before - _score(model, after, target))
+        guess, truth = torch.stack(predicted), torch.stack(observed)
+        if normalize:
+            power = (guess * guess).mean(0)
+            guess = guess * torch.where(power == 0, 0.0, (guess * truth).mean(0) / torch.where(power == 0, 1.0, power))
+        return ((guess - truth) ** 2).mean(0)
+
+
+def sensitivity_max(
+    attribute: Callable[[Any], Attributions],
+    x: Inputs,
+    *,
+    radius: float = 0.02,
+    n_samples: int = 10,
+    norm_ord: Any = "fro",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """How far an attribution moves at most when the input moves a little.
+
+    $\\max_{\\tilde x} \\| a(\\tilde x) - a(x) \\| / \\| a(x) \\|$ over $\\tilde x$ uniform within `radius` of $x$, entry by entry.
+
+    Args:
+        attribute: From `x` to an attribution, such as `lambda x: saliency(model, x, 3)`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        radius: The largest change of an entry.
+        n_samples: Perturbed inputs of each example.
+        norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
+        generator: Source of all random numbers; the global state is then left alone.
+
+    Returns:
+        Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `attribute` is not a function.
+        ValueError: If `radius` is negative, or `n_samples` below 1.
+
+    Example:
+        >>> sensitivity_max(lambda x: torch.ones_like(x), torch.zeros(2, 3))
+        tensor([0., 0.])
+
+    References:
+        Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
+    """
+    inputs = take(x)
+    at_least_one("n_samples", n_samples)
+    if not callable(attribute):  # pyright: ignore[reportUnnecessaryComparison]
+        raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
+    if not radius >= 0:
+        raise ValueError(f"radius must not be negative, but is {radius}")
+    order = 2 if norm_ord == "fro" else norm_ord
+    here = split(attribute(inputs.rebuild(inputs.tensors))).tensors
+    size = _norm(here, order)
+    worst = torch.zeros_like(size)
+    for _ in range(n_samples):
+        moved = inputs.rebuild(t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors)
+        there = split(attribute(moved)).tensors
+        change = _norm([b - a for a, b in zip(here, there, strict=True)], order)
+        worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))
+    return worst
+
+
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+
+
+def _norm(tensors: Sequence[Tensor], order: Any) -> Tensor:
+    flat = torch.cat([t.detach().flatten(1) if t.ndim > 1 else t.detach()[:, None] for t in tensors], 1)
+    return torch.linalg.vector_norm(flat, order, 1)
+
+
+def _fitting(name: str, value: Any, inputs: Leaves, x: Inputs) -> tuple[Tensor, ...]:
+    """The leaves of something contained and shaped as `x` is."""
+    parts = split(value).tensors
+    shapes, wanted = [tuple(t.shape) for t in parts], [tuple(t.shape) for t in inputs.tensors]
+    if len(parts) != len(inputs.tensors):
+        raise TypeError(f"{name} must be contained as x is, {describe(x)}, but is {describe(value)}")
+    if shapes != wanted:
+        raise ValueError(f"{name} must have the shapes of x, {wanted}, but has {shapes}")
+    return parts
+
+
+def _total(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The sum over all entries of each example, or of the batch where the explained number is one."""
+    each = [p.flatten(1).sum(1) if p.ndim > 1 else p for p in parts]
+    total = torch.stack([e.to(like.dtype) for e in each]).sum(0)
+    return total.sum() if like.ndim == 0 else total

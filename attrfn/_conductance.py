@@ -1,22 +1,24 @@
 """Conductance: how much of a path's change in output flows through a layer's units."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._context import plain
-from attrfn._inputs import Leaves, describe, split, split_activation, start_at, take
+from attrfn._context import compiling, eager, plain
+from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, start_at, take
 from attrfn._integrated import Line
-from attrfn._layer import read, resolve, settled
+from attrfn._layer import one_leaf, read, resolve, settled
 from attrfn._path import bytes_of, chunk_of, chunks, over, precision, quadrature, summed
-from attrfn._pull import detached, gradient, gradient_at, replace_all, score_of
+from attrfn._pull import AtLayer, detached, gradient, gradient_at, replace_all, score_of
 from attrfn._run import original
 from attrfn._select import pick
 from attrfn._tolerance import refined
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Site, Target
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Site, Target
 
 
 def layer_conductance(
@@ -84,6 +86,123 @@ def layer_conductance(
     return flow.activation().answer(found)
 
 
+def internal_influence(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """The mean gradient at a layer while the input moves along the straight line from the baseline.
+
+    $\\int_0^1 \\partial f / \\partial h \\; d\\alpha$ along $x' + \\alpha (x - x')$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units per activation unit.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `baselines`, `target`, `method` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    References:
+        Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = _Flow(whole, site, inputs, start, target, create_graph)
+    rule = quadrature(method, n_steps)
+    found = summed(
+        flow.slope, rule.points, rule.weights, inputs.tensors[0], size=bytes_of(inputs.tensors), chunk_size=chunk_size,
+        vectorize=vectorize,
+    )  # fmt: skip
+    return flow.activation().answer(found)
+
+
+def neuron_conductance(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "riemann_trapezoid",
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """The part of integrated gradients that flows through some neurons of a layer, by input.
+
+    $(x - x') \\odot \\int_0^1 \\sum_j \\partial f / \\partial y_j \\; \\partial y_j / \\partial x \\; d\\alpha$ over the selected $y_j$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neurons; see `Layer`.
+        selector: Neurons that count; see `Selector`. A callable must pick one of each example.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or a callable `selector` does not pick one neuron.
+        ValueError: If `layer`, `selector`, `baselines`, `target`, `method` or a number does not fit.
+        IndexError: If `selector` or `target` is out of range.
+
+    References:
+        Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = _Flow(whole, site, inputs, start, target, create_graph)
+    chosen = flow.chosen(selector)
+    rule = quadrature(method, n_steps)
+    slopes = summed(
+        lambda alpha: flow.through(alpha, chosen), rule.points, rule.weights, inputs.tensors[0],
+        size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+    )  # fmt: skip
+    return inputs.answer(flow.line.times_step(slopes))
+
+
+@lru_cache
+def _load_forward_derivatives() -> None:
+    """Load what torch loads at the first forward derivative, without the deprecation warning of its own use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore
+
+
 class _Flow:
     """A layer's activation along the straight line in the input, and what depends on it."""
 
@@ -110,12 +229,50 @@ class _Flow:
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
+    def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        """$\\partial f / \\partial h$ at one point."""
+        return self._at(alpha).gradients[0]
+
+    def _at(self, alpha: Tensor) -> AtLayer:
+        x = self.inputs.rebuild(self.line.at(alpha))
+        return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph)
+
+    def chosen(self, selector: Selector) -> tuple[Tensor, ...]:
+        """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
+        x = self.inputs.rebuild(t.clone() for t in detached(self.line.stop, False))
+        with torch.no_grad():
+            (value,) = read(self.model, x, (self.site,))
+        activation = split(value)
+        if not callable(selector):
+            one_leaf(value)
+        ones = gradient(
+            lambda h: pick(
+                activation.rebuild(h) if callable(selector) else h[0], selector, name="selector", n=batch_size(x)
+            ),
+            activation.tensors,
+            create_graph=False,
+        )
+        if callable(selector) and eager():
+            _refuse_mixed(ones)
+        return ones
+
+    def through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient of the output with respect to x that flows through the chosen neurons."""
+        weights = [g * c for g, c in zip(self.slope(alpha), chosen, strict=True)]
+
+        def score(x: Sequence[Tensor]) -> Tensor:
+            return sum((h * w).flatten(1).sum(1) for h, w in zip(self._read(*x), weights, strict=True))  # pyright: ignore
+
+        return gradient(score, [t.clone() for t in self.line.at(alpha)], create_graph=self.create_graph)
+
     def _rest(self, x: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
         output = replace_all(self.model, (self.site,), self.inputs.rebuild(x), (h,))
         return pick(output, self.target, n=x[0].shape[0])
 
     def _moving(self, x: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The activation and its velocity, by forward differentiation."""
+        if not compiling():
+            _load_forward_derivatives()
         try:
             with nullcontext() if self.create_graph else torch.no_grad():
                 return torch.func.jvp(self._read, x, self.line.step)
@@ -160,9 +317,7 @@ class _Flow:
             half = len(values) // 2
             pairs = list(zip(values[:half], values[half:], strict=True))
             if last:
-                pairs = [
-                    (torch.cat([h0, h]), torch.cat([g0, g])) for (h0, g0), (h, g) in zip(last, pairs, strict=True)
-                ]
+                pairs = [(torch.cat([h0, h]), torch.cat([g0, g])) for (h0, g0), (h, g) in zip(last, pairs, strict=True)]
             part = [(g[:-1] * (h[1:] - h[:-1])).sum(0) for h, g in pairs]
             sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
             last = [(h[-1:], g[-1:]) for h, g in pairs]
@@ -170,7 +325,15 @@ class _Flow:
 
     def _both(self, alpha: Tensor) -> tuple[Tensor, ...]:
         """Activation and gradient at one point."""
-        x = self.inputs.rebuild(self.line.at(alpha))
-        there = gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph)
+        there = self._at(alpha)
         return (*detached(there.activations[0].tensors, self.create_graph), *there.gradients[0])
 
+
+def _refuse_mixed(chosen: Sequence[Tensor]) -> None:
+    """Raise if a callable selector does not pick one neuron of each example."""
+    flat = torch.cat([c.flatten(1) for c in chosen], 1)
+    if not bool((((flat != 0).sum(1) == 1) & (flat.sum(1) == 1)).all()):
+        raise TypeError(
+            "selector must pick one neuron of each example here, such as lambda h: h[:, 3], but returns a mixture of "
+            "neurons, of which there is no derivative of the output; pass a tuple with slices to sum over neurons"
+        )

@@ -9,14 +9,24 @@ import torch
 from torch import Tensor
 
 from attrfn._context import eager
-from attrfn._inputs import describe, split, start_at, take
-from attrfn._layer import neuron, resolve, settled
-from attrfn._pull import detached, gradient
+from attrfn._inputs import Leaves, describe, split, start_at, take
+from attrfn._layer import resolve, settled_neuron
+from attrfn._pull import detached, gradient, gradient_at
 from attrfn._reference import Referred, all_rules, referred
 from attrfn._rules import Switch
-from attrfn._run import original, run
+from attrfn._run import run
 from attrfn._select import pick
-from attrfn._types import Attributions, AttributionWarning, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+from attrfn._types import (
+    Attributions,
+    AttributionWarning,
+    Baselines,
+    Inputs,
+    Layer,
+    Model,
+    Multipliers,
+    Selector,
+    Target,
+)
 
 
 def deep_lift(
@@ -59,10 +69,23 @@ def deep_lift(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    inputs = take(x)
-    start = start_at(x, baselines)
-    table, switch = all_rules(rules), Switch(False)
-    straight = referred(model, start, table, switch, create_graph)
+    inputs, start = take(x), start_at(x, baselines)
+    found, scores, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
+    stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
+    products = [(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)]
+    if eager():
+        _compare(products, scores, straight, target)
+    if custom_attribution_func is not None:
+        return custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
+    return inputs.answer(products if multiply_by_inputs else found)
+
+
+def input_multipliers(
+    model: Model, inputs: Leaves, start: Any, target: Target, rules: Any, create_graph: bool
+) -> tuple[tuple[Tensor, ...], Tensor, Referred]:
+    """The multipliers of the input, the explained numbers, and the model that gave them."""
+    switch = Switch(False)
+    straight = referred(model, start, all_rules(rules), switch, create_graph)
     seen: list[Tensor] = []
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
@@ -70,19 +93,81 @@ def deep_lift(
         seen[:] = [found]
         return found
 
-    found = gradient(score, inputs.tensors, create_graph=create_graph, switch=switch)
-    stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
-    if eager():
-        _compare([(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)], seen[0], straight, target)
+    found = straight.tried(lambda: gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))
+    return found, seen[0], straight
+
+
+def layer_deep_lift(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines = None,
+    *,
+    target: Target = None,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+) -> Attributions:
+    """`deep_lift` of a layer, in place of the input.
+
+    $(h(x) - h(x')) \\odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$ where
+    every path passes through the layer.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+        baselines: The reference $x'$; see `Baselines`. Token ids need one.
+        target: Number to explain; see `Target`.
+        multiply_by_inputs: Times $h(x) - h(x')$; otherwise the multipliers themselves.
+        custom_attribution_func: In place of that product, contained as the activation; see `deep_lift`.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
+        unit).
+
+    Raises:
+        TypeError: If `x` holds no tensor, or `model` is a TorchScript module.
+        ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
+        IndexError: If `target` is out of range.
+
+    References:
+        Shrikumar et al., Learning important features through propagating activation differences, 2017.
+            arXiv:1704.02685
+    """
+    take(x, floating=False)
+    start = start_at(x, baselines, fixed=False)
+    activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
     if custom_attribution_func is not None:
-        return _custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
+        answers = (activation.answer(tensors) for tensors in (found, stop, begin))
+        return custom(custom_attribution_func, *answers)
     if not multiply_by_inputs:
-        return inputs.answer(found)
-    return inputs.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
+        return activation.answer(found)
+    return activation.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
 
 
-def _custom(function: Callable[..., Any], *values: Any) -> Any:
+def layer_multipliers(
+    model: Model, layer: Layer, x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
+) -> tuple[Leaves, tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The activation, its values at x and on the baselines, and its multipliers."""
+    site, switch = resolve(model, layer), Switch(False)
+    straight = referred(model, start, all_rules(rules), switch, create_graph)
+    values: dict[int, Any] = {}
+    there = straight.tried(
+        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,), values
+    )
+    begin = detached(split(values[0]).tensors, create_graph)
+    activation = there.activations[0]
+    return activation, detached(activation.tensors, create_graph), begin, there.gradients[0]
+
+
+def custom(function: Callable[..., Any], *values: Any) -> Any:
     """As many of multipliers, inputs and baselines as the function declares."""
+    if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
+        raise TypeError(f"custom_attribution_func must be a function, but is {describe(function)}")
     parameters = inspect.signature(function).parameters.values()
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     count = 3 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
@@ -159,7 +244,7 @@ def neuron_deep_lift(
             arXiv:1704.02685
     """
     take(x)
-    unit = neuron(model, *settled(original(model), x, (resolve(model, layer),)), selector)
+    unit = settled_neuron(model, layer, selector, x)
     return deep_lift(
         unit, x, baselines, multiply_by_inputs=multiply_by_inputs, custom_attribution_func=custom_attribution_func,
         rules=rules, create_graph=create_graph,

@@ -139,9 +139,7 @@ def _check_batch(tensors: Sequence[Tensor]) -> None:
     if any(len(shape) == 0 for shape in shapes):
         raise ValueError(f"x must have the examples in dimension 0, but has a member of shape () among {shapes}")
     if any(shape[0] != shapes[0][0] for shape in shapes):
-        raise ValueError(
-            f"the members of x must agree in dimension 0, the examples, but have the shapes {shapes}"
-        )
+        raise ValueError(f"the members of x must agree in dimension 0, the examples, but have the shapes {shapes}")
     if any(t.shape[0] == 0 for t in tensors):
         raise ValueError(f"x must hold one example at least, but has the shape {shapes[0]}")
 
@@ -170,7 +168,9 @@ def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
         return _baseline_of("baselines", x, baselines, fixed)
     if isinstance(x, tuple):
         given = tuple(baselines) if isinstance(baselines, tuple) else (_spread(baselines),) * len(x)
-        return tuple(_baseline_of(f"baselines[{k}]", t, b, fixed) for k, (t, b) in enumerate(zip(x, given, strict=True)))
+        return tuple(
+            _baseline_of(f"baselines[{k}]", t, b, fixed) for k, (t, b) in enumerate(zip(x, given, strict=True))
+        )
     if not isinstance(baselines, Mapping):
         return {key: _baseline_of(f"baselines[{key!r}]", t, _spread(baselines), fixed) for key, t in x.items()}
     return {
@@ -284,7 +284,9 @@ def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any
     members = _aligned(x, baselines)
     sizes = {rows.shape[0] for _, rows in members if rows is not None}
     if len(sizes) != 1:
-        raise ValueError(f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}")
+        raise ValueError(
+            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
+        )
     (count,) = sizes
     if count == 0:
         raise ValueError("baselines must hold one reference at least, but have 0 rows")

@@ -26,7 +26,7 @@ from attrfn._inputs import (
     split,
     split_activation,
 )
-from attrfn._run import original, run
+from attrfn._run import Pass, original, run
 from attrfn._select import pick
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
 
@@ -167,6 +167,12 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
         return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
     return unit
+
+
+def settled_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
+    """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
+    (site,) = settled(original(model), x, (resolve(model, layer),))
+    return neuron(model, site, selector)
 
 
 def one_leaf(value: Any) -> Tensor:
@@ -324,11 +330,13 @@ def _put_at(value: Any, index: Index, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def replaced(model: Model, x: Inputs, sites: Sequence[Site], act: Callable[[int, Any], Any]) -> Any:
+def replaced(
+    model: Model, x: Inputs, sites: Sequence[Site], act: Callable[[int, Any], Any], mode: Pass | None = None
+) -> Any:
     """The model's output at `x`, the value `v` of the k-th site replaced by `act(k, v)`."""
     taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
     with _tapped(taps):
-        output = run(model, x)
+        output = run(model, x, mode)
     for tap in taps:
         tap.check()
     return output
@@ -458,4 +466,3 @@ def _by_thread(tap: _Tap) -> Iterator[None]:
             if not board.taps:
                 board.take_away(layer)
                 del _BOARDS[id(layer)]
-

@@ -201,7 +201,11 @@ def max_pool(met: Met) -> Grads:
     args = _without_indices(met.name, met.args[1:])
     at_u, at_v = pool(u.detach(), *args, **kwargs)[1], pool(v.detach(), *args, **kwargs)[1]
     at = torch.where(y >= w, at_u, at_v).flatten(-dims)
-    return met.rest(_routed(met.grads[0].flatten(-dims), u.flatten(-dims), v.flatten(-dims), y.flatten(-dims), w.flatten(-dims), at).reshape(u.shape))
+    return met.rest(
+        _routed(
+            met.grads[0].flatten(-dims), u.flatten(-dims), v.flatten(-dims), y.flatten(-dims), w.flatten(-dims), at
+        ).reshape(u.shape)
+    )
 
 
 def _without_indices(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -225,7 +229,9 @@ def extremum(met: Met) -> Grads:
     dims = _dims(met)
     rest = [d for d in range(u.ndim) if d not in dims]
     order = [*rest, *dims]
-    flat_u, flat_v = (sign * t.permute(order).flatten(len(rest)) if len(dims) < u.ndim else sign * t.reshape(1, -1) for t in (u, v))
+    flat_u, flat_v = (
+        sign * t.permute(order).flatten(len(rest)) if len(dims) < u.ndim else sign * t.reshape(1, -1) for t in (u, v)
+    )
     shape = (*flat_u.shape[:-1], 1)
     y, w = (sign * t.reshape(shape) for t in (met.outputs[0], met.reference_outputs[0]))
     at = torch.where(y >= w, flat_u.argmax(-1, keepdim=True), flat_v.argmax(-1, keepdim=True))
@@ -236,15 +242,17 @@ def extremum(met: Met) -> Grads:
 
 MULTIPLIERS: dict[str, Multiplier] = {
     **dict.fromkeys(sorted(ELEMENTWISE), elementwise),
-    **dict.fromkeys("mul matmul bmm mm mv dot outer linear conv1d conv2d conv3d einsum".split(), product),
-    **dict.fromkeys("conv_transpose1d conv_transpose2d conv_transpose3d bilinear".split(), product),
+    **dict.fromkeys(
+        ["mul", "matmul", "bmm", "mm", "mv", "dot", "outer", "linear", "conv1d", "conv2d", "conv3d", "einsum"], product
+    ),
+    **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear"], product),
     "div": quotient,
     "softmax": softmax,
     "log_softmax": log_softmax,
     "logsumexp": logsumexp,
-    **dict.fromkeys("max_pool1d max_pool2d max_pool3d".split(), max_pool),
-    **dict.fromkeys("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split(), max_pool),
-    **dict.fromkeys("amax amin max min".split(), extremum),
+    **dict.fromkeys(["max_pool1d", "max_pool2d", "max_pool3d"], max_pool),
+    **dict.fromkeys(["adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"], max_pool),
+    **dict.fromkeys(["amax", "amin", "max", "min"], extremum),
 }
 """The multiplier of each operation: a new one is one entry."""
 
@@ -284,7 +292,9 @@ def _group_norm(
 
 def _by_channel(value: Tensor, weight: Any, bias: Any) -> Tensor:
     shape = (1, -1) + (1,) * (value.ndim - 2)
-    return _scaled(value, None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape))
+    return _scaled(
+        value, None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape)
+    )
 
 
 def _instance_norm(
@@ -313,7 +323,9 @@ def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) 
     return (x1 * x2).sum(dim) / lengths[0] / lengths[1]
 
 
-def _var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def _var(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     dims = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)

@@ -11,9 +11,55 @@ from torch import Tensor, nn
 from attrfn._context import compiling, transformed
 
 ELEMENTWISE: frozenset[str] = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus softsign sigmoid logsigmoid hardsigmoid "
-    "hardswish hardtanh tanh tanhshrink softshrink hardshrink threshold clamp exp expm1 exp2 log log1p log2 log10 "
-    "sqrt rsqrt reciprocal square pow abs erf erfc sin cos tan sinh cosh atan asinh logit".split()
+    [
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "prelu",
+        "rrelu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "softplus",
+        "softsign",
+        "sigmoid",
+        "logsigmoid",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "tanh",
+        "tanhshrink",
+        "softshrink",
+        "hardshrink",
+        "threshold",
+        "clamp",
+        "exp",
+        "expm1",
+        "exp2",
+        "log",
+        "log1p",
+        "log2",
+        "log10",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "square",
+        "pow",
+        "abs",
+        "erf",
+        "erfc",
+        "sin",
+        "cos",
+        "tan",
+        "sinh",
+        "cosh",
+        "atan",
+        "asinh",
+        "logit",
+    ]
 )
 """Operations of one tensor, entry by entry."""
 
@@ -115,20 +161,82 @@ def _find(name: str) -> Callable[..., Any]:
 
 
 _IN_FUNCTIONAL = frozenset(
-    "softmax log_softmax softmin max_pool1d max_pool2d max_pool3d hardshrink layer_norm group_norm instance_norm "
-    "batch_norm rms_norm glu adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
+    [
+        "softmax",
+        "log_softmax",
+        "softmin",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "hardshrink",
+        "layer_norm",
+        "group_norm",
+        "instance_norm",
+        "batch_norm",
+        "rms_norm",
+        "glu",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+    ]
 )
 COMBINING = frozenset(
-    "mul div matmul bmm mm mv dot outer linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d "
-    "conv_transpose3d einsum addmm addmv baddbmm addcmul addcdiv lerp maximum minimum cosine_similarity".split()
+    [
+        "mul",
+        "div",
+        "matmul",
+        "bmm",
+        "mm",
+        "mv",
+        "dot",
+        "outer",
+        "linear",
+        "bilinear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "einsum",
+        "addmm",
+        "addmv",
+        "baddbmm",
+        "addcmul",
+        "addcdiv",
+        "lerp",
+        "maximum",
+        "minimum",
+        "cosine_similarity",
+    ]
 )
 """Operations that are linear in each operand alone, or made of such: of one activation they are linear."""
 _BENDABLE = (
     *sorted(ELEMENTWISE),
     *sorted(COMBINING),
-    *"softmax log_softmax logsumexp max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d".split(),
-    *"adaptive_max_pool3d amax amin max min layer_norm rms_norm group_norm instance_norm batch_norm".split(),
-    *"scaled_dot_product_attention glu var std norm".split(),
+    *[
+        "softmax",
+        "log_softmax",
+        "logsumexp",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+    ],
+    *[
+        "adaptive_max_pool3d",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "layer_norm",
+        "rms_norm",
+        "group_norm",
+        "instance_norm",
+        "batch_norm",
+    ],
+    *["scaled_dot_product_attention", "glu", "var", "std", "norm"],
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _find(name) for name in _BENDABLE},
@@ -331,7 +439,7 @@ REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
 """Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""
 
 
-LINEAR: frozenset[str] = frozenset(
+_LINEAR = frozenset(
     # arithmetic; of one activation, the rest constant
     "add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract neg negative positive sum mean nansum "
     "nanmean cumsum diff trapezoid trapz tensordot_constant "
@@ -364,13 +472,10 @@ LINEAR: frozenset[str] = frozenset(
     "new_full new_empty new_tensor bernoulli sign sgn floor ceil round trunc heaviside one_hot "
     "nan_to_num register_hook retain_grad _set_grad_enabled set_".split()
 )
+WRITING: frozenset[str] = frozenset({"__setitem__", *_IN_PLACE, *(f"{name}_" for name in _LINEAR)})
+"""Operations that write over their first operand."""
+LINEAR: frozenset[str] = _LINEAR | {f"{name}_" for name in _LINEAR}
 """Operations that are linear in what is explained, in constants, or that let nothing of it through."""
-
-IN_PLACE: dict[str, str] = _IN_PLACE
-
-
-def is_linear(name: str) -> bool:
-    return name in LINEAR or (name.endswith("_") and name[:-1] in LINEAR)
 
 
 def _opened(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -70,17 +70,13 @@ def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:
     return tensor.requires_grad_()
 
 
-def pull(
-    total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None
-) -> tuple[Tensor, ...]:
+def pull(total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None) -> tuple[Tensor, ...]:
     """The gradient of `total`, by ordinary autograd."""
     warn_not_finite(total)
     if not total.requires_grad:
         return tuple(torch.zeros_like(t) for t in inputs)
     with nullcontext() if switch is None else switch.turned_on():
-        return torch.autograd.grad(
-            total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
+        return torch.autograd.grad(total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
 
 def warn_not_finite(total: Tensor) -> None:
@@ -171,6 +167,35 @@ def _cut(tensor: Tensor, create_graph: bool) -> Tensor:
     return _leaf(tensor, create_graph) if plain() else tensor if create_graph else tensor.detach()
 
 
+def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
+    """Raise if the activation of one site depends on that of another: a joint path needs them side by side."""
+    if not plain():
+        return
+    values: dict[int, tuple[Tensor, ...]] = {}
+    leaves: dict[int, list[Tensor]] = {}
+
+    def cut(k: int, value: Any) -> Any:
+        values[k] = split_activation(value).tensors
+        leaves[k] = [t.detach().requires_grad_() for t in values[k]]
+        return put(value, leaves[k])
+
+    with torch.inference_mode(False), torch.enable_grad():
+        replaced(model, x, sites, cut)
+        for k, found in values.items():
+            others = [(j, t) for j, ts in leaves.items() if j != k for t in ts]
+            total = sum(t.sum() for t in found)
+            if not isinstance(total, Tensor) or not total.requires_grad:
+                continue
+            for (j, _), g in zip(
+                others, torch.autograd.grad(total, [t for _, t in others], allow_unused=True), strict=True
+            ):
+                if g is not None:
+                    raise ValueError(
+                        f"layer must be a list of layers none of which feeds another, but layer {j} of the list feeds "
+                        f"layer {k}; attribute to one of them"
+                    )
+
+
 def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
     """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
     return replaced(model, x, sites, lambda k, value: put(value, groups[k]))
@@ -178,12 +203,12 @@ def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence
 
 def grouped(tensors: Sequence[Tensor], sizes: Sequence[int]) -> tuple[tuple[Tensor, ...], ...]:
     """A flat list in groups of these sizes."""
-    rest, groups = list(tensors), list[tuple[Tensor, ...]]()
+    rest = list(tensors)
+    groups: list[tuple[Tensor, ...]] = []
     for size in sizes:
         groups.append(tuple(rest[:size]))
         rest = rest[size:]
     return tuple(groups)
-
 
 
 def detached(tensors: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:

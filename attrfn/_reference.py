@@ -9,19 +9,22 @@ which nothing does in the first pass: every one is, and where nothing depends on
 """
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from attrfn import _operations as operations
-from attrfn._context import Draws, compiling, eager
+from attrfn._context import Draws, compiling, eager, wrapped
 from attrfn._inputs import describe, packed, split, start_at
+from attrfn._layer import put, replaced
 from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier
 from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
-from attrfn._run import Pass, original, run
-from attrfn._types import Baselines, Model, Multipliers
+from attrfn._run import Pass, original
+from attrfn._types import Baselines, Model, Multipliers, Site
+
+Answer = TypeVar("Answer")
 
 
 class _Record(NamedTuple):
@@ -30,15 +33,10 @@ class _Record(NamedTuple):
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    versions: tuple[int, ...]
 
 
 class _Mismatch(Exception):
     """The second pass did not run as the first did."""
-
-
-class _Overwritten(Exception):
-    """What was recorded has been written over since."""
 
 
 class _Seeing(Pass):
@@ -51,29 +49,26 @@ class _Seeing(Pass):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        name = func.__name__
+        kwargs, name = kwargs or {}, func.__name__
         if name in operations.OPENED and name not in self.rules:
             with self:
                 return operations.OPENED[name](*args, **kwargs)
-        if operations.is_linear(name) and name not in self.rules:
-            self.linear(name, args, kwargs)
-            return super().__torch_function__(func, types, args, kwargs)
+        if name in operations.LINEAR and name not in self.rules:
+            return self.linear(name, args, kwargs, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
         done = operations.normal(func, args, kwargs)
-        rule = self.rules.get(done.name) if done.name in operations.FUNCTIONS else None
-        packed_call = pack(done.args, done.kwargs)
-        if rule is None:
-            self.unknown(func, packed_call)
-            return super().__torch_function__(func, types, args, kwargs)
-        if not _bends(done.name, packed_call):
-            return super().__torch_function__(func, types, args, kwargs)
-        return self.met(done, packed_call, rule, lambda: super(_Seeing, self).__torch_function__(func, types, args, kwargs))
+        call, rule = pack(done.args, done.kwargs), self.rules.get(done.name)
+        if rule is not None and _bends(done.name, call):
+            return self.met(done, call, rule, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
+        return self.other(func, call, rule, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
 
-    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None: ...
-
-    def unknown(self, func: Callable[..., Any], call: Packed) -> None: ...
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        raise NotImplementedError
 
     def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
+        raise NotImplementedError
+
+    def other(self, func: Callable[..., Any], call: Packed, rule: Multiplier | None, run: Callable[[], Any]) -> Any:
+        """An operation without a multiplier; with `rule`, one that is linear in what it was called with."""
         raise NotImplementedError
 
 
@@ -88,44 +83,77 @@ def _bends(name: str, call: Packed) -> bool:
     return bool(floating)
 
 
-def _tensors_of(output: Any) -> tuple[Tensor, ...]:
-    return tuple(output) if isinstance(output, tuple) else (output,)
-
-
 class _Recording(_Seeing):
     """The pass on the baselines."""
 
-    def __init__(self, rules: Mapping[str, Multiplier], copies: bool) -> None:
+    def __init__(self, rules: Mapping[str, Multiplier]) -> None:
         super().__init__(rules)
-        self.copies = copies
         self.records: list[_Record] = []
 
     def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
-        inputs = tuple(t.clone() for t in call.tensors) if self.copies or done.target is not None else call.tensors
+        written = done.target is not None
+        if written:
+            self._save_from(done.args[0])
+        copies = written or compiling()
+        inputs = tuple(t.clone() for t in call.tensors) if copies else call.tensors
         output = run()
-        outputs = _tensors_of(output)
-        if self.copies or done.target is not None:
-            outputs = tuple(t.clone() for t in outputs)
-        self._note(done.name, inputs, outputs)
+        outputs = output if isinstance(output, tuple) else (output,)
+        self.records.append(_Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output
 
-    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = _choices(name, args, kwargs)
         if choices:
-            self._note(name, choices, ())
+            self.records.append(_Record(name, choices, ()))
+        if name in operations.WRITING:
+            self._save_from(args[0])
+        return run()
 
-    def _note(self, name: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-        versions = () if self.copies else tuple(_version(t) for t in (*inputs, *outputs))
-        self.records.append(_Record(name, inputs, outputs, versions))
+    def other(self, func: Callable[..., Any], call: Packed, rule: Multiplier | None, run: Callable[[], Any]) -> Any:
+        if func.__name__ in operations.WRITING and call.tensors:
+            self._save_from(call.tensors[0])
+        return run()
+
+    def _save_from(self, target: Any) -> None:
+        """Copy what was recorded and is about to be written over."""
+        if compiling() or not isinstance(target, Tensor):
+            return
+        storage = _storage(target)
+
+        def saved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(t.clone() if _storage(t) == storage else t for t in tensors)
+
+        self.records = [r._replace(inputs=saved(r.inputs), outputs=saved(r.outputs)) for r in self.records]
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage]
+def _storage(tensor: Tensor) -> int:
+    while wrapped(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)  # pyright: ignore[reportPrivateUsage]
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 _CHOOSING = frozenset(
-    "__getitem__ __setitem__ index_select gather take take_along_dim masked_select masked_fill masked_fill_ where index "
-    "index_put index_put_ index_add index_add_ scatter scatter_ scatter_add scatter_add_".split()
+    [
+        "__getitem__",
+        "__setitem__",
+        "index_select",
+        "gather",
+        "take",
+        "take_along_dim",
+        "masked_select",
+        "masked_fill",
+        "masked_fill_",
+        "where",
+        "index",
+        "index_put",
+        "index_put_",
+        "index_add",
+        "index_add_",
+        "scatter",
+        "scatter_",
+        "scatter_add",
+        "scatter_add_",
+    ]
 )
 
 
@@ -133,13 +161,12 @@ def _choices(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
     """The integer and boolean tensors by which an operation selects."""
     if name not in _CHOOSING:
         return ()
-    flat = [item for value in (*args, *kwargs.values()) for item in (value if isinstance(value, (tuple, list)) else (value,))]
+    flat = [
+        item
+        for value in (*args, *kwargs.values())
+        for item in (value if isinstance(value, (tuple, list)) else (value,))
+    ]
     return tuple(t for t in flat if isinstance(t, Tensor) and not t.is_floating_point())
-
-
-def depends(tensor: Any) -> bool:
-    """Whether a tensor depends on what is explained."""
-    return isinstance(tensor, Tensor) and tensor.requires_grad and not isinstance(tensor, nn.Parameter)
 
 
 class _Referring(_Seeing):
@@ -148,22 +175,50 @@ class _Referring(_Seeing):
     def __init__(self, rules: Mapping[str, Multiplier], records: list[_Record], switch: Switch) -> None:
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
+        self.constants: dict[int, Tensor] = {}
+        """Tensors that require a gradient for the parameters' sake alone."""
+
+    def depends(self, tensor: Any) -> bool:
+        """Whether a tensor depends on what is explained."""
+        return (
+            isinstance(tensor, Tensor)
+            and tensor.requires_grad
+            and not isinstance(tensor, nn.Parameter)
+            and id(tensor) not in self.constants
+        )
+
+    def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
+        """Run an operation none of whose operands depends on what is explained."""
+        for_parameters = any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+        output = run()
+        if for_parameters and not compiling():
+            for tensor in output if isinstance(output, (tuple, list)) else (output,):
+                if isinstance(tensor, Tensor):
+                    self.constants[id(tensor)] = tensor
+        return output
 
     def met(self, done: operations.Normal, call: Packed, rule: Multiplier, run: Callable[[], Any]) -> Any:
         record = self._read(done.name, call.tensors)
-        if not any(depends(t) for t in call.tensors):
-            return run()
+        moving = [self.depends(t) for t in call.tensors]
+        if not any(moving):
+            return self._constant(call.tensors, run)
         for tensor in call.tensors:
             _refuse_function(tensor)
-        if done.name in operations.COMBINING and sum(depends(t) for t in call.tensors) == 1 and _constant(call, record):
-            if done.name != "div" or not depends(call.tensors[-1]):
-                return run()
+        if done.name in operations.COMBINING and sum(moving) == 1 and self._still(call, record, moving):
+            return run()
         if self.switch.copies or done.target is not None:
             call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
         output = self._bent(done.name, call, record, rule)
         if done.target is not None:
             return done.target.copy_(output)
         return output.clone() if self.switch.copies and isinstance(output, Tensor) else output
+
+    def _still(self, call: Packed, record: _Record, moving: list[bool]) -> bool:
+        """Whether a call is linear: its one moving operand is no divisor, and the others met the same before."""
+        if record.name == "div" and moving[-1]:
+            return False
+        pairs = zip(call.tensors, record.inputs, moving, strict=True)
+        return not eager() or all(moves or not t.is_floating_point() or _equal(t, r) for t, r, moves in pairs)
 
     def _bent(self, name: str, call: Packed, record: _Record, rule: Multiplier) -> Any:
         if not compiling():
@@ -174,21 +229,27 @@ class _Referring(_Seeing):
         tensors = (*call.tensors, *record.inputs, *record.outputs)
         return _bent_in_graph(name, self.switch is ALWAYS, counts, call.places, call.args, call.kwargs, *tensors)
 
-    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = _choices(name, args, kwargs)
-        if not choices:
-            return
-        record = self._read(name, choices)
-        if eager() and any(depends(a) for a in args) and not all(map(_equal, choices, record.inputs)):
-            raise _Mismatch(f"{name} selects other entries than on the baselines")
+        operands = _flat(args, kwargs)
+        moving = any(self.depends(t) for t in operands)
+        if choices:
+            record = self._read(name, choices)
+            if moving and eager() and not all(map(_equal, choices, record.inputs)):
+                raise _Mismatch(f"{name} selects other entries than on the baselines")
+        return run() if moving else self._constant(operands, run)
 
-    def unknown(self, func: Callable[..., Any], call: Packed) -> None:
-        if any(depends(t) for t in _flat(call)) and not _answers_constants(func.__name__):
+    def other(self, func: Callable[..., Any], call: Packed, rule: Multiplier | None, run: Callable[[], Any]) -> Any:
+        operands = [*call.tensors, *_flat(call.args, call.kwargs)]
+        if not any(self.depends(t) for t in operands):
+            return self._constant(operands, run)
+        if rule is None and func.__name__ not in _CONSTANT:
             raise ValueError(
                 f"the operation {func.__name__!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
                 f"rules={{{func.__name__}: rule}}, rule(grad_output, inputs, reference_inputs, output, "
                 "reference_output) -> grad_inputs"
             )
+        return run()
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> _Record:
         if self.next >= len(self.records):
@@ -197,9 +258,9 @@ class _Referring(_Seeing):
         self.next += 1
         shapes, theirs = [(t.shape, t.dtype) for t in tensors], [(t.shape, t.dtype) for t in record.inputs]
         if record.name != name or shapes != theirs:
-            raise _Mismatch(f"{name} ran on {shapes}, where {record.name} ran on {theirs} on the baselines")
-        if record.versions and tuple(_version(t) for t in (*record.inputs, *record.outputs)) != record.versions:
-            raise _Overwritten
+            raise _Mismatch(
+                f"{name} ran on {_sizes(tensors)}, where {record.name} ran on {_sizes(record.inputs)} before"
+            )
         return record
 
     def check_end(self) -> None:
@@ -207,31 +268,95 @@ class _Referring(_Seeing):
             raise _Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
 
 
-def _constant(call: Packed, record: _Record) -> bool:
-    """Whether the operands that do not depend on the input are those of the baselines' pass."""
-    return not eager() or all(
-        depends(t) or t is r or not t.is_floating_point() or torch.equal(t, r)
-        for t, r in zip(call.tensors, record.inputs, strict=True)
-    )
+def _sizes(tensors: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in tensors]
 
 
-def _flat(call: Packed) -> list[Any]:
-    nested = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, (tuple, list))]
-    return [*call.tensors, *(item for value in nested for item in value)]
+def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Arguments, those in lists and tuples too."""
+    given = (*args, *kwargs.values())
+    return [item for value in given for item in (value if isinstance(value, (tuple, list)) else (value,))]
 
 
 _CONSTANT = frozenset(
-    "size dim ndim numel nelement stride is_floating_point is_complex is_contiguous item tolist __bool__ __float__ "
-    "__int__ __len__ __index__ __format__ __repr__ __hash__ __contains__ __array__ numpy argmax argmin argsort isnan "
-    "isinf isfinite eq ne lt le gt ge equal allclose __eq__ __ne__ __lt__ __le__ __gt__ __ge__ any all count_nonzero "
-    "nonzero logical_and logical_or logical_not logical_xor is_same_size storage_offset data_ptr element_size "
-    "get_device bool int long short char byte searchsorted bucketize is_nonzero is_inference untyped_storage "
-    "is_sparse is_leaf layout is_pinned __dlpack__ histc bincount isclose signbit".split()
+    [
+        "size",
+        "dim",
+        "ndim",
+        "numel",
+        "nelement",
+        "stride",
+        "is_floating_point",
+        "is_complex",
+        "is_contiguous",
+        "item",
+        "tolist",
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__len__",
+        "__index__",
+        "__format__",
+        "__repr__",
+        "__hash__",
+        "__contains__",
+        "__array__",
+        "numpy",
+        "argmax",
+        "argmin",
+        "argsort",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "equal",
+        "allclose",
+        "__eq__",
+        "__ne__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "any",
+        "all",
+        "count_nonzero",
+        "nonzero",
+        "logical_and",
+        "logical_or",
+        "logical_not",
+        "logical_xor",
+        "is_same_size",
+        "storage_offset",
+        "data_ptr",
+        "element_size",
+        "get_device",
+        "bool",
+        "int",
+        "long",
+        "short",
+        "char",
+        "byte",
+        "searchsorted",
+        "bucketize",
+        "is_nonzero",
+        "is_inference",
+        "untyped_storage",
+        "is_sparse",
+        "is_leaf",
+        "layout",
+        "is_pinned",
+        "__dlpack__",
+        "histc",
+        "bincount",
+        "isclose",
+        "signbit",
+    ]
 )
-
-
-def _answers_constants(name: str) -> bool:
-    return name in _CONSTANT
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -251,7 +376,7 @@ def _where() -> str:
 
 def _refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    node = tensor.grad_fn
+    node = None if compiling() else tensor.grad_fn
     if isinstance(node, torch.autograd.function.BackwardCFunction) and not type(node).__name__.startswith("_Bent"):
         raise ValueError(
             f"the model applies the autograd function {type(node).__name__.removesuffix('Backward')!r}, which has no "
@@ -292,56 +417,64 @@ def _multiplying(name: str, call: Packed, record: _Record, rule: Multiplier) -> 
 
 
 class Referred:
-    """The model seen from its baselines; the output there is kept, for the sum to be compared with."""
+    """The model seen from its baselines."""
 
     def __init__(
         self, model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool
     ) -> None:
         self.model, self.start, self.rules, self.switch = model, start, rules, switch
         self.create_graph = create_graph
+        self.records: list[_Record] = []
         self.output: Any = None
+        """On the baselines."""
+        self.draws = Draws(device_of(start))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        draws = Draws(torch.device("cpu") if not split(self.start).tensors else split(self.start).tensors[0].device)
+    def tried(self, work: Callable[[], Answer], sites: Sequence[Site] = (), values: Any = None) -> Answer:
+        """Run the baselines, then `work`; both once more if they differ, for modules that cache at first.
+
+        The values of `sites` on the baselines are noted in the dict `values`.
+        """
         error: Exception | None = None
-        for _ in range(2):  # once more, for modules that cache something on their first call
+        for _ in range(2):
             try:
-                return self._pass(draws, args, kwargs)
-            except _Overwritten:
-                self.switch.copies = True
+                self._record(sites, {} if values is None else values)
+                return work()
             except _Mismatch as mismatch:
                 error = mismatch
-        if error is None:
-            return self._pass(draws, args, kwargs)
         raise ValueError(
             f"the model's path depends on its input: {error}. DeepLIFT compares two passes operation by operation, so "
             "both must take one path; choose a baseline that takes the input's, or another method"
         ) from error
 
-    def _pass(self, draws: Draws, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with draws.repeated():
-            records = self._recorded()
-        mode = _Referring(self.rules, records, self.switch)
-        with draws.repeated(), mode:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output, its pull-back by multipliers."""
+        mode = _Referring(self.rules, self.records, self.switch)
+        with self.draws.repeated(), mode:
             output = self.model(*args, **kwargs)
-        mode.check_end()
+            mode.check_end()
         for tensor in split(output).tensors:
             _refuse_function(tensor)
         return output
 
-    def _recorded(self) -> list[_Record]:
-        """Run the baselines."""
-        copies = self.switch.copies or not eager()
-        mode = _Recording(self.rules, copies)
-        leaves = split(self.start)
-        with torch.set_grad_enabled(self.create_graph):
-            self.output = run(self.model, leaves.rebuild(t.clone() for t in leaves.tensors), mode)
-        return mode.records
+    def _record(self, sites: Sequence[Site], values: Any) -> None:
+        mode, leaves = _Recording(self.rules), split(self.start)
+        x = leaves.rebuild(t.clone() for t in leaves.tensors)
+
+        def note(k: int, value: Any) -> Any:
+            values[k] = value
+            return put(value, split(value).tensors)
+
+        with self.draws.repeated(), torch.set_grad_enabled(self.create_graph):
+            self.output = replaced(self.model, x, sites, note, mode)
+        self.records = mode.records
 
 
-def referred(
-    model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool
-) -> Referred:
+def device_of(x: Any) -> torch.device:
+    tensors = split(x).tensors
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
     """The model seen from the container `start`."""
     model = original(model)
     refuse_scripted(model)
@@ -384,7 +517,8 @@ def with_reference(
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)
-        return referred(model, start, named, ALWAYS, torch.is_grad_enabled())(*args, **kwargs)
+        there = referred(model, start, named, ALWAYS, torch.is_grad_enabled())
+        return there.tried(lambda: there(*args, **kwargs))
 
     return straight
 
@@ -437,7 +571,8 @@ def _of_parts(function: Callable[..., Any]) -> Multiplier:
             filled = list(met.inputs)
             for k, t in zip(places, floating, strict=True):
                 filled[k] = t.clone()
-            return referred(whole, met.references, RULES, switch, torch.is_grad_enabled())(*filled)
+            there = referred(whole, met.references, RULES, switch, torch.is_grad_enabled())
+            return there.tried(lambda: there(*filled))
 
         _, pull = torch.func.vjp(of_floating, *(met.inputs[k] for k in places))
         with switch.turned_on():

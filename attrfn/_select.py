@@ -66,8 +66,12 @@ def logits_of(output: Any, name: str) -> Tensor:
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     value = output if isinstance(output, Tensor) else logits
     if not isinstance(value, Tensor):
-        remedy = "pass a callable" if name == "target" else "choose one leaf with at(layer, index=...), or pass a callable"
-        raise TypeError(f"{name} needs {_whose(name)} that is a tensor, or has .logits, but got {describe(output)}; {remedy}")
+        remedy = (
+            "pass a callable" if name == "target" else "choose one leaf with at(layer, index=...), or pass a callable"
+        )
+        raise TypeError(
+            f"{name} needs {_whose(name)} that is a tensor, or has .logits, but got {describe(output)}; {remedy}"
+        )
     return value
 
 
@@ -160,9 +164,7 @@ def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
 
 def _same_length(length: int, value: Tensor, name: str) -> None:
     if length != value.shape[0]:
-        raise ValueError(
-            f"{name} must have one entry for each of the {value.shape[0]} examples, but has {length}"
-        )
+        raise ValueError(f"{name} must have one entry for each of the {value.shape[0]} examples, but has {length}")
 
 
 def _columns(value: Tensor, columns: Tensor, name: str) -> Tensor:

@@ -1,16 +1,17 @@
 """Gradient SHAP: the expected gradient between a noisy input and references drawn from a distribution."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._context import compiling, transformed
-from attrfn._inputs import Leaves, at_least_one, describe, is_floating, sample_of, split, take
-from attrfn._layer import neuron, resolve, settled
+from attrfn._inputs import Leaves, at_least_one, describe, is_floating, sample_of, split, split_activation, take
+from attrfn._layer import read, resolve, settled, settled_neuron
 from attrfn._path import bytes_of, chunk_of, chunks, over, precision
-from attrfn._pull import detached, gradient, score_of
+from attrfn._pull import detached, gradient, gradient_at, score_of
 from attrfn._run import original
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
@@ -79,6 +80,74 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def layer_gradient_shap(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines,
+    n_samples: int = 5,
+    *,
+    target: Target = None,
+    stdevs: Any = 0.0,
+    multiply_by_inputs: bool = True,
+    generator: torch.Generator | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`gradient_shap` of a layer: the path runs in the input.
+
+    $\\mathbb{E}\\,[(h(\\tilde x) - h(b)) \\odot \\partial f / \\partial h]$ at $b + \\alpha (\\tilde x - b)$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Sample of the reference distribution, `(K, *F)` or `(K, N, *F)`; see `Baselines`.
+        n_samples: Draws for each example.
+        target: Number to explain; see `Target`.
+        stdevs: Standard deviation of the noise; a number, or numbers contained as `x` is.
+        multiply_by_inputs: Times $h(\\tilde x) - h(b)$; otherwise the mean gradient itself.
+        generator: Source of all random numbers; the global state is then left alone.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
+        vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
+        unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `baselines`, `target`, `stdevs` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    References:
+        Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
+    """
+    inputs, whole = take(x), original(model)
+    draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    with torch.no_grad():
+        activation = split_activation(read(whole, x, (site,))[0])
+
+    def there(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with nullcontext() if create_graph else torch.no_grad():
+            return split(read(whole, inputs.rebuild(t.clone() for t in tensors), (site,))[0]).tensors
+
+    def share(*row: Tensor) -> Sequence[Tensor]:
+        start, stop, alpha = draws.unpacked(row)
+        point = inputs.rebuild(a + _along(alpha, a) * (b - a) for a, b in zip(start, stop, strict=True))
+        (slopes,) = gradient_at(whole, (site,), point, target, create_graph=create_graph).gradients
+        if not multiply_by_inputs:
+            return slopes
+        return [(b - a) * g for a, b, g in zip(there(start), there(stop), slopes, strict=True)]
+
+    size = 2 * bytes_of(inputs.tensors)
+    found = draws.mean(share, size=size, chunk_size=chunk_size, vectorize=vectorize)
+    return activation.answer(detached(found, create_graph))
+
+
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,
@@ -122,7 +191,7 @@ def neuron_gradient_shap(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
     take(x)
-    unit = neuron(model, *settled(original(model), x, (resolve(model, layer),)), selector)
+    unit = settled_neuron(model, layer, selector, x)
     return gradient_shap(
         unit, x, baselines, n_samples, stdevs=stdevs, multiply_by_inputs=multiply_by_inputs, generator=generator,
         create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
@@ -206,4 +275,3 @@ def _deviation(name: str, value: Any) -> float:
     if not value >= 0:
         raise ValueError(f"{name} must not be negative, but is {value}")
     return float(value)
-

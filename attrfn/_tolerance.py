@@ -117,7 +117,10 @@ def _woven(old: Tensor, new: Tensor) -> Tensor:
 
 
 def _per_example(tensors: Tensors) -> Tensor:
-    return sum((t.detach().flatten(1).sum(1) if t.ndim > 1 else t.detach() for t in tensors), start=torch.zeros(()).to(tensors[0]))
+    return sum(
+        (t.detach().flatten(1).sum(1) if t.ndim > 1 else t.detach() for t in tensors),
+        start=torch.zeros(()).to(tensors[0]),
+    )
 
 
 def _worst(before: Tensors, now: Tensors, gap: tuple[Tensor, Tensor] | None) -> tuple[float, float]:

@@ -196,9 +196,7 @@ def _photographs(image: Any, name: str, shape: tuple[int, ...] | None = None) ->
     if channels not in (1, 3):
         raise ValueError(f"{name} must have 1 or 3 channels, (C, H, W), but has {channels}")
     if shape is not None and (n, height, width) != shape:
-        raise ValueError(
-            f"{name} has the examples and size {(n, height, width)}, the attribution {shape}; {_REMEDY}"
-        )
+        raise ValueError(f"{name} has the examples and size {(n, height, width)}, the attribution {shape}; {_REMEDY}")
     low, high = array.min((1, 2, 3), keepdims=True), array.max((1, 2, 3), keepdims=True)
     inside = (low >= 0) & (high <= 1)
     array = np.where(inside, array, (array - low) / np.where(high > low, high - low, 1))
@@ -305,9 +303,7 @@ def _column(title: str, values: Any, photographs: Array) -> Array:
     name = f"columns[{title!r}]"
     maps = _maps(values, name)
     if maps.shape != photographs.shape[:3]:
-        raise ValueError(
-            f"{name} has the examples and size {maps.shape}, the rows {photographs.shape[:3]}; {_REMEDY}"
-        )
+        raise ValueError(f"{name} has the examples and size {maps.shape}, the rows {photographs.shape[:3]}; {_REMEDY}")
     return maps
 
 

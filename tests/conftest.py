@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the tensors are small: threads would wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -29,9 +29,7 @@ class Method(NamedTuple):
     """A row. Flags say what the method owes."""
 
     attribute: Callable[..., Any]
-    reference: Callable[
-        ..., Tensor
-    ]  # (net, x) -> attribution; of a random method (net, x, draws of one example)
+    reference: Callable[..., Tensor]  # (net, x) -> attribution; of a random method (net, x, draws of one example)
     place: tuple[Any, ...] = INPUT
     settings: Mapping[str, Any] = {}
     of: str = "input"  # what is attributed to: "input" or "layer"
@@ -60,6 +58,16 @@ class Method(NamedTuple):
         if self.random:
             settings.setdefault("generator", torch.Generator().manual_seed(SEED))
         return self.attribute(net, *place, x, **settings)
+
+    def by_module(self, net: Any) -> dict[str, Any]:
+        """The row's place with the module `net.head` for its name, which a model that is a function needs."""
+        return {"place": (net.head, *self.place[1:])} if self.place else {}
+
+    def starts(self, x: Tensor) -> list[Tensor]:
+        """The baselines that the row's setting stands for, each of x's shape."""
+        if self.settings["baselines"] is sample:
+            return [row.expand_as(x) for row in sample(x)]
+        return [start(x)]
 
 
 def column(output: Tensor) -> Tensor:
@@ -133,9 +141,7 @@ GRADIENTS = (
     ),
 )
 RELUS = (
-    Method(
-        attrfn.guided_backprop, lambda net, x: rules.guided_backprop(steps(net), x), linear=False, relu=True
-    ),
+    Method(attrfn.guided_backprop, lambda net, x: rules.guided_backprop(steps(net), x), linear=False, relu=True),
     Method(attrfn.deconvolution, lambda net, x: rules.deconvolution(steps(net), x), linear=False, relu=True),
     Method(
         attrfn.neuron_guided_backprop,

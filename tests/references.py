@@ -98,9 +98,7 @@ def integrated_gradients(f: Function, x: Tensor, start: Tensor, rule: Rule) -> T
     return each(one, x, start)
 
 
-def layer_integrated_gradients(
-    head: Function, tail: Function, x: Tensor, start: Tensor, rule: Rule
-) -> Tensor:
+def layer_integrated_gradients(head: Function, tail: Function, x: Tensor, start: Tensor, rule: Rule) -> Tensor:
     """Integrated gradients of the tail, from h(x') to h(x)."""
     return integrated_gradients(tail, head(x), head(start), rule)
 
@@ -118,9 +116,7 @@ def layer_conductance(head: Function, tail: Function, x: Tensor, start: Tensor, 
     return each(one, x, start)
 
 
-def layer_conductance_difference(
-    head: Function, tail: Function, x: Tensor, start: Tensor, rule: Rule
-) -> Tensor:
+def layer_conductance_difference(head: Function, tail: Function, x: Tensor, start: Tensor, rule: Rule) -> Tensor:
     """Σ_k ∂f/∂h(α_k) · (h(α_{k+1}) - h(α_k)), from the first of the rule's points to the last."""
 
     def one(x: Tensor, start: Tensor) -> Tensor:
@@ -145,9 +141,7 @@ def internal_influence(head: Function, tail: Function, x: Tensor, start: Tensor,
     return each(one, x, start)
 
 
-def neuron_conductance(
-    head: Function, tail: Function, mask: Tensor, x: Tensor, start: Tensor, rule: Rule
-) -> Tensor:
+def neuron_conductance(head: Function, tail: Function, mask: Tensor, x: Tensor, start: Tensor, rule: Rule) -> Tensor:
     """Σ_k w_k Σ_y ∂f/∂y · ∂y/∂x · (x - x'), y where `mask` is 1 (Dhamdhere et al., 2018, eq. 2)."""
 
     def one(x: Tensor, start: Tensor) -> Tensor:

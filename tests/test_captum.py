@@ -12,9 +12,7 @@ import attrfn
 from tests.models import Split, images, relu_net, smooth_net
 
 pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:Setting forward, backward hooks and attributes on non-linear:UserWarning"
-    ),
+    pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes on non-linear:UserWarning"),
     pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning"),
 ]
@@ -22,6 +20,8 @@ pytestmark = [
 K, NEURON = 3, (1, 0, 1)
 # Captum casts quadrature weights to float32: in float64 its path methods are right to that alone.
 FLOAT32_WEIGHTS = 1e-6
+# Captum's DeepLIFT divides (y - w) by (u - v) however near these are: of curves, in float32, mostly rounding.
+RATIOS = 1e-4
 
 
 class Peer(NamedTuple):
@@ -73,9 +73,7 @@ PEERS: dict[str, Peer] = {
     ),
     "layer_grad_cam, rectified, by channel": Peer(
         lambda f, x: attrfn.layer_grad_cam(f, "head", x, K, relu=True, sum_channels=False),
-        lambda f, x: captum.LayerGradCam(f, f.head).attribute(
-            x, K, relu_attributions=True, attr_dim_summation=False
-        ),
+        lambda f, x: captum.LayerGradCam(f, f.head).attribute(x, K, relu_attributions=True, attr_dim_summation=False),
     ),
     "guided_grad_cam": Peer(
         lambda f, x: attrfn.guided_grad_cam(f, "head", x, K),
@@ -125,8 +123,10 @@ def test_equals_captum(name: str, net: Callable[[], Split]) -> None:
         model = averaging(model)
     assert captum_is_not_zero(peer, model, x)
     assert apart(peer.ours(model, x), peer.captums(model, x)) < peer.within
+    exact = peer.ours(model, x)
     model, x = model.float(), x.float()
-    assert apart(peer.ours(model, x), peer.captums(model, x)) < 1e-6
+    assert apart(peer.ours(model, x), exact) < 1e-6
+    assert apart(peer.captums(model, x), exact) < (RATIOS if "deep_lift" in name and net is smooth_net else 1e-6)
 
 
 def averaging(net: Split) -> Split:

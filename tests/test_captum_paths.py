@@ -14,9 +14,7 @@ from tests import references_rules as rules
 from tests.models import Affine, Split, images, relu_net, rows, smooth_net, spelled
 
 pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:Setting forward, backward hooks and attributes on non-linear:UserWarning"
-    ),
+    pytest.mark.filterwarnings("ignore:Setting forward, backward hooks and attributes on non-linear:UserWarning"),
     pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations:UserWarning"),
     pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning"),
 ]
@@ -118,9 +116,7 @@ def test_gradient_shap_at_captums_draws() -> None:
         own = spy.seen[i * n : (i + 1) * n]
         alphas = ((own - b) / (x[i : i + 1] - b)).flatten(1).mean(1).tolist()
         draws = [(x[i : i + 1], b, alpha) for alpha in alphas]
-        assert (
-            apart(captums[i : i + 1], ref.gradient_shap(column(net), x[i : i + 1], draws)) < FLOAT32_WEIGHTS
-        )
+        assert apart(captums[i : i + 1], ref.gradient_shap(column(net), x[i : i + 1], draws)) < FLOAT32_WEIGHTS
 
 
 def test_gradient_shap_of_an_affine_model_needs_no_draw() -> None:
@@ -197,9 +193,9 @@ def test_captums_max_pooling_does_not_sum() -> None:
 def test_deep_lift_of_softmax() -> None:
     """The reference's composite of exp and log, which sums to the change of the probability."""
     net, x, start = smooth_net(), images(), images()
-    steps = [*net.head, *net.tail, nn.Softmax(1), lambda p: p[:, 1]]
+    steps = [*net.head, *net.tail, nn.Softmax(1), lambda p: p[:, K]]
     exact = rules.deep_lift(steps, x, start)
-    p = net(x).softmax(1)[:, 1] - net(start).softmax(1)[:, 1]
+    p = net(x).softmax(1)[:, K] - net(start).softmax(1)[:, K]
     torch.testing.assert_close(exact.flatten(1).sum(1), p, rtol=1e-10, atol=1e-12)
     for softmax in (
         nn.Softmax(1),

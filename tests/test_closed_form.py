@@ -68,9 +68,7 @@ def test_gradient_shap_draws_are_uniform_and_gaussian() -> None:
     + b²).
     """
     n, x, generator = 2000, rows(2), torch.Generator().manual_seed(0)
-    square = attrfn.gradient_shap(
-        lambda x: (x**2).sum(1) / 2, x, torch.zeros_like(x[:1]), n, generator=generator
-    )
+    square = attrfn.gradient_shap(lambda x: (x**2).sum(1) / 2, x, torch.zeros_like(x[:1]), n, generator=generator)
     assert ((square - x**2 / 2).abs() < 5 * x**2 / (12 * n) ** 0.5).all()
     assert (square != x**2 / 2).all()
     b, sigma, w = points([1.0, -0.5, 2.0]), 0.4, Affine.W[0]
@@ -96,9 +94,7 @@ def test_one_relu() -> None:
     rescaled = (x - start) * f.w * share
     same(attrfn.deep_lift(f, x, start), rescaled)
     fine = attrfn.integrated_gradients(f, x, start, 4000, method="riemann_middle", chunk_size=1000)
-    torch.testing.assert_close(
-        fine, rescaled, rtol=1e-3, atol=0.0
-    )  # the kink lies between two of 4,000 points
+    torch.testing.assert_close(fine, rescaled, rtol=1e-3, atol=0.0)  # the kink lies between two of 4,000 points
 
 
 def test_reused_relu() -> None:

@@ -73,8 +73,7 @@ def test_the_velocity_converges_at_the_rules_order_and_differences_at_the_first(
     exact = form("forward", 30, "gausslegendre")
     assert share_of_error(form("forward", 12, "gausslegendre").flatten(1), exact.flatten(1)) < 1e-9
     first, second = (
-        share_of_error(form("difference", n, "riemann_trapezoid").flatten(1), exact.flatten(1))
-        for n in (100, 200)
+        share_of_error(form("difference", n, "riemann_trapezoid").flatten(1), exact.flatten(1)) for n in (100, 200)
     )
     assert first / second == pytest.approx(2.0, rel=0.05)
 

@@ -35,9 +35,7 @@ BY_SAMPLES = dict.fromkeys(["gradient_shap", "neuron_gradient_shap"], 1.5)
 def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run it in a process of its own, `before` in the same process ahead of it."""
     code = f"import runpy, sys\n{before}\nrunpy.run_module('attrfn', run_name='__main__', alter_sys=True)"
-    command = (
-        [sys.executable, "-c", code, *arguments] if before else [sys.executable, "-m", "attrfn", *arguments]
-    )
+    command = [sys.executable, "-c", code, *arguments] if before else [sys.executable, "-m", "attrfn", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
 
 
@@ -83,9 +81,7 @@ def test_table_has_every_method(done: tuple[subprocess.CompletedProcess[str], Pa
 
 
 @pytest.mark.parametrize(("method", "within"), {**EXACT, **BY_STEPS, **BY_SAMPLES}.items())
-def test_completeness_agrees(
-    done: tuple[subprocess.CompletedProcess[str], Path], method: str, within: float
-) -> None:
+def test_completeness_agrees(done: tuple[subprocess.CompletedProcess[str], Path], method: str, within: float) -> None:
     line = next(line for line in done[0].stdout.splitlines() if line.split()[:1] == [method])
     total, owed, gap = map(float, line.split()[2:])
     assert abs(owed) > 0.1
@@ -119,7 +115,5 @@ def test_unknown_device_is_one_line(tmp_path: Path) -> None:
 def test_missing_extra_is_one_line(module: str, tmp_path: Path) -> None:
     result = demo(before=f"sys.modules[{module!r}] = None", cwd=tmp_path)
     assert result.returncode == 1
-    assert re.fullmatch(
-        rf"attrfn: the demonstration needs {module}\S*: pip install .*demo.*\n", result.stderr
-    )
+    assert re.fullmatch(rf"attrfn: the demonstration needs {module}\S*: pip install .*demo.*\n", result.stderr)
     assert result.stdout == ""

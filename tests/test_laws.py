@@ -30,7 +30,8 @@ def same(one: Tensor, other: Tensor, within: float = 1e-11) -> None:
 def explained_sum(row: Method, attribution: Tensor, net: Split, x: Tensor) -> tuple[Tensor, Tensor]:
     """Σ attribution, and f(x) - f(x') of the number that the row explains."""
     f = cut(net) if row.spec == "selector" else whole(net)
-    return attribution.flatten(1).sum(1), (f(x) - f(start(x))).detach()
+    before = torch.stack([f(start) for start in row.starts(x)]).mean(0)
+    return attribution.flatten(1).sum(1), (f(x) - before).detach()
 
 
 # ---------------------------------------------------------------- equals its reference
@@ -58,7 +59,7 @@ class Spy(Split):
         self.points: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad:
+        if torch.is_grad_enabled():
             self.points.append(x.detach().clone())
         return super().forward(x)
 
@@ -106,8 +107,8 @@ def test_complete_in_the_limit(row: Method) -> None:
 
 
 def mixtures(row: Method, a: float, f: Split, b: float, g: Split) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """a·f + b·g, f and g; a layer's rows share the layer, a neuron's are mixed before it."""
-    if row.of == "layer":
+    """a·f + b·g, f and g: what goes through a layer shares it, a neuron's own rows are mixed before it."""
+    if row.place and row.spec == "target":
         return Split(f.head, Weighted(a, f.tail, b, g.tail)), f, Split(f.head, g.tail)
     if row.spec == "selector":
         return Split(Weighted(a, f.head, b, g.head), f.tail), f, g
@@ -125,9 +126,7 @@ def test_linear_in_the_model(row: Method) -> None:
 @rows_where(lambda row: row.dummy)
 def test_what_does_not_count_gets_nothing(row: Method) -> None:
     net, x = suited(row, smooth_net, relu_net), images()
-    blind = (
-        net.tail[1] if row.of == "layer" else net.head[0]
-    )  # the first weights behind what is attributed to
+    blind = net.tail[1] if row.of == "layer" else net.head[0]  # the first weights behind what is attributed to
     with torch.no_grad():
         blind.weight[:, 0] = 0
     attribution = row.call(net, x)
@@ -151,8 +150,8 @@ def multiplies(row: Method) -> bool:
 @rows_where(multiplies)
 def test_without_the_factor(row: Method) -> None:
     net, x = smooth_net(), images()
-    # Of a sample the factor would differ from draw to draw.
-    one = {"baselines": torch.full_like(x[:1], 0.25)} if row.random else {}
+    # Of a sample of more than one the factor would differ from draw to draw.
+    one = {"baselines": start(x)[:1]} if row.settings["baselines"] is sample else {}
     per_unit = row.call(net, x, multiply_by_inputs=False, **one)
     factor = net.head(x) - net.head(start(x)) if row.of == "layer" else x - start(x)
     same(factor.detach() * per_unit, row.call(net, x, **one))

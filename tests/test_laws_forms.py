@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.methods import METHODS, Method, suited
 from tests.models import Masked, Pair, Split, Tokens, WithLogits, images, relu_net, smooth_net
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
-repeatable = pytest.mark.parametrize(
-    "row", [row for row in METHODS if not row.random], ids=lambda row: row.name
-)
+repeatable = pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
 
 
 def same(one: Tensor, other: Tensor) -> None:
@@ -35,9 +33,7 @@ def test_dtype_is_kept(row: Method, dtype: torch.dtype) -> None:
     net, x = suited(row, smooth_net, relu_net).to(dtype), images().to(dtype)
     attribution = row.call(net, x)
     assert attribution.dtype is dtype
-    assert attribution.shape == (
-        net.head(x).shape[:1] + attribution.shape[1:] if row.of == "layer" else x.shape
-    )
+    assert attribution.shape == (net.head(x).shape[:1] + attribution.shape[1:] if row.of == "layer" else x.shape)
     assert attribution.isfinite().all()
 
 
@@ -93,7 +89,7 @@ def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None
     net, x = suited(row, smooth_net, relu_net), images()
     mask = (torch.rand(x.shape) > 0.2).long()
     masked = Masked(net.head, net.tail)
-    alone = row.call(lambda x: masked(x, mask), x, **({"place": (net.head,)} if row.place else {}))
+    alone = row.call(lambda x: masked(x, mask), x, **row.by_module(net))
     as_tuple = row.call(masked, (x, mask))
     as_mapping = row.call(masked, {"mask": mask, "values": x})
     if row.of == "layer":
@@ -107,11 +103,6 @@ def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None
     assert as_mapping["mask"] is None
     same(as_tuple[0], alone)
     same(as_mapping["values"], alone)
-
-
-def activation_baseline(ids: Tensor) -> dict[str, Any]:
-    """Padding tokens, the mask left as it is."""
-    return {"input_ids": torch.zeros_like(ids)}
 
 
 @pytest.mark.parametrize(
@@ -150,17 +141,8 @@ KINDS: dict[str, Callable[[Split], Callable[..., Any]]] = {
 @every
 def test_any_callable_is_a_model(row: Method, kind: Callable[[Split], Callable[..., Any]]) -> None:
     net, x = suited(row, smooth_net, relu_net), images()
-    place = {"place": (net.head,)} if row.place else {}
+    place = row.by_module(net)
     same(row.call(kind(net), x, **place), row.call(net, x))
-
-
-@every
-def test_inputs_that_require_grad(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
-    expected = row.call(net, x)
-    answer = row.call(net, x.clone().requires_grad_())
-    same(answer, expected)
-    assert not answer.requires_grad
 
 
 @every
@@ -174,3 +156,57 @@ def test_contexts_around_a_call(row: Method) -> None:
         inside = row.call(net, made_inside)
     same(inside.clone(), expected)
     same(row.call(net, made_inside), expected)
+
+
+INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "requires grad": lambda x: x.clone().requires_grad_(),
+    "part of a graph": lambda x: x.clone().requires_grad_() * 1,
+    "parameter": lambda x: nn.Parameter(x.clone()),
+    "not contiguous": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS.values(), ids=INPUTS)
+@every
+def test_any_tensor_is_an_input(row: Method, kind: Callable[[Tensor], Tensor]) -> None:
+    net, x = suited(row, smooth_net, relu_net), images()
+    answer = row.call(net, kind(x))
+    same(answer, row.call(net, x))
+    assert not answer.requires_grad
+    assert type(answer) is Tensor
+
+
+@every
+def test_frozen_parameters(row: Method) -> None:
+    net, x = suited(row, smooth_net, relu_net), images()
+    expected = row.call(net, x)
+    same(row.call(net.requires_grad_(False), x), expected)
+    kept = row.call(net, x.clone().requires_grad_(), create_graph=True)
+    assert kept.requires_grad
+    same(kept.detach(), expected)
+
+
+@every
+def test_a_member_that_does_not_count(row: Method) -> None:
+    """The output does not depend on it: zeros, of its shape."""
+    net, x = suited(row, smooth_net, relu_net), images()
+    spare = torch.randn(3, 1, 4, 4, dtype=torch.float64)
+    place = row.by_module(net)
+    answer = row.call(lambda x, spare: net(x), (x, spare), **place)
+    if row.of == "layer":
+        same(answer, row.call(net, x))
+        return
+    same(answer[0], row.call(net, x))
+    same(answer[1], torch.zeros_like(spare))
+
+
+@pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
+def test_autocast_around_a_call(row: Method) -> None:
+    """The model runs in bfloat16 in part; the attribution keeps x's dtype and is near."""
+    net, x = suited(row, smooth_net, relu_net).float(), images().float()
+    expected = row.call(net, x).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = row.call(net, x)
+    assert relative(answer, expected) < 0.15
+    if row.of == "input":
+        assert answer.dtype is torch.float32

@@ -59,9 +59,7 @@ def test_exact_to_the_degree_owed(method: str, n_steps: int) -> None:
     x, start = rows(), rows()
     p = DEGREE[method](n_steps) + 1
     found = attrfn.integrated_gradients(Power(p), x, start, n_steps, method=method)
-    torch.testing.assert_close(
-        found, x**p - start**p, rtol=1e-12, atol=1e-12 * max(1.0, float(x.abs().max()) ** p)
-    )
+    torch.testing.assert_close(found, x**p - start**p, rtol=1e-12, atol=1e-12 * max(1.0, float(x.abs().max()) ** p))
 
 
 @pytest.mark.parametrize("n_steps", [2, 3, 4])
