@@ -95,7 +95,7 @@ def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     net = trained(Network().to(device), train)
     right = int((net(held_out.x).argmax(1) == held_out.y).sum())
     print(f"Held-out accuracy: {right / len(held_out.y):.2f} ({right} of {len(held_out.y)} photographs).\n")
-    shown = held_out.at(_shown(held_out))
+    shown = held_out.at(_shown(net, held_out))
     results = explained(methods(net, shown.x, train.x, seed))
     print(table(results))
     picture(net, shown, results).savefig(out, format="png", dpi=100)
@@ -213,10 +213,10 @@ def _labels(net: Network, shown: Data) -> list[str]:
     return [f"{i}: {kind}\np(face) = {p:.2f}" for i, (kind, p) in enumerate(zip(kinds, faces, strict=True), 1)]
 
 
-def _shown(data: Data) -> Tensor:
-    """Photographs to explain: the first faces, and of the others the one with most contrast."""
-    contrast = data.x.flatten(1).std(1) * (data.y != FACE)
-    return torch.cat([torch.nonzero(data.y == FACE)[: SHOWN - 1, 0], contrast.argmax()[None]])
+def _shown(net: Network, data: Data) -> Tensor:
+    """Photographs to explain: the first faces, and of the others the one that the network sees most of a face in."""
+    likeness = net(data.x).softmax(1)[:, FACE] * (data.y != FACE)
+    return torch.cat([torch.nonzero(data.y == FACE)[: SHOWN - 1, 0], likeness.argmax()[None]])
 
 
 def _timed(attribute: Callable[[], Tensor]) -> Iterator[tuple[float, Tensor]]:

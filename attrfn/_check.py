@@ -21,9 +21,9 @@ def convergence_delta(
     target: Target = None,
     reference: Baselines = None,
 ) -> Tensor:
-    """How far an attribution is from completeness.
+    r"""How far an attribution is from completeness.
 
-    $\\sum_i a_i - (f(x) - f(x'))$ for each example. Of a layer's attribution: give it `from_layer(model, layer, x)`
+    $\sum_i a_i - (f(x) - f(x'))$ for each example. Of a layer's attribution: give it `from_layer(model, layer, x)`
     as the model, $h(x)$ as `x`, and $h(x')$.
 
     Args:
@@ -85,9 +85,9 @@ def infidelity(
     normalize: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """How badly an attribution predicts what a perturbation does to the output.
+    r"""How badly an attribution predicts what a perturbation does to the output.
 
-    $\\mathbb{E}_I\\,[(I \\cdot a - (f(x) - f(x - I)))^2]$
+    $\mathbb{E}_I\,[(I \cdot a - (f(x) - f(x - I)))^2]$
 
     Args:
         model: The model $f$; see `Model`.
@@ -96,7 +96,7 @@ def infidelity(
         perturb: `(x, generator) -> (I, x - I)`, both contained as `x` is.
         target: Number that was explained; see `Target`.
         n_samples: Perturbations of each example.
-        normalize: Scale $I \\cdot a$ by the factor that fits best, for attributions of arbitrary scale.
+        normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
 
     Returns:
@@ -113,7 +113,7 @@ def infidelity(
     inputs = take(x)
     parts = _fitting("attributions", attributions, inputs, x)
     at_least_one("n_samples", n_samples)
-    if not callable(perturb):  # pyright: ignore[reportUnnecessaryComparison]
+    if not callable(perturb):
         raise TypeError(f"perturb must be a function of x and a generator, but is {describe(perturb)}")
     container = inputs.rebuild(inputs.tensors)
     predicted: list[Tensor] = []
@@ -122,7 +122,7 @@ def infidelity(
         before = _score(model, container, target)
         for _ in range(n_samples):
             pair = perturb(container, generator)
-            if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryComparison]
+            if not isinstance(pair, tuple) or len(pair) != 2:
                 raise TypeError(f"perturb must return (I, x - I), but returned {describe(pair)}")
             change = _fitting("perturb's I", pair[0], inputs, x)
             after = inputs.rebuild(_fitting("perturb's x - I", pair[1], inputs, x))
@@ -144,9 +144,9 @@ def sensitivity_max(
     norm_ord: Any = "fro",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """How far an attribution moves at most when the input moves a little.
+    r"""How far an attribution moves at most when the input moves a little.
 
-    $\\max_{\\tilde x} \\| a(\\tilde x) - a(x) \\| / \\| a(x) \\|$ over $\\tilde x$ uniform within `radius` of $x$, entry by entry.
+    $\max_{\tilde x} \| a(\tilde x) - a(x) \| / \| a(x) \|$ over $\tilde x$ uniform within `radius` of $x$, entry by entry.
 
     Args:
         attribute: From `x` to an attribution, such as `lambda x: saliency(model, x, 3)`.
@@ -172,7 +172,7 @@ def sensitivity_max(
     """
     inputs = take(x)
     at_least_one("n_samples", n_samples)
-    if not callable(attribute):  # pyright: ignore[reportUnnecessaryComparison]
+    if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
     if not radius >= 0:
         raise ValueError(f"radius must not be negative, but is {radius}")

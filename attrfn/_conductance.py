@@ -36,9 +36,9 @@ def layer_conductance(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """The part of integrated gradients that flows through each unit of a layer.
+    r"""The part of integrated gradients that flows through each unit of a layer.
 
-    $\\int_0^1 \\partial f / \\partial h \\odot dh / d\\alpha \\; d\\alpha$ along $x' + \\alpha (x - x')$; sums to $f(x) - f(x')$
+    $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to $f(x) - f(x')$
     where every path passes through the layer.
 
     Args:
@@ -49,7 +49,7 @@ def layer_conductance(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        derivative: `forward`: $dh / d\\alpha$ by `jvp`. `difference`: differences between `n_steps + 1` points.
+        derivative: `forward`: $dh / d\alpha$ by `jvp`. `difference`: differences between `n_steps + 1` points.
         rtol: Refine until every example has settled, by its change alone; see `attrfn._tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
@@ -99,9 +99,9 @@ def internal_influence(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """The mean gradient at a layer while the input moves along the straight line from the baseline.
+    r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
 
-    $\\int_0^1 \\partial f / \\partial h \\; d\\alpha$ along $x' + \\alpha (x - x')$.
+    $\int_0^1 \partial f / \partial h \; d\alpha$ along $x' + \alpha (x - x')$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -153,9 +153,9 @@ def neuron_conductance(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """The part of integrated gradients that flows through some neurons of a layer, by input.
+    r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
-    $(x - x') \\odot \\int_0^1 \\sum_j \\partial f / \\partial y_j \\; \\partial y_j / \\partial x \\; d\\alpha$ over the selected $y_j$.
+    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the selected $y_j$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -223,14 +223,14 @@ class _Flow:
         return split(read(self.model, copies, (self.site,))[0]).tensors
 
     def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
-        """$\\partial f / \\partial h \\odot dh / d\\alpha$, the integrand."""
+        r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x = self.line.at(alpha)
         activation, velocity = self._moving_backward(x) if plain() else self._moving(x)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
-        """$\\partial f / \\partial h$ at one point."""
+        r"""$\partial f / \partial h$ at one point."""
         return self._at(alpha).gradients[0]
 
     def _at(self, alpha: Tensor) -> AtLayer:
@@ -275,7 +275,7 @@ class _Flow:
             _load_forward_derivatives()
         try:
             with nullcontext() if self.create_graph else torch.no_grad():
-                return torch.func.jvp(self._read, x, self.line.step)
+                return torch.func.jvp(self._read, x, self.line.step)  # pyright: ignore
         except NotImplementedError as error:
             raise NotImplementedError(
                 f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "
@@ -306,7 +306,7 @@ class _Flow:
     def by_differences(
         self, points: Sequence[float], *, size: int, chunk_size: int | None, vectorize: bool
     ) -> tuple[Tensor, ...]:
-        """$\\sum_k \\partial f / \\partial h (\\alpha_k) \\odot (h(\\alpha_{k+1}) - h(\\alpha_k))$, as Captum's scheme has it."""
+        r"""$\sum_k \partial f / \partial h (\alpha_k) \odot (h(\alpha_{k+1}) - h(\alpha_k))$, as Captum's scheme has it."""
         like = self.inputs.tensors[0]
         alphas = torch.tensor(points, dtype=precision(like), device=like.device)
         chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1

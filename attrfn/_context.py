@@ -1,11 +1,14 @@
 """What is going on around a call: plain eager PyTorch, a transform, a compiler."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
+
+_functorch: Any = torch._C._functorch  # pyright: ignore
 
 
 def compiling() -> bool:
@@ -14,7 +17,7 @@ def compiling() -> bool:
 
 def transformed() -> bool:
     """Whether a `torch.func` transform is running around this call."""
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportPrivateUsage]
+    return _functorch.peek_interpreter_stack() is not None
 
 
 def plain() -> bool:
@@ -29,7 +32,20 @@ def eager() -> bool:
 
 def wrapped(tensor: Tensor) -> bool:
     """Whether a tensor belongs to a running transform."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore[reportPrivateUsage]
+    return _functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor within all its wrappings."""
+    while wrapped(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
+    """`torch.func.vjp`: the value, and its pull-back."""
+    value, pull = torch.func.vjp(f, *primals)  # pyright: ignore
+    return value, pull
 
 
 def values_visible(tensor: Tensor) -> bool:
@@ -47,7 +63,7 @@ class Draws:
         self.state: Tensor | None = None
 
     @contextmanager
-    def repeated(self) -> Iterator[None]:
+    def repeated(self) -> Generator[None]:
         if eager():
             if self.state is None:
                 self.state = _random_state(self.device)

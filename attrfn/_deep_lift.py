@@ -40,9 +40,9 @@ def deep_lift(
     rules: Mapping[Any, Multipliers] | None = None,
     create_graph: bool = False,
 ) -> Attributions:
-    """DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
+    r"""DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
 
-    $(x - x') \\odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
+    $(x - x') \odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
     the midpoint derivative of a product. Softmax is made of these. A window's maximum is attributed to where
     the larger of the two passes' maxima was.
 
@@ -109,9 +109,9 @@ def layer_deep_lift(
     rules: Mapping[Any, Multipliers] | None = None,
     create_graph: bool = False,
 ) -> Attributions:
-    """`deep_lift` of a layer, in place of the input.
+    r"""`deep_lift` of a layer, in place of the input.
 
-    $(h(x) - h(x')) \\odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$ where
+    $(h(x) - h(x')) \odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$ where
     every path passes through the layer.
 
     Args:
@@ -166,7 +166,7 @@ def layer_multipliers(
 
 def custom(function: Callable[..., Any], *values: Any) -> Any:
     """As many of multipliers, inputs and baselines as the function declares."""
-    if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]
+    if not callable(function):
         raise TypeError(f"custom_attribution_func must be a function, but is {describe(function)}")
     parameters = inspect.signature(function).parameters.values()
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

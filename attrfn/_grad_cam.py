@@ -38,9 +38,9 @@ def layer_grad_cam(
     sum_channels: bool = True,
     create_graph: bool = False,
 ) -> Attributions:
-    """Gradient-weighted class activation map of a layer.
+    r"""Gradient-weighted class activation map of a layer.
 
-    $\\sum_c w_c A_c$, $w_c$ the mean of $\\partial f / \\partial A_c$ over the places of channel $c$.
+    $\sum_c w_c A_c$, $w_c$ the mean of $\partial f / \partial A_c$ over the places of channel $c$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -158,9 +158,9 @@ def guided_grad_cam(
     interpolate_mode: str = "nearest",
     create_graph: bool = False,
 ) -> Attributions:
-    """Guided backpropagation times the positive part of Grad-CAM, at the input's size.
+    r"""Guided backpropagation times the positive part of Grad-CAM, at the input's size.
 
-    $R \\odot \\mathrm{up}(\\max(\\mathrm{cam}, 0))$, with $R$ of `guided_backprop`.
+    $R \odot \mathrm{up}(\max(\mathrm{cam}, 0))$, with $R$ of `guided_backprop`.
 
     Args:
         model: The model $f$; see `Model`.

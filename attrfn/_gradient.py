@@ -15,9 +15,9 @@ from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
 def saliency(
     model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
 ) -> Attributions:
-    """The gradient of the explained number with respect to the input.
+    r"""The gradient of the explained number with respect to the input.
 
-    $|\\partial f(x) / \\partial x|$
+    $|\partial f(x) / \partial x|$
 
     Args:
         model: The model $f$; see `Model`.
@@ -47,9 +47,9 @@ def saliency(
 
 
 def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
-    """The input times its gradient: a first-order share of the output.
+    r"""The input times its gradient: a first-order share of the output.
 
-    $x \\odot \\partial f(x) / \\partial x$
+    $x \odot \partial f(x) / \partial x$
 
     Args:
         model: The model $f$; see `Model`.
@@ -81,9 +81,9 @@ def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_g
 def neuron_gradient(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
-    """The gradient of one neuron, in place of the model's output.
+    r"""The gradient of one neuron, in place of the model's output.
 
-    $\\partial h_{\\mathrm{selector}}(x) / \\partial x$
+    $\partial h_{\mathrm{selector}}(x) / \partial x$
 
     Args:
         model: The model $f$; see `Model`.
@@ -165,9 +165,9 @@ def layer_gradient_x_activation(
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
 ) -> Attributions:
-    """`input_x_gradient` of a layer: its activation times the gradient there.
+    r"""`input_x_gradient` of a layer: its activation times the gradient there.
 
-    $h \\odot \\partial f / \\partial h$; of a list of layers, of all from one pass.
+    $h \odot \partial f / \partial h$; of a list of layers, of all from one pass.
 
     Args:
         model: The model $f$; see `Model`.

@@ -32,9 +32,9 @@ def integrated_gradients(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
+    r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
 
-    $(x - x') \\odot \\int_0^1 \\partial f(x' + \\alpha (x - x')) / \\partial x \\; d\\alpha$
+    $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$
 
     Args:
         model: The model $f$; see `Model`.
@@ -119,9 +119,9 @@ def layer_integrated_gradients(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """`integrated_gradients` of a layer: along the straight line between its activations.
+    r"""`integrated_gradients` of a layer: along the straight line between its activations.
 
-    $(h(x) - h(x')) \\odot \\int_0^1 \\partial F / \\partial h \\; d\\alpha$, all else as at $x$; sums to $F(h(x)) - F(h(x'))$. A
+    $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to $F(h(x)) - F(h(x'))$. A
     list of layers, none of which feeds another, is one joint path.
 
     Args:

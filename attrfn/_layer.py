@@ -10,7 +10,7 @@ through the same model sees nothing. While compiling there is one thread, and a 
 import difflib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -71,9 +71,9 @@ def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, i
 
 
 def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
-    """The part of the model that ends at a layer.
+    r"""The part of the model that ends at a layer.
 
-    $x \\mapsto h(x)$. With `call` given, nothing after the layer is computed.
+    $x \mapsto h(x)$. With `call` given, nothing after the layer is computed.
 
     Args:
         model: The model $f$; see `Model`.
@@ -103,9 +103,9 @@ def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
 
 
 def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
-    """The rest of the model behind a layer, all else as it is at `x`.
+    r"""The rest of the model behind a layer, all else as it is at `x`.
 
-    $F: h \\mapsto f(x)$ with the layer's value replaced by $h$.
+    $F: h \mapsto f(x)$ with the layer's value replaced by $h$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -136,9 +136,9 @@ def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
 
 
 def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]:
-    """The model cut short at one neuron of a layer.
+    r"""The model cut short at one neuron of a layer.
 
-    $x \\mapsto h_{\\mathrm{selector}}(x)$; every method takes it where it takes a model.
+    $x \mapsto h_{\mathrm{selector}}(x)$; every method takes it where it takes a model.
 
     Args:
         model: The model $f$; see `Model`.
@@ -210,10 +210,10 @@ def put(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 def resolve(model: Model, layer: Layer) -> Site:
     """The site that `layer` names, its module found, or an error that helps."""
-    site = layer if isinstance(layer, Site) else Site(layer)  # pyright: ignore[reportUnnecessaryIsInstance]
+    site = layer if isinstance(layer, Site) else Site(layer)
     whole = original(model)
     module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
-    if not isinstance(module, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(module, nn.Module):
         raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
     module = original(module)
     assert isinstance(module, nn.Module)
@@ -303,10 +303,10 @@ def _path(index: Index) -> tuple[int | str, ...]:
 
 
 def _get_at(value: Any, index: Index) -> Any:
-    found = value
+    found: Any = value
     for key in _path(index):
         try:
-            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)
+            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore
         except (KeyError, IndexError):
             _no_leaf(value, index)
     return found
@@ -384,7 +384,7 @@ def settled(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Site, ...]:
 
 
 @contextmanager
-def _tapped(taps: Sequence[_Tap]) -> Iterator[None]:
+def _tapped(taps: Sequence[_Tap]) -> Generator[None]:
     """See NOTE [Taps]."""
     tap_in = _plainly if compiling() else _by_thread
     with ExitStack() as stack:
@@ -403,7 +403,7 @@ def _through(taps: Sequence[_Tap], forward: Callable[..., Any], args: tuple[Any,
 
 
 @contextmanager
-def _plainly(tap: _Tap) -> Iterator[None]:
+def _plainly(tap: _Tap) -> Generator[None]:
     layer = tap.site.layer
     assert isinstance(layer, nn.Module)
     own = vars(layer)
@@ -449,7 +449,7 @@ _BOARDS: dict[int, _Switchboard] = {}
 
 
 @contextmanager
-def _by_thread(tap: _Tap) -> Iterator[None]:
+def _by_thread(tap: _Tap) -> Generator[None]:
     layer, thread = tap.site.layer, threading.get_ident()
     assert isinstance(layer, nn.Module)
     with _LOCK:

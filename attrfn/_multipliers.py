@@ -1,8 +1,8 @@
-"""DeepLIFT's multipliers: what stands for the derivative of each kind of operation.
+r"""DeepLIFT's multipliers: what stands for the derivative of each kind of operation.
 
 Three rules, and with them the attributions sum to the output difference exactly. An elementwise operation has
 its slope (rescale). A product of two activations has its derivative at the midpoint, which is the Shapley value
-of two factors. A quotient has $\\Delta(a/s) = (\\Delta a - \\bar y \\Delta s) / \\bar s$ at the midpoints. All else is linear, a
+of two factors. A quotient has $\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$ at the midpoints. All else is linear, a
 selection, or made of these.
 """
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._context import vjp
 from attrfn._operations import ELEMENTWISE, attention
 from attrfn._slopes import exponential, log1pc, slope_of
 
@@ -76,13 +77,13 @@ def _pulled(call: Callable[..., Any], operands: list[Tensor], grads: tuple[Tenso
             filled[k] = t
         return call(*filled)
 
-    _, pull = torch.func.vjp(of_floating, *(operands[k] for k in places))
+    _, pull = vjp(of_floating, *(operands[k] for k in places))
     found = iter(pull(grads[0]))
     return tuple(next(found) if k in places else None for k in range(len(operands)))
 
 
 def quotient(met: Met) -> Grads:
-    """$\\Delta(a/s) = (\\Delta a - \\bar y \\Delta s) / \\bar s$; where s changes sign, which is a pole of it, the product rule."""
+    r"""$\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$; where s changes sign, which is a pole of it, the product rule."""
     (a, s), (b, t) = met.inputs[:2], met.references[:2]
     y, w, g = met.outputs[0], met.reference_outputs[0], met.grads[0]
     crosses = s * t <= 0
@@ -103,7 +104,7 @@ class _Exponentials(NamedTuple):
     difference: Tensor
     """Of the centred logits."""
     slopes: Tensor
-    """$\\partial \\log\\sum\\exp / \\partial u$, as multipliers."""
+    r"""$\partial \log\sum\exp / \partial u$, as multipliers."""
     total: Tensor
     """The difference of log-sum-exp."""
     counted: Tensor
@@ -144,7 +145,7 @@ def _dim(met: Met) -> int:
 
 
 def softmax(met: Met) -> Grads:
-    """$y = \\exp(z - \\log\\sum\\exp z)$ of the centred logits."""
+    r"""$y = \exp(z - \log\sum\exp z)$ of the centred logits."""
     parts = _exponentials(met.inputs[0].to(met.outputs[0].dtype), met.references[0].to(met.outputs[0].dtype), _dim(met))
     slope = exponential(parts.difference - parts.total, met.outputs[0], met.reference_outputs[0])
     grad = torch.where(parts.counted, met.grads[0] * slope, 0.0)
@@ -153,7 +154,7 @@ def softmax(met: Met) -> Grads:
 
 
 def log_softmax(met: Met) -> Grads:
-    """$y = z - \\log\\sum\\exp z$ of the centred logits."""
+    r"""$y = z - \log\sum\exp z$ of the centred logits."""
     parts = _exponentials(met.inputs[0].to(met.outputs[0].dtype), met.references[0].to(met.outputs[0].dtype), _dim(met))
     grad = met.grads[0] - met.grads[0].sum(parts.dim, keepdim=True) * parts.slopes
     return met.rest(parts.centred(grad).to(met.inputs[0].dtype))
@@ -190,9 +191,9 @@ def _unsqueezed(value: Tensor, dims: list[int], rank: int) -> Tensor:
 
 
 def max_pool(met: Met) -> Grads:
-    """The difference of a window's maximum goes to where the larger of the two maxima was.
+    r"""The difference of a window's maximum goes to where the larger of the two maxima was.
 
-    As in the paper: $|u_p - v_p| \\geq |y - w|$ there, so that no multiplier exceeds one.
+    As in the paper: $|u_p - v_p| \geq |y - w|$ there, so that no multiplier exceeds one.
     """
     u, v, y, w = met.inputs[0], met.references[0], met.outputs[0], met.reference_outputs[0]
     dims = int(met.name[-2])

@@ -104,7 +104,7 @@ _ALIASES = {
 }
 """Other names of operations."""
 
-_MODULES = {
+_MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
     nn.LeakyReLU: "leaky_relu",

@@ -64,11 +64,11 @@ def summed(
     chunk_size: int | None,
     vectorize: bool,
 ) -> tuple[Tensor, ...]:
-    """$\\sum_s w_s f(\\alpha_s)$, for each tensor that $f$ returns.
+    r"""$\sum_s w_s f(\alpha_s)$, for each tensor that $f$ returns.
 
     Args:
-        f: Of a 0-d $\\alpha$, in `like`'s precision and on its device.
-        points: The $\\alpha_s$.
+        f: Of a 0-d $\alpha$, in `like`'s precision and on its device.
+        points: The $\alpha_s$.
         weights: The $w_s$.
         like: A tensor whose dtype and device the sum has.
         size: Bytes that one step adds to a batch; see NOTE [Chunks].
@@ -80,6 +80,7 @@ def summed(
     shares = torch.tensor(weights, dtype=precise, device=like.device)
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
     sums: list[Tensor] = []
+    values: tuple[Tensor, ...] = ()
     for first in chunks(len(points), chunk, like.device):
         values = over(f, (alphas[first : first + chunk],), vectorize)
         part = [torch.tensordot(shares[first : first + chunk], v.to(precise), 1) for v in values]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, eager, plain
+from attrfn._context import compiling, eager, plain, vjp
 from attrfn._inputs import Leaves, batch_size, split_activation
 from attrfn._layer import put, replaced
 from attrfn._rules import Switch, rules_off, rules_on
@@ -93,7 +93,7 @@ def _by_transform(
     score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[Tensor, ...]:
     with nullcontext() if create_graph else torch.no_grad():
-        total, pull_back = torch.func.vjp(lambda *ts: score([t.clone() for t in ts]).sum(), *leaves)
+        total, pull_back = vjp(lambda *ts: score([t.clone() for t in ts]).sum(), *leaves)
         one = torch.ones_like(total)
         if switch is None:
             return pull_back(one)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn import _operations as operations
-from attrfn._context import Draws, compiling, eager, wrapped
+from attrfn._context import Draws, compiling, eager, unwrapped, vjp
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._layer import put, replaced
 from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier
@@ -127,9 +127,7 @@ class _Recording(_Seeing):
 
 
 def _storage(tensor: Tensor) -> int:
-    while wrapped(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)  # pyright: ignore[reportPrivateUsage]
-    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 _CHOOSING = frozenset(
@@ -193,7 +191,7 @@ class _Referring(_Seeing):
         output = run()
         if for_parameters and not compiling():
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
-                if isinstance(tensor, Tensor):
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
                     self.constants[id(tensor)] = tensor
         return output
 
@@ -406,12 +404,8 @@ def _multiplying(name: str, call: Packed, record: _Record, rule: Multiplier) -> 
     function = call.call_of(name)
 
     def pullback(grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Grads:
-        return rule(
-            Met(
-                name, function, call.places, call.args, call.kwargs, grads, operands, record.inputs, outputs,
-                record.outputs,
-            )
-        )  # fmt: skip
+        arguments = call.places, call.args, call.kwargs
+        return rule(Met(name, function, *arguments, grads, operands, record.inputs, outputs, record.outputs))
 
     return pullback
 
@@ -484,9 +478,9 @@ def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: 
 def with_reference(
     model: Model, baselines: Baselines, rules: Mapping[Any, Multipliers] | None = None
 ) -> Callable[..., Any]:
-    """The model in which the derivative of every nonlinear operation is its slope from the baselines.
+    r"""The model in which the derivative of every nonlinear operation is its slope from the baselines.
 
-    $m = \\Delta y / \\Delta u$ in place of $\\partial y / \\partial u$: DeepLIFT's multipliers, so that the gradient of this
+    $m = \Delta y / \Delta u$ in place of $\partial y / \partial u$: DeepLIFT's multipliers, so that the gradient of this
     model, times $x - x'$, is `deep_lift`. Same forward pass, bit for bit; the baselines are run at each call.
 
     Args:
@@ -574,7 +568,7 @@ def _of_parts(function: Callable[..., Any]) -> Multiplier:
             there = referred(whole, met.references, RULES, switch, torch.is_grad_enabled())
             return there.tried(lambda: there(*filled))
 
-        _, pull = torch.func.vjp(of_floating, *(met.inputs[k] for k in places))
+        _, pull = vjp(of_floating, *(met.inputs[k] for k in places))
         with switch.turned_on():
             found = iter(pull(met.grads[0]))
         return tuple(next(found) if k in places else None for k in range(len(met.inputs)))

@@ -10,9 +10,9 @@ from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Ta
 
 
 def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
-    """The gradient in which every ReLU lets through positive gradients alone.
+    r"""The gradient in which every ReLU lets through positive gradients alone.
 
-    $R_u = 1[u > 0] \\, 1[R_y > 0] \\, R_y$ at each ReLU $y = \\max(u, 0)$, however it is spelled: a module, in place,
+    $R_u = 1[u > 0] \, 1[R_y > 0] \, R_y$ at each ReLU $y = \max(u, 0)$, however it is spelled: a module, in place,
     reused, or a function.
 
     Args:
@@ -41,9 +41,9 @@ def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_gr
 
 
 def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
-    """The gradient in which every ReLU acts on gradients as it acts on activations.
+    r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
-    $R_u = 1[R_y > 0] \\, R_y$ at each ReLU $y = \\max(u, 0)$, however it is spelled.
+    $R_u = 1[R_y > 0] \, R_y$ at each ReLU $y = \max(u, 0)$, however it is spelled.
 
     Args:
         model: The model $f$; see `Model`.

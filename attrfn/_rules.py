@@ -15,7 +15,7 @@ only, so operations and rules travel by name, and the switch is turned by two id
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attrfn import _operations as operations
-from attrfn._context import compiling, eager
+from attrfn._context import compiling, eager, vjp
 from attrfn._inputs import describe
 from attrfn._run import Pass, modules_of, original
 from attrfn._types import AttributionWarning, Model, Rule
@@ -43,7 +43,7 @@ class Switch:
         """Whether passes keep copies, for models that write over what an operation met or gave."""
 
     @contextmanager
-    def turned_on(self) -> Iterator[None]:
+    def turned_on(self) -> Generator[None]:
         self.on = True
         try:
             yield
@@ -104,7 +104,7 @@ def true_pullback(
         outputs = output if isinstance(output, tuple) else (output,)
         return tuple(t for t in outputs if t.is_floating_point())
 
-    values, pull = torch.func.vjp(of_floating, *(operands[k] for k in places))
+    values, pull = vjp(of_floating, *(operands[k] for k in places))
     found = iter(pull(tuple(g for g in grads if g.is_floating_point())[: len(values)]))
     return tuple(next(found) if k in places else None for k in range(len(operands)))
 
@@ -258,9 +258,9 @@ DECONVOLUTION: Mapping[Any, Rule] = {torch.relu: _deconvolution}
 
 
 def with_rules(model: Model, rules: Mapping[Any, Rule]) -> Model:
-    """The model with other backward rules for some of its operations.
+    r"""The model with other backward rules for some of its operations.
 
-    $\\partial y / \\partial u := \\mathrm{rule}$ wherever an operation of that kind runs, however it is spelled:
+    $\partial y / \partial u := \mathrm{rule}$ wherever an operation of that kind runs, however it is spelled:
     as a function, a method, in place, or a module. The forward pass is the model's own, bit for bit.
 
     Args:

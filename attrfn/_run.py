@@ -1,7 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,7 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 
 @contextmanager
-def _kept(buffers: Sequence[Tensor]) -> Iterator[None]:
+def _kept(buffers: Sequence[Tensor]) -> Generator[None]:
     """Puts back what a module in train mode writes to its buffers, such as the vectors of spectral norm."""
     if compiling() or not buffers:
         yield

@@ -13,9 +13,9 @@ from attrfn._types import Target
 
 
 def select(spec: Target) -> Callable[[Any], Tensor]:
-    """The function that picks the number to explain from an output or an activation.
+    r"""The function that picks the number to explain from an output or an activation.
 
-    $o \\mapsto o_{\\mathrm{spec}}$, for each example.
+    $o \mapsto o_{\mathrm{spec}}$, for each example.
 
     Args:
         spec: Which entry; see `Target`.

@@ -30,10 +30,10 @@ def gradient_shap(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """Expected gradients: the mean over noise, references and places on the line between them.
+    r"""Expected gradients: the mean over noise, references and places on the line between them.
 
-    $\\mathbb{E}\\,[(\\tilde x - b) \\odot \\partial f(b + \\alpha (\\tilde x - b)) / \\partial x]$, $\\tilde x = x + \\epsilon$, $b$ a row of
-    the reference sample, $\\alpha$ uniform on [0, 1].
+    $\mathbb{E}\,[(\tilde x - b) \odot \partial f(b + \alpha (\tilde x - b)) / \partial x]$, $\tilde x = x + \epsilon$, $b$ a row of
+    the reference sample, $\alpha$ uniform on [0, 1].
 
     Args:
         model: The model $f$; see `Model`.
@@ -42,7 +42,7 @@ def gradient_shap(
         n_samples: Draws for each example.
         target: Number to explain; see `Target`.
         stdevs: Standard deviation of the noise; a number, or numbers contained as `x` is.
-        multiply_by_inputs: Times $\\tilde x - b$; otherwise the mean gradient itself.
+        multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
@@ -95,9 +95,9 @@ def layer_gradient_shap(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """`gradient_shap` of a layer: the path runs in the input.
+    r"""`gradient_shap` of a layer: the path runs in the input.
 
-    $\\mathbb{E}\\,[(h(\\tilde x) - h(b)) \\odot \\partial f / \\partial h]$ at $b + \\alpha (\\tilde x - b)$.
+    $\mathbb{E}\,[(h(\tilde x) - h(b)) \odot \partial f / \partial h]$ at $b + \alpha (\tilde x - b)$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -107,7 +107,7 @@ def layer_gradient_shap(
         n_samples: Draws for each example.
         target: Number to explain; see `Target`.
         stdevs: Standard deviation of the noise; a number, or numbers contained as `x` is.
-        multiply_by_inputs: Times $h(\\tilde x) - h(b)$; otherwise the mean gradient itself.
+        multiply_by_inputs: Times $h(\tilde x) - h(b)$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
@@ -163,7 +163,7 @@ def neuron_gradient_shap(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Attributions:
-    """`gradient_shap` of one neuron, in place of the model's output.
+    r"""`gradient_shap` of one neuron, in place of the model's output.
 
     Args:
         model: The model $f$; see `Model`.
@@ -173,7 +173,7 @@ def neuron_gradient_shap(
         baselines: Sample of the reference distribution, `(K, *F)` or `(K, N, *F)`; see `Baselines`.
         n_samples: Draws for each example.
         stdevs: Standard deviation of the noise; a number, or numbers contained as `x` is.
-        multiply_by_inputs: Times $\\tilde x - b$; otherwise the mean gradient itself.
+        multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.

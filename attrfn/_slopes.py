@@ -15,6 +15,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from attrfn._context import vjp
+
 _NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
 Unary = Callable[[Tensor], Tensor]
 
@@ -28,7 +30,7 @@ def ratio(u: Tensor, v: Tensor, y: Tensor, w: Tensor, limit: Tensor | float = 0.
 
 def derivative(f: Unary, at: Tensor) -> Tensor:
     """$f'$, entry by entry."""
-    value, pull = torch.func.vjp(f, at)
+    value, pull = vjp(f, at)
     return pull(torch.ones_like(value))[0]
 
 
@@ -38,7 +40,7 @@ def exact(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 
 def mean_derivative(f: Unary, u: Tensor, v: Tensor, limit: Tensor | float) -> Tensor:
-    """$\\int_0^1 f'(v + t (u - v)) dt$ by six Gauss points; where the difference exceeds `limit`, $f'(v)$."""
+    r"""$\int_0^1 f'(v + t (u - v)) dt$ by six Gauss points; where the difference exceeds `limit`, $f'(v)$."""
     d = u - v
     d = torch.where(d.abs() <= limit, d, 0.0)
     total = torch.zeros_like(u)
@@ -100,13 +102,13 @@ def _inward(a: Tensor, sign: int) -> Tensor:
 
 
 def sinhc(t: Tensor) -> Tensor:
-    """$\\sinh(t) / t$ for $|t| \\leq 1/2$, differentiable at 0."""
+    r"""$\sinh(t) / t$ for $|t| \leq 1/2$, differentiable at 0."""
     s = t * t
     return 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110))))
 
 
 def log1pc(r: Tensor) -> Tensor:
-    """$\\log(1 + r) / r$, differentiable at 0."""
+    r"""$\log(1 + r) / r$, differentiable at 0."""
     small = r.abs() < 1e-2
     s = torch.where(small, r, 0.0)
     series = 1 - s * (1 / 2 - s * (1 / 3 - s * (1 / 4 - s * (1 / 5 - s * (1 / 6 - s * (1 / 7 - s / 8))))))

@@ -25,9 +25,9 @@ def smooth_grad(
     chunk_size: int | None = None,
     vectorize: bool = True,
 ) -> Callable[[Inputs], Attributions]:
-    """An attribution averaged over Gaussian noise on the input.
+    r"""An attribution averaged over Gaussian noise on the input.
 
-    $\\mathbb{E}\\,[a(x + \\epsilon)]$; `smoothgrad_sq`: $\\mathbb{E}\\,[a^2]$; `vargrad`: $\\mathbb{E}\\,[a^2] - \\mathbb{E}\\,[a]^2$.
+    $\mathbb{E}\,[a(x + \epsilon)]$; `smoothgrad_sq`: $\mathbb{E}\,[a^2]$; `vargrad`: $\mathbb{E}\,[a^2] - \mathbb{E}\,[a]^2$.
 
     Args:
         attribute: From `x` to an attribution, such as `lambda x: saliency(model, x, 3)`.
@@ -54,7 +54,7 @@ def smooth_grad(
         Smilkov et al., SmoothGrad, 2017. arXiv:1706.03825
         Adebayo et al., Local explanation methods for deep neural networks lack sensitivity, 2018. arXiv:1810.03307
     """
-    if not callable(attribute):  # pyright: ignore[reportUnnecessaryComparison]
+    if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, but is {describe(kind)}")
@@ -171,7 +171,7 @@ def over_targets(
         tensor([[3., 0.],
                 [0., 3.]])
     """
-    if not callable(attribute):  # pyright: ignore[reportUnnecessaryComparison]
+    if not callable(attribute):
         raise TypeError(f"attribute must be a function of a target, but is {describe(attribute)}")
     listed = _listed(targets)
     if not listed:

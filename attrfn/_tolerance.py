@@ -37,10 +37,10 @@ def refined(
     chunk_size: int | None,
     vectorize: bool,
 ) -> tuple[Tensor, ...]:
-    """The integral of `f` over [0, 1], to a tolerance.
+    r"""The integral of `f` over [0, 1], to a tolerance.
 
     Args:
-        f: The integrand, of a 0-d $\\alpha$.
+        f: The integrand, of a 0-d $\alpha$.
         n_steps: The most points.
         rtol: The tolerance.
         method: As the caller gave it: only the default goes with `rtol`.

@@ -39,7 +39,7 @@ class Site(NamedTuple):
     layer: "nn.Module | str"
     io: str = "output"
     call: int | None = None
-    index: Index | None = None
+    index: Index | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 Layer: TypeAlias = nn.Module | str | Site

@@ -1,134 +1,43 @@
-"""The one table of methods: a row is a method, how the laws call it, its reference, and what it owes.
+"""The one table of methods: a row is a method, how the laws call it, its reference, and what it owes."""
 
-Every row explains a `Split` net: the output's column `TARGET`, the layer `head`, the neurons `NEURON` of
-its activation.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import Any
 
 import attrfn
 from tests import references as ref
 from tests import references_rules as rules
-from tests.models import Split
-
-TARGET = 3
-NEURON = (1, slice(None), slice(None))
-START = 0.25
-STEPS = 4
-SEED = 7
-
-INPUT: tuple[Any, ...] = ()
-LAYER: tuple[Any, ...] = ("head",)
-
-
-class Method(NamedTuple):
-    """A row. Flags say what the method owes."""
-
-    attribute: Callable[..., Any]
-    reference: Callable[..., Tensor]  # (net, x) -> attribution; of a random method (net, x, draws of one example)
-    place: tuple[Any, ...] = INPUT
-    settings: Mapping[str, Any] = {}
-    of: str = "input"  # what is attributed to: "input" or "layer"
-    spec: str | None = "target"  # the argument that picks the number: "target", "selector" or none
-    sums: bool = False  # attributions sum to f(x) - f(x') on every net …
-    in_limit: bool = False  # … or as the steps grow, on smooth ones
-    linear: bool = True  # in the model
-    dummy: bool = True  # nothing for what the explained number does not depend on
-    steps: bool = False  # takes chunk_size and vectorize
-    random: bool = False  # takes a generator
-    relu: bool = False  # is about ReLUs: warns where none ran
-
-    @property
-    def name(self) -> str:
-        variant = [f"-{k}={v}" for k, v in self.settings.items() if k in ("derivative", "absolute")]
-        return self.attribute.__name__ + "".join(variant)
-
-    def call(self, net: Any, x: Any, **given: Any) -> Any:
-        """The attribution on `net`, with the row's settings but for those given."""
-        settings = {**self.settings, **given}
-        place = settings.pop("place", self.place)
-        if self.spec == "target":
-            settings.setdefault("target", TARGET)
-        if self.spec == "selector":
-            place = (*place, settings.pop("selector", NEURON))
-        if self.random:
-            settings.setdefault("generator", torch.Generator().manual_seed(SEED))
-        return self.attribute(net, *place, x, **settings)
-
-    def by_module(self, net: Any) -> dict[str, Any]:
-        """The row's place with the module `net.head` for its name, which a model that is a function needs."""
-        return {"place": (net.head, *self.place[1:])} if self.place else {}
-
-    def starts(self, x: Tensor) -> list[Tensor]:
-        """The baselines that the row's setting stands for, each of x's shape."""
-        if self.settings["baselines"] is sample:
-            return [row.expand_as(x) for row in sample(x)]
-        return [start(x)]
-
-
-def column(output: Tensor) -> Tensor:
-    """The explained number of the output."""
-    return output[:, TARGET]
-
-
-def neurons(h: Tensor) -> Tensor:
-    """The explained number of the activation: the sum of the channel that `NEURON` picks."""
-    return h[:, 1].sum((1, 2))
-
-
-def whole(net: Split) -> ref.Function:
-    return lambda x: column(net(x))
-
-
-def tail(net: Split) -> ref.Function:
-    return lambda h: column(net.tail(h))
-
-
-def cut(net: Split) -> ref.Function:
-    return lambda x: neurons(net.head(x))
-
-
-def steps(net: Split) -> list[ref.Function]:
-    return [*net.head, *net.tail, column]
-
-
-def cut_steps(net: Split) -> list[ref.Function]:
-    return [*net.head, neurons]
-
-
-def start(x: Tensor) -> Tensor:
-    return torch.full_like(x, START)
-
-
-def sample(x: Any) -> Any:
-    """A reference sample of two, contained as x is; members that are not floating point have none."""
-    if isinstance(x, Tensor):
-        shifts = torch.tensor([START, -0.5], dtype=x.dtype).reshape(-1, *([1] * (x.dim() - 1)))
-        return shifts.expand(2, *x.shape[1:])
-    if isinstance(x, tuple):
-        return tuple(sample(member) if member.is_floating_point() else None for member in x)
-    return {name: sample(member) for name, member in x.items() if member.is_floating_point()}
-
+from tests.method import (
+    LAYER,
+    NEURON,
+    START,
+    STEPS,
+    Method,
+    chosen,
+    column,
+    cut,
+    cut_steps,
+    sample,
+    start,
+    steps,
+    tail,
+    whole,
+)
 
 GAUSS = ref.quadrature("gausslegendre", STEPS)
+TRAPEZOID = ref.quadrature("riemann_trapezoid", STEPS)
 PATH: dict[str, Any] = {"baselines": START, "n_steps": STEPS}
 DRAWS: dict[str, Any] = {"baselines": sample, "n_samples": 4}
 
 
 GRADIENTS = (
+    Method(attrfn.saliency, lambda net, x: ref.saliency(whole(net), x), linear=False),
+    Method(attrfn.saliency, lambda net, x: ref.plain_gradient(whole(net), x), settings={"absolute": False}),
+    Method(attrfn.input_x_gradient, lambda net, x: ref.input_x_gradient(whole(net), x)),
     Method(
         attrfn.layer_gradient_x_activation,
         lambda net, x: ref.layer_gradient_x_activation(net.head, tail(net), x),
         LAYER,
         of="layer",
     ),
-    Method(attrfn.saliency, lambda net, x: ref.saliency(whole(net), x), linear=False),
-    Method(attrfn.saliency, lambda net, x: ref.plain_gradient(whole(net), x), settings={"absolute": False}),
-    Method(attrfn.input_x_gradient, lambda net, x: ref.input_x_gradient(whole(net), x)),
     Method(attrfn.neuron_gradient, lambda net, x: ref.plain_gradient(cut(net), x), LAYER, spec="selector"),
     Method(
         attrfn.layer_activation,
@@ -194,6 +103,30 @@ PATHS = (
         steps=True,
     ),
     Method(
+        attrfn.layer_integrated_gradients,
+        lambda net, x: ref.layer_integrated_gradients(net.head, tail(net), x, start(x), GAUSS),
+        LAYER,
+        PATH,
+        of="layer",
+        in_limit=True,
+        steps=True,
+    ),
+    Method(
+        attrfn.internal_influence,
+        lambda net, x: ref.internal_influence(net.head, tail(net), x, start(x), GAUSS),
+        LAYER,
+        PATH,
+        of="layer",
+        steps=True,
+    ),
+    Method(
+        attrfn.neuron_conductance,
+        lambda net, x: ref.neuron_conductance(net.head, tail(net), chosen(net, x), x, start(x), TRAPEZOID),
+        (*LAYER, NEURON),
+        PATH,
+        steps=True,
+    ),
+    Method(
         attrfn.layer_conductance,
         lambda net, x: ref.layer_conductance(net.head, tail(net), x, start(x), GAUSS),
         LAYER,
@@ -222,6 +155,15 @@ SHAPS = (
         random=True,
     ),
     Method(
+        attrfn.layer_gradient_shap,
+        lambda net, x, draws: ref.layer_gradient_shap(net.head, tail(net), x, draws),
+        LAYER,
+        DRAWS,
+        of="layer",
+        steps=True,
+        random=True,
+    ),
+    Method(
         attrfn.neuron_gradient_shap,
         lambda net, x, draws: ref.gradient_shap(cut(net), x, draws),
         LAYER,
@@ -246,10 +188,38 @@ DEEP_LIFTS = (
         spec="selector",
         sums=True,
     ),
+    Method(
+        attrfn.layer_deep_lift,
+        lambda net, x: rules.layer_deep_lift(net.head, [*net.tail, column], x, start(x)),
+        LAYER,
+        {"baselines": START},
+        of="layer",
+        sums=True,
+    ),
+    Method(
+        attrfn.deep_lift_shap,
+        lambda net, x: rules.deep_lift_shap(steps(net), x, sample(x)),
+        settings={"baselines": sample},
+        sums=True,
+        steps=True,
+    ),
+    Method(
+        attrfn.neuron_deep_lift_shap,
+        lambda net, x: rules.deep_lift_shap(cut_steps(net), x, sample(x)),
+        LAYER,
+        {"baselines": sample},
+        spec="selector",
+        sums=True,
+        steps=True,
+    ),
+    Method(
+        attrfn.layer_deep_lift_shap,
+        lambda net, x: rules.layer_deep_lift_shap(net.head, [*net.tail, column], x, sample(x)),
+        LAYER,
+        {"baselines": sample},
+        of="layer",
+        sums=True,
+        steps=True,
+    ),
 )
 METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS)
-
-
-def suited(row: Method, smooth: Callable[[], Split], kinked: Callable[[], Split]) -> Split:
-    """A net that `row` can explain: with ReLUs where it is about them, else without kinks."""
-    return kinked() if row.relu else smooth()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
+from tests.method import sample
 from tests.models import Split, images, relu_net, smooth_net
 
 pytestmark = [
@@ -67,6 +68,27 @@ PEERS: dict[str, Peer] = {
         lambda f, x: attrfn.layer_activation(f, "head", x),
         lambda f, x: captum.LayerActivation(f, f.head).attribute(x),
     ),
+    "layer_gradient_x_activation": Peer(
+        lambda f, x: attrfn.layer_gradient_x_activation(f, "head", x, K),
+        lambda f, x: captum.LayerGradientXActivation(f, f.head).attribute(x, K),
+    ),
+    "internal_influence": Peer(
+        lambda f, x: attrfn.internal_influence(f, "head", x, start(x), 20, target=K),
+        lambda f, x: captum.InternalInfluence(f, f.head).attribute(x, start(x), K, n_steps=20),
+        FLOAT32_WEIGHTS,
+    ),
+    "layer_integrated_gradients": Peer(
+        lambda f, x: attrfn.layer_integrated_gradients(f, "head", x, start(x), 20, target=K),
+        lambda f, x: captum.LayerIntegratedGradients(f, f.head).attribute(x, start(x), K, n_steps=20),
+        FLOAT32_WEIGHTS,
+    ),
+    "neuron_conductance": Peer(
+        lambda f, x: attrfn.neuron_conductance(f, "head", NEURON, x, start(x), 20, target=K, method="riemann_middle"),
+        lambda f, x: captum.NeuronConductance(f, f.head).attribute(
+            x, NEURON, start(x), K, n_steps=20, method="riemann_middle"
+        ),
+        FLOAT32_WEIGHTS,
+    ),
     "layer_grad_cam": Peer(
         lambda f, x: attrfn.layer_grad_cam(f, "head", x, K),
         lambda f, x: captum.LayerGradCam(f, f.head).attribute(x, K),
@@ -99,6 +121,22 @@ PEERS: dict[str, Peer] = {
     "deep_lift, multipliers": Peer(
         lambda f, x: attrfn.deep_lift(f, x, start(x), target=K, multiply_by_inputs=False),
         lambda f, x: captum.DeepLift(f, multiply_by_inputs=False).attribute(x, start(x), K),
+    ),
+    "layer_deep_lift": Peer(
+        lambda f, x: attrfn.layer_deep_lift(f, "head", x, start(x), target=K),
+        lambda f, x: captum.LayerDeepLift(f, f.head).attribute(x, start(x), K),
+    ),
+    "deep_lift_shap": Peer(
+        lambda f, x: attrfn.deep_lift_shap(f, x, sample(x), target=K),
+        lambda f, x: captum.DeepLiftShap(f).attribute(x, sample(x).contiguous(), K),
+    ),
+    "layer_deep_lift_shap": Peer(
+        lambda f, x: attrfn.layer_deep_lift_shap(f, "head", x, sample(x), target=K),
+        lambda f, x: captum.LayerDeepLiftShap(f, f.head).attribute(x, sample(x).contiguous(), K),
+    ),
+    "neuron_deep_lift_shap": Peer(
+        lambda f, x: attrfn.neuron_deep_lift_shap(f, "head", NEURON, x, sample(x)),
+        lambda f, x: captum.NeuronDeepLiftShap(f, f.head).attribute(x, NEURON, sample(x).contiguous()),
     ),
     "neuron_deep_lift": Peer(
         lambda f, x: attrfn.neuron_deep_lift(f, "head", NEURON, x, start(x)),

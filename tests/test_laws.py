@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.methods import METHODS, STEPS, Method, cut, sample, start, steps, suited, whole
+from tests.method import STEPS, Method, cut, sample, start, steps, suited, whole
+from tests.methods import METHODS
 from tests.models import Split, Weighted, images, relu_net, smooth_net
 from tests.references import Draw
 
@@ -125,7 +126,7 @@ def test_linear_in_the_model(row: Method) -> None:
 
 @rows_where(lambda row: row.dummy)
 def test_what_does_not_count_gets_nothing(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     blind = net.tail[1] if row.of == "layer" else net.head[0]  # the first weights behind what is attributed to
     with torch.no_grad():
         blind.weight[:, 0] = 0
@@ -137,7 +138,7 @@ def test_what_does_not_count_gets_nothing(row: Method) -> None:
 
 @repeatable
 def test_batch_mates_do_not_matter(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     together = row.call(net, x)
     for i in range(len(x)):
         same(row.call(net, x[i : i + 1]), together[i : i + 1])

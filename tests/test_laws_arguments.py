@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.methods import METHODS, NEURON, START, TARGET, Method, sample, suited
-from tests.models import Pair, Split, images, relu_net, rows, smooth_net
+from tests.method import NEURON, START, TARGET, Method, sample, suited
+from tests.methods import METHODS
+from tests.models import Pair, Split, images, rows
 
 
 def rows_where(flag: Callable[[Method], bool]) -> pytest.MarkDecorator:
@@ -21,7 +22,7 @@ def same(one: Tensor, other: Tensor) -> None:
 
 
 def setting(row: Method) -> tuple[Split, Tensor]:
-    return suited(row, smooth_net, relu_net), images()
+    return suited(row), images()
 
 
 # ---------------------------------------------------------------- which number

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods import METHODS, Method, suited
+from tests.method import Method, suited
+from tests.methods import METHODS
 from tests.models import Split, flat_net, flat_relu_net, images, relu_net, rows, smooth_net
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
@@ -40,8 +41,8 @@ def along(loss: Callable[[], Tensor], leaves: list[Tensor], direction: list[Tens
 @every
 def test_second_derivative_is_the_true_one(row: Method, wrt: str) -> None:
     """Fourth-order differences of step 1e-5 err by some 1e-16 / 1e-5; no kink is that near."""
-    net, x = suited(row, smooth_net, relu_net), images(2).requires_grad_()
-    leaves = list(net.parameters()) if wrt == "parameters" else [x]
+    net, x = suited(row), images(2).requires_grad_(wrt == "x")
+    leaves = [x] if wrt == "x" else list(net.parameters())
     weight = torch.randn_like(row.call(net, x))
 
     def loss() -> Tensor:
@@ -69,11 +70,12 @@ def test_second_derivative_by_the_loop_is_vmaps(row: Method) -> None:
 RULED = [row for row in METHODS if row.relu or "lift" in row.name]
 
 
+@pytest.mark.parametrize("with_x", [True, False])
 @pytest.mark.parametrize("row", RULED, ids=lambda row: row.name)
-def test_second_derivative_of_a_rule_is_its_references(row: Method) -> None:
+def test_second_derivative_of_a_rule_is_its_references(row: Method, with_x: bool) -> None:
     """Every entry of every parameter's gradient, beside the reference differentiated by autograd."""
-    net, x = relu_net(), images(2).requires_grad_()
-    leaves = [*net.parameters(), x]
+    net, x = relu_net(), images(2).requires_grad_(with_x)
+    leaves = [*net.parameters(), x] if with_x else list(net.parameters())
     weight = torch.randn_like(row.call(net, x))
     found = gradients((row.call(net, x, create_graph=True) * weight).sum(), leaves)
     expected = gradients((row.reference(net, x) * weight).sum(), leaves)
@@ -82,13 +84,16 @@ def test_second_derivative_of_a_rule_is_its_references(row: Method) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("depends", ["on x and parameters", "on x", "on parameters"])
 @every
-def test_detached_unless_asked(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images(2).requires_grad_()
-    assert not row.call(net, x).requires_grad
-    kept = row.call(net, x, create_graph=True)
+def test_keeping_the_graph_changes_no_value(row: Method, depends: str) -> None:
+    net, x = suited(row), images(2)
+    net.requires_grad_("parameters" in depends)
+    x.requires_grad_("x" in depends)
+    answer, kept = row.call(net, x), row.call(net, x, create_graph=True)
+    assert not answer.requires_grad
     assert kept.requires_grad
-    torch.testing.assert_close(kept.detach(), row.call(net, x), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(kept.detach(), answer, rtol=1e-11, atol=1e-11)
 
 
 # ---------------------------------------------------------------- vmap over what is explained
@@ -98,7 +103,7 @@ def case(row: Method) -> tuple[Split, Tensor, int, dict[str, Any]]:
     """A net, inputs, how many numbers `row` can explain there, and the settings it needs."""
     if row.spec == "selector":
         return (flat_relu_net() if row.relu else flat_net()), rows(), 5, {}
-    return suited(row, smooth_net, relu_net), images(), 4, {}
+    return suited(row), images(), 4, {}
 
 
 @pytest.mark.parametrize("row", [row for row in METHODS if row.spec], ids=lambda row: row.name)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.methods import METHODS, Method, suited
-from tests.models import Masked, Pair, Split, Tokens, WithLogits, images, relu_net, smooth_net
+from tests.method import Method, suited
+from tests.methods import METHODS
+from tests.models import Masked, Pair, Split, Tokens, WithLogits, images
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
 repeatable = pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
@@ -30,7 +31,7 @@ def relative(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @every
 def test_dtype_is_kept(row: Method, dtype: torch.dtype) -> None:
-    net, x = suited(row, smooth_net, relu_net).to(dtype), images().to(dtype)
+    net, x = suited(row).to(dtype), images().to(dtype)
     attribution = row.call(net, x)
     assert attribution.dtype is dtype
     assert attribution.shape == (net.head(x).shape[:1] + attribution.shape[1:] if row.of == "layer" else x.shape)
@@ -41,7 +42,7 @@ def test_dtype_is_kept(row: Method, dtype: torch.dtype) -> None:
 @repeatable
 def test_lower_precision_is_near(row: Method, dtype: torch.dtype, within: float) -> None:
     """Within some tens of units of the last place: 1.2e-7 in float32, 8e-3 in bfloat16."""
-    net, x = suited(row, smooth_net, relu_net), images().to(dtype).double()
+    net, x = suited(row), images().to(dtype).double()
     exact = row.call(net, x)
     assert relative(row.call(net.to(dtype), x.to(dtype)), exact) < within
 
@@ -56,7 +57,7 @@ def halves(attribution: Any, row: Method) -> Any:
 
 @every
 def test_tuple_of_inputs(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     pair = Pair(net.head, net.tail)
     answer = row.call(pair, (x[:, :1], x[:, 1:]))
     expected = halves(row.call(net, x), row)
@@ -71,7 +72,7 @@ def test_tuple_of_inputs(row: Method) -> None:
 
 @every
 def test_mapping_of_inputs(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     pair = Pair(net.head, net.tail)
     answer = row.call(pair, UserDict(right=x[:, 1:], left=x[:, :1]))
     expected = row.call(pair, (x[:, :1], x[:, 1:]))
@@ -86,7 +87,7 @@ def test_mapping_of_inputs(row: Method) -> None:
 
 @every
 def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     mask = (torch.rand(x.shape) > 0.2).long()
     masked = Masked(net.head, net.tail)
     alone = row.call(lambda x: masked(x, mask), x, **row.by_module(net))
@@ -140,14 +141,14 @@ KINDS: dict[str, Callable[[Split], Callable[..., Any]]] = {
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @every
 def test_any_callable_is_a_model(row: Method, kind: Callable[[Split], Callable[..., Any]]) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     place = row.by_module(net)
     same(row.call(kind(net), x, **place), row.call(net, x))
 
 
 @every
 def test_contexts_around_a_call(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     expected = row.call(net, x)
     with torch.no_grad():
         same(row.call(net, x), expected)
@@ -169,7 +170,7 @@ INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("kind", INPUTS.values(), ids=INPUTS)
 @every
 def test_any_tensor_is_an_input(row: Method, kind: Callable[[Tensor], Tensor]) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     answer = row.call(net, kind(x))
     same(answer, row.call(net, x))
     assert not answer.requires_grad
@@ -178,7 +179,7 @@ def test_any_tensor_is_an_input(row: Method, kind: Callable[[Tensor], Tensor]) -
 
 @every
 def test_frozen_parameters(row: Method) -> None:
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     expected = row.call(net, x)
     same(row.call(net.requires_grad_(False), x), expected)
     kept = row.call(net, x.clone().requires_grad_(), create_graph=True)
@@ -189,7 +190,7 @@ def test_frozen_parameters(row: Method) -> None:
 @every
 def test_a_member_that_does_not_count(row: Method) -> None:
     """The output does not depend on it: zeros, of its shape."""
-    net, x = suited(row, smooth_net, relu_net), images()
+    net, x = suited(row), images()
     spare = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     place = row.by_module(net)
     answer = row.call(lambda x, spare: net(x), (x, spare), **place)
@@ -203,7 +204,7 @@ def test_a_member_that_does_not_count(row: Method) -> None:
 @pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
 def test_autocast_around_a_call(row: Method) -> None:
     """The model runs in bfloat16 in part; the attribution keeps x's dtype and is near."""
-    net, x = suited(row, smooth_net, relu_net).float(), images().float()
+    net, x = suited(row).float(), images().float()
     expected = row.call(net, x).double()
     with torch.autocast("cpu", torch.bfloat16):
         answer = row.call(net, x)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.methods import METHODS, SEED, Method, suited
+from tests.method import SEED, Method, suited
+from tests.methods import METHODS
 from tests.models import Split, images, relu_net, smooth_net
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
@@ -55,7 +56,7 @@ class Fuse(nn.Module):
 
 def furnished(row: Method, left: list[int]) -> Split:
     """A net with all that a caller may have put on it: hooks, gradients, frozen parts, buffers; and fuses."""
-    net = suited(row, smooth_net, relu_net)
+    net = suited(row)
     head = nn.Sequential(Fuse(left), *net.head, nn.BatchNorm2d(3).double().eval(), Fuse(left))
     net = Split(head, nn.Sequential(*net.tail, Fuse(left))).eval()
     net.head.register_forward_hook(lambda module, given, out: out * 1.5)

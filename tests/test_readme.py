@@ -1,10 +1,13 @@
 """README: its Python blocks run as they stand, and its commands and names are those of the package."""
 
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 import attrfn
@@ -13,13 +16,14 @@ matplotlib.use("Agg")
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^## ([^\n]+)\n(?:(?!^## |^```).*\n)*?^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SECTIONS = [part.partition("\n") for part in README.split("\n## ")[1:]]
+BLOCKS = [(title, code) for title, _, text in SECTIONS for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
 
 
 @pytest.fixture(autouse=True)
 def closed_figures() -> Iterator[None]:
     yield
-    matplotlib.pyplot.close("all")
+    plt.close("all")
 
 
 def test_every_block_has_a_title() -> None:
@@ -31,30 +35,39 @@ def test_block_runs(title: str, code: str) -> None:
     exec(compile(code, f"README: {title}", "exec"), {"__name__": "readme"})
 
 
-def test_names_exist() -> None:
-    tables = [line for line in README.splitlines() if line.startswith("|")]
-    ours = [line.rsplit("|", 2)[1] for line in tables[tables.index("| Captum | attrfn |") :]]
-    ours = ours[: ours.index(" in attrfn ")]
-    ours += [line.rsplit("|", 3)[0] for line in tables if line.rstrip(" |").endswith(")")]
-    names = {name for cell in ours for name in re.findall(r"`([a-z]\w+)", cell)} - {"derivative"}
-    assert len(names) > 15
-    assert [name for name in sorted(names) if not hasattr(attrfn, name)] == []
+def cells(head: str, column: int) -> list[str]:
+    """A column of the table whose first line is `head`."""
+    rows = README[README.index(head) :].partition("\n\n")[0].splitlines()[2:]
+    return [row.split("|")[column] for row in rows]
 
 
-def test_captum_classes_exist() -> None:
+METHODS = "| of the input | of a layer | of a neuron | unit | paper |"
+BLOCKS_ON_THEM = "| of attributions | | paper |"
+CLASSES = "| Captum | attrfn |"
+
+
+def test_names_of_attrfn_exist() -> None:
+    listed = [cell for column in (1, 2, 3) for cell in cells(METHODS, column)]
+    listed += [*cells(BLOCKS_ON_THEM, 1), *cells(CLASSES, 2)]
+    names = [name.split(".") for cell in listed for name in re.findall(r"`([a-z][\w.]+)", cell)]
+    assert len(names) > 60
+    importlib.import_module("attrfn.plot")
+    for first, *rest in names:
+        assert hasattr(getattr(attrfn, first), rest[0]) if rest else hasattr(attrfn, first), first
+
+
+def test_classes_of_captum_exist() -> None:
     captum = pytest.importorskip("captum.attr")
-    start = README.index("| Captum | attrfn |")
-    rows = README[start : README.index("\n\n", start)].splitlines()[2:]
-    names = {name for row in rows for name in re.findall(r"`([A-Z]\w+)", row.split("|")[1])}
-    assert len(names) > 15
+    names = {name for cell in cells(CLASSES, 1) for name in re.findall(r"`([A-Z]\w+)", cell)}
+    assert len(names) > 20
     assert [name for name in sorted(names) if not hasattr(captum, name)] == []
 
 
-def test_every_method_is_in_a_table() -> None:
-    table = README[README.index("## Methods") : README.index("## Coming from Captum")]
-    public = [name for name in vars(attrfn) if not name.startswith("_") and callable(getattr(attrfn, name))]
-    functions = [name for name in public if getattr(attrfn, name).__module__.startswith("attrfn.") and name.islower()]
-    assert [name for name in functions if f"`{name}`" not in table] == []
+def test_every_function_is_listed() -> None:
+    text = README[README.index("## Methods") : README.index("## Coming from Captum")]
+    ours = [name for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
+    assert len(ours) > 20
+    assert [name for name in ours if f"`{name}`" not in text] == []
 
 
 def test_linked_files_exist() -> None:
