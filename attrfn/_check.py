@@ -146,7 +146,7 @@ def sensitivity_max(
 ) -> Tensor:
     r"""How far an attribution moves at most when the input moves a little.
 
-    $\max_{\tilde x} \| a(\tilde x) - a(x) \| / \| a(x) \|$ over $\tilde x$ uniform within `radius` of $x$, entry by entry.
+    $\max_{\tilde x} \| a(\tilde x) - a(x) \| / \| a(x) \|$ over $\tilde x$ uniform within `radius` of $x$.
 
     Args:
         attribute: From `x` to an attribution, such as `lambda x: saliency(model, x, 3)`.

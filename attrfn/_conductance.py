@@ -38,8 +38,8 @@ def layer_conductance(
 ) -> Attributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
 
-    $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to $f(x) - f(x')$
-    where every path passes through the layer.
+    $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
+    $f(x) - f(x')$ where every path passes through the layer.
 
     Args:
         model: The model $f$; see `Model`.
@@ -155,7 +155,7 @@ def neuron_conductance(
 ) -> Attributions:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
-    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the selected $y_j$.
+    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over chosen $y_j$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -306,7 +306,7 @@ class _Flow:
     def by_differences(
         self, points: Sequence[float], *, size: int, chunk_size: int | None, vectorize: bool
     ) -> tuple[Tensor, ...]:
-        r"""$\sum_k \partial f / \partial h (\alpha_k) \odot (h(\alpha_{k+1}) - h(\alpha_k))$, as Captum's scheme has it."""
+        r"""$\sum_k \partial f / \partial h (\alpha_k) \odot (h(\alpha_{k+1}) - h(\alpha_k))$, as Captum has it."""
         like = self.inputs.tensors[0]
         alphas = torch.tensor(points, dtype=precision(like), device=like.device)
         chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1

@@ -111,8 +111,8 @@ def layer_deep_lift(
 ) -> Attributions:
     r"""`deep_lift` of a layer, in place of the input.
 
-    $(h(x) - h(x')) \odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$ where
-    every path passes through the layer.
+    $(h(x) - h(x')) \odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$
+    where every path passes through the layer.
 
     Args:
         model: The model $f$; see `Model`.
@@ -193,17 +193,24 @@ def _compare(parts: Sequence[Tensor], there: Tensor, straight: Referred, target:
         total = torch.stack(each).sum(0)
         total = total.sum() if owed.ndim == 0 else total
         spread = sum(float(p.detach().abs().sum()) for p in parts) + float(there.detach().abs().sum())
-        rounding = 64 * torch.finfo(parts[0].dtype).eps * spread
+        rounding = 64 * max(torch.finfo(dtype).eps for dtype in _dtypes(parts, there)) * spread
         gap = (total - owed).abs()
         worst = int((gap - 1e-3 * owed.abs()).argmax())
         sums, owes = float(total.reshape(-1)[worst]), float(owed.reshape(-1)[worst])
     if abs(sums - owes) > 1e-3 * abs(owes) + rounding:
         warnings.warn(
-            f"deep_lift's attributions sum to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
+            f"deep_lift sums to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
             "model does something that DeepLIFT cannot see, such as a scripted function or a detach",
             AttributionWarning,
             stacklevel=3,
         )
+
+
+def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
+    """The dtypes that a pass may have rounded to."""
+    device = there.device.type
+    cast = [torch.get_autocast_dtype(device)] if torch.is_autocast_enabled(device) else []
+    return [there.dtype, *(p.dtype for p in parts), *cast]
 
 
 def neuron_deep_lift(

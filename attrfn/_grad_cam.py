@@ -137,7 +137,7 @@ def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "n
     sizes = (size,) * rank if isinstance(size, int) else tuple(size)
     if len(sizes) != rank or any(s < 1 for s in sizes):
         raise ValueError(
-            f"size must give {rank} positive sizes for an attribution of shape {tuple(attribution.shape)}, but is {size}"
+            f"size must give {rank} positive sizes for the attribution shape {tuple(attribution.shape)}, but is {size}"
         )
     align = False if mode in ("linear", "bilinear", "bicubic", "trilinear") else None
     return F.interpolate(attribution, list(sizes), mode=mode, align_corners=align)
@@ -225,6 +225,6 @@ def _channels_of_input(x: Tensor, channel: int) -> int:
     if x.shape[1] < x.shape[last]:
         return 1
     raise ValueError(
-        f"the input's shape {tuple(x.shape)} does not tell its channels, while the layer's are last; use layer_grad_cam "
-        "and interpolate"
+        f"the input's shape {tuple(x.shape)} does not tell its channels, while the layer's are last; use "
+        "layer_grad_cam and interpolate"
     )

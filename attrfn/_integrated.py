@@ -76,7 +76,8 @@ def integrated_gradients(
         )  # fmt: skip
     else:
         slopes = refined(
-            line.slope, n_steps, rtol, method, inputs.tensors[0], finish=line.times_step if multiply_by_inputs else tuple,
+            line.slope, n_steps, rtol, method, inputs.tensors[0], 
+            finish=line.times_step if multiply_by_inputs else tuple,
             sums=line.times_step, difference=line.difference,
             size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
         )  # fmt: skip
@@ -121,8 +122,8 @@ def layer_integrated_gradients(
 ) -> Attributions:
     r"""`integrated_gradients` of a layer: along the straight line between its activations.
 
-    $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to $F(h(x)) - F(h(x'))$. A
-    list of layers, none of which feeds another, is one joint path.
+    $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to
+    $F(h(x)) - F(h(x'))$. A list of layers, none of which feeds another, is one joint path.
 
     Args:
         model: The model $f$; see `Model`.

@@ -2,8 +2,8 @@ r"""DeepLIFT's multipliers: what stands for the derivative of each kind of opera
 
 Three rules, and with them the attributions sum to the output difference exactly. An elementwise operation has
 its slope (rescale). A product of two activations has its derivative at the midpoint, which is the Shapley value
-of two factors. A quotient has $\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$ at the midpoints. All else is linear, a
-selection, or made of these.
+of two factors. A quotient has $\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$ at the midpoints. All else is
+linear, a selection, or made of these.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def _pulled(call: Callable[..., Any], operands: list[Tensor], grads: tuple[Tenso
 
 
 def quotient(met: Met) -> Grads:
-    r"""$\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$; where s changes sign, which is a pole of it, the product rule."""
+    r"""$\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$; at a pole, where s changes sign, the product rule."""
     (a, s), (b, t) = met.inputs[:2], met.references[:2]
     y, w, g = met.outputs[0], met.reference_outputs[0], met.grads[0]
     crosses = s * t <= 0

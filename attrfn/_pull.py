@@ -162,9 +162,13 @@ def _recording(create_graph: bool) -> Any:
 
 
 def _cut(tensor: Tensor, create_graph: bool) -> Tensor:
-    if create_graph:  # a copy, since the model may use its own activation by another way too
-        tensor = tensor.clone()
-    return _leaf(tensor, create_graph) if plain() else tensor if create_graph else tensor.detach()
+    """What is put where an activation was, to be differentiated; unseen by the pass, to which it is an input."""
+    if compiling():
+        return tensor.clone() if create_graph else tensor.detach()
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+        if create_graph:  # a copy, since the model may use its own activation by another way too
+            tensor = tensor.clone()
+        return _leaf(tensor, create_graph) if plain() else tensor if create_graph else tensor.detach()
 
 
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:

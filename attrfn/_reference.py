@@ -254,11 +254,9 @@ class _Referring(_Seeing):
             raise _Mismatch(f"{name} ran after all that had run on the baselines")
         record = self.records[self.next]
         self.next += 1
-        shapes, theirs = [(t.shape, t.dtype) for t in tensors], [(t.shape, t.dtype) for t in record.inputs]
-        if record.name != name or shapes != theirs:
-            raise _Mismatch(
-                f"{name} ran on {_sizes(tensors)}, where {record.name} ran on {_sizes(record.inputs)} before"
-            )
+        if record.name != name or _kinds(tensors) != _kinds(record.inputs):
+            here, there = _kinds(tensors), _kinds(record.inputs)
+            raise _Mismatch(f"{name} ran on {here}, where {record.name} ran on {there} before")
         return record
 
     def check_end(self) -> None:
@@ -266,8 +264,10 @@ class _Referring(_Seeing):
             raise _Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
 
 
-def _sizes(tensors: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
-    return [tuple(t.shape) for t in tensors]
+def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
+    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
+    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
 
 
 def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -375,7 +375,7 @@ def _where() -> str:
 def _refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
     node = None if compiling() else tensor.grad_fn
-    if isinstance(node, torch.autograd.function.BackwardCFunction) and not type(node).__name__.startswith("_Bent"):
+    if isinstance(node, torch.autograd.function.BackwardCFunction) and "_Bent" not in type(node).__name__:
         raise ValueError(
             f"the model applies the autograd function {type(node).__name__.removesuffix('Backward')!r}, which has no "
             "DeepLIFT rule and cannot be seen; write it with torch's operations"

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrfn import _operations as operations
 from attrfn._context import compiling
-from attrfn._inputs import call
+from attrfn._inputs import call, map_leaves
 from attrfn._types import Inputs, Model
 
 
@@ -43,6 +43,7 @@ class Pass(TorchFunctionMode):
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`."""
     mode = mode or Pass()
+    x = x if compiling() or torch.is_inference_mode_enabled() else map_leaves(x, _ordinary)
     training = [m for m in modules_of(model) if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
     if not training:
         with mode:
@@ -51,6 +52,11 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     with _kept([b for m in training if not isinstance(m, _NormBase) for b in m.buffers(recurse=False)]), mode:
         return call(model, x)
+
+
+def _ordinary(leaf: Any) -> Any:
+    """A tensor made in `inference_mode` cannot be saved for a backward pass: a copy of it can."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 @contextmanager

@@ -32,8 +32,8 @@ def gradient_shap(
 ) -> Attributions:
     r"""Expected gradients: the mean over noise, references and places on the line between them.
 
-    $\mathbb{E}\,[(\tilde x - b) \odot \partial f(b + \alpha (\tilde x - b)) / \partial x]$, $\tilde x = x + \epsilon$, $b$ a row of
-    the reference sample, $\alpha$ uniform on [0, 1].
+    $\mathbb{E}\,[(\tilde x - b) \odot \partial f(b + \alpha (\tilde x - b)) / \partial x]$, $\tilde x = x + \epsilon$,
+    $b$ a row of the reference sample, $\alpha$ uniform on [0, 1].
 
     Args:
         model: The model $f$; see `Model`.

@@ -7,6 +7,7 @@ by itself; on a smooth piece the mean derivative, by six Gauss points, for diffe
 the ratio beyond. Piecewise constant and unit slopes are exact as a ratio.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -76,7 +77,7 @@ def kinked(kinks: tuple[float, ...]) -> Callable[[Unary, Tensor, Tensor, Tensor,
         total = torch.zeros_like(u)
         same = u == v
         d = torch.where(same, 1.0, u - v)
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in itertools.pairwise(bounds):
             a, b = u.clamp(low, high), v.clamp(low, high)
             inside = (u > low) & (u <= high) if high != math.inf else u > low
             share = torch.where(same, inside.to(u.dtype), (a - b) / d)

@@ -27,7 +27,7 @@ def smooth_grad(
 ) -> Callable[[Inputs], Attributions]:
     r"""An attribution averaged over Gaussian noise on the input.
 
-    $\mathbb{E}\,[a(x + \epsilon)]$; `smoothgrad_sq`: $\mathbb{E}\,[a^2]$; `vargrad`: $\mathbb{E}\,[a^2] - \mathbb{E}\,[a]^2$.
+    $\mathbb{E}\,[a(x + \epsilon)]$; `smoothgrad_sq`: $\mathbb{E}\,[a^2]$; `vargrad`: the variance of $a$.
 
     Args:
         attribute: From `x` to an attribution, such as `lambda x: saliency(model, x, 3)`.
