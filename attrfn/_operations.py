@@ -248,6 +248,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 _IN_PLACE: dict[str, str] = {f"{name}_": name for name in (*FUNCTIONS, *_ALIASES)}
 
 
+# The compiler compares names that come from a table, but not those read off a function.
+_NAMES: dict[str, str] = {**{name: name for name in (*FUNCTIONS, "clamp_min", "clamp_max")}, **_ALIASES}
+
+
 class Normal(NamedTuple):
     """A call in its normal form: one name for all spellings of an operation."""
 
@@ -274,7 +278,7 @@ def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         target = args[0] if inplace else target
     if name in ("clamp_min", "clamp_max"):
         args, kwargs = _bounds(name, args, kwargs)
-    name = _ALIASES.get(name, name)
+    name = _NAMES.get(name, name)
     if name == "clamp" and _is_relu(args, kwargs):
         return Normal("relu", args[:1], {}, target)
     if name in ("softmax", "log_softmax", "softmin"):
@@ -348,7 +352,7 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     if values["training"]:
         values.update(running_mean=None, running_var=None)
         return F.batch_norm(**values)
-    if compiling() or not transformed():
+    if not (compiling() or transformed()):
         return func(*args, **kwargs)
     x = values["input"]
     scale = torch.rsqrt(values["running_var"] + values["eps"])
@@ -400,10 +404,8 @@ def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention written out where a transform runs: its fused kernels have no forward derivative."""
-    if not transformed() or not isinstance(func, type(torch.relu)):
-        return func(*args, **kwargs)
-    return attention(*args, **kwargs)
+    """Attention written out under a transform, for which its fused kernels lack forward and batching rules."""
+    return attention(*args, **kwargs) if compiling() or transformed() else func(*args, **kwargs)
 
 
 def attention(
@@ -428,6 +430,8 @@ def attention(
         masked = attn_mask.dtype == torch.bool
         logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
     weights = F.softmax(logits, -1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # a row that may look nowhere is zero
+        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
     return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
 
 

@@ -21,7 +21,7 @@ from attrfn._inputs import describe, packed, split, start_at
 from attrfn._layer import put, replaced
 from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier
 from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
-from attrfn._run import Pass, original
+from attrfn._run import Pass, original, run
 from attrfn._types import Baselines, Model, Multipliers, Site
 
 Answer = TypeVar("Answer")
@@ -395,7 +395,7 @@ def _bent_in_graph(
     """See NOTE [Rules in a compiled graph]: operands, then what was recorded."""
     mine, met = counts
     call = Packed(tensors[:mine], places, args, kwargs)
-    record = _Record(name, tensors[mine : mine + met], tensors[mine + met :], ())
+    record = _Record(name, tensors[mine : mine + met], tensors[mine + met :])
     return bend(name, call, _multiplying(name, call, record, RULES[name]), ALWAYS if always else IN_GRAPH)
 
 
@@ -443,9 +443,9 @@ class Referred:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, its pull-back by multipliers."""
         mode = _Referring(self.rules, self.records, self.switch)
-        with self.draws.repeated(), mode:
-            output = self.model(*args, **kwargs)
-            mode.check_end()
+        with self.draws.repeated():
+            output = run(self.model, packed(args, kwargs), mode)
+        mode.check_end()
         for tensor in split(output).tensors:
             _refuse_function(tensor)
         return output

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from attrfn import _operations as operations
 from attrfn._context import compiling, eager, vjp
-from attrfn._inputs import describe
-from attrfn._run import Pass, modules_of, original
+from attrfn._inputs import describe, packed
+from attrfn._run import Pass, modules_of, original, run
 from attrfn._types import AttributionWarning, Model, Rule
 
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -309,8 +309,7 @@ def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Mode
 
     def ruled(*args: Any, **kwargs: Any) -> Any:
         mode = _Bending(rules, switch)
-        with mode:
-            output = model(*args, **kwargs)
+        output = run(model, packed(args, kwargs), mode)
         if eager():
             _warn_unseen(set(rules) - mode.seen)
         return output

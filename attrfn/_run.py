@@ -44,7 +44,8 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`."""
     mode = mode or Pass()
     x = x if compiling() or torch.is_inference_mode_enabled() else map_leaves(x, _ordinary)
-    training = [m for m in modules_of(model) if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
+    parts = modules_of(model) if isinstance(model, nn.Module) or not compiling() else []
+    training = [m for m in parts if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
     if not training:
         with mode:
             return call(model, x)

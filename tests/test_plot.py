@@ -130,6 +130,8 @@ def test_channels_are_summed_before_the_sign() -> None:
         plot.image(values, sign="positive").images[0].get_array(),
         plot.image(-VALUES, sign="positive").images[0].get_array(),
     )
+    scale = plot.image(torch.stack([VALUES, VALUES]), percentile=100, colorbar=True).figure.axes[1]
+    assert scale.get_ylim() == (-2, 2)
 
 
 def test_batch_is_side_by_side_with_one_scale() -> None:
