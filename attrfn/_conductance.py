@@ -12,11 +12,12 @@ from torch import Tensor
 from attrfn._context import compiling, eager, plain
 from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, start_at, take
 from attrfn._integrated import Line
-from attrfn._layer import one_leaf, read, resolve, settled
+from attrfn._layer import one_leaf, resolve
 from attrfn._path import bytes_of, chunk_of, chunks, over, precision, quadrature, summed
 from attrfn._pull import AtLayer, detached, gradient, gradient_at, replace_all, score_of
 from attrfn._run import original
 from attrfn._select import pick
+from attrfn._taps import read, settled
 from attrfn._tolerance import refined
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Site, Target
 
@@ -155,7 +156,7 @@ def neuron_conductance(
 ) -> Attributions:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
-    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over chosen $y_j$.
+    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the $y_j$.
 
     Args:
         model: The model $f$; see `Model`.

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from attrfn._inputs import split_activation, take
-from attrfn._layer import neuron, read, resolve
+from attrfn._layer import neuron, resolve
 from attrfn._pull import detached, gradient, gradient_at, score_of
 from attrfn._run import original
+from attrfn._taps import read
 from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
 
 

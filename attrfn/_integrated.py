@@ -9,11 +9,12 @@ from torch import Tensor
 
 from attrfn._gradient import listed
 from attrfn._inputs import batch_size, split, split_activation, start_at, take
-from attrfn._layer import put, read, replaced, resolve, settled_neuron
+from attrfn._layer import resolve, settled_neuron
 from attrfn._path import bytes_of, quadrature, summed
 from attrfn._pull import Score, detached, gradient, grouped, refuse_feeding, score_of
 from attrfn._run import original
 from attrfn._select import pick
+from attrfn._taps import put, read, replaced
 from attrfn._tolerance import refined
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
@@ -76,7 +77,7 @@ def integrated_gradients(
         )  # fmt: skip
     else:
         slopes = refined(
-            line.slope, n_steps, rtol, method, inputs.tensors[0], 
+            line.slope, n_steps, rtol, method, inputs.tensors[0],
             finish=line.times_step if multiply_by_inputs else tuple,
             sums=line.times_step, difference=line.difference,
             size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,

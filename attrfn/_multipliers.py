@@ -93,6 +93,24 @@ def quotient(met: Met) -> Grads:
     return met.rest(_summed(g * to_a, a), _summed(g * to_s, s))
 
 
+def scaled(met: Met, place: int) -> Grads:
+    r"""The quotient rule for a product $a r$ with what a reciprocal gave, such as a norm's `h * rsqrt(...)`.
+
+    With $s = 1/r$ the quotient rule reads $\Delta(ar) = (r_u r_v \Delta a + \bar y \Delta r) / \bar r$. The product rule
+    sums as well, but where a baseline of zeros leaves $s$ a norm's epsilon, single attributions explode by it.
+    """
+    other = 1 - place
+    r, q = met.inputs[place], met.references[place]
+    a, b = met.inputs[other], met.references[other]
+    middle, g = (r + q) / 2, met.grads[0]
+    crosses = r * q <= 0
+    safe = torch.where(crosses, 1.0, middle)
+    to_a = torch.where(crosses, middle, r * q / safe)
+    to_r = torch.where(crosses, (a + b) / 2, (met.outputs[0] + met.reference_outputs[0]) / 2 / safe)
+    grads = [_summed(g * to_a, a), _summed(g * to_r, r)]
+    return tuple(grads if place == 1 else reversed(grads))
+
+
 def _summed(grad: Tensor, like: Tensor) -> Tensor:
     """A gradient of the output's shape, summed to its operand's."""
     return grad.sum_to_size(like.shape) if grad.shape != like.shape else grad

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from attrfn._context import compiling, eager, plain, vjp
 from attrfn._inputs import Leaves, batch_size, split_activation
-from attrfn._layer import put, replaced
 from attrfn._rules import Switch, rules_off, rules_on
 from attrfn._run import run
 from attrfn._select import pick
+from attrfn._taps import put, replaced
 from attrfn._types import AttributionWarning, Inputs, Model, Site, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]

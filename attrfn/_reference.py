@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from attrfn import _operations as operations
 from attrfn._context import Draws, compiling, eager, unwrapped, vjp
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._layer import put, replaced
-from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier
+from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier, scaled
 from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
 from attrfn._run import Pass, original, run
+from attrfn._taps import put, replaced
 from attrfn._types import Baselines, Model, Multipliers, Site
 
 Answer = TypeVar("Answer")
@@ -175,6 +175,8 @@ class _Referring(_Seeing):
         self.records, self.switch, self.next = records, switch, 0
         self.constants: dict[int, Tensor] = {}
         """Tensors that require a gradient for the parameters' sake alone."""
+        self.reciprocals: list[Tensor] = []
+        """What came out of a reciprocal, as the scale of a norm does; see `scaled`."""
 
     def depends(self, tensor: Any) -> bool:
         """Whether a tensor depends on what is explained."""
@@ -203,10 +205,14 @@ class _Referring(_Seeing):
         for tensor in call.tensors:
             _refuse_function(tensor)
         if done.name in operations.COMBINING and sum(moving) == 1 and self._still(call, record, moving):
-            return run()
+            scale = done.name == "mul" and any(t is r for t in call.tensors for r in self.reciprocals)
+            output = run()
+            self._follow(scale, output)
+            return output
         if self.switch.copies or done.target is not None:
             call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
-        output = self._bent(done.name, call, record, rule)
+        output = self._bent(self._key(done.name, call, moving), call, record, rule)
+        self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
             return done.target.copy_(output)
         return output.clone() if self.switch.copies and isinstance(output, Tensor) else output
@@ -218,14 +224,27 @@ class _Referring(_Seeing):
         pairs = zip(call.tensors, record.inputs, moving, strict=True)
         return not eager() or all(moves or not t.is_floating_point() or _equal(t, r) for t, r, moves in pairs)
 
-    def _bent(self, name: str, call: Packed, record: _Record, rule: Multiplier) -> Any:
+    def _key(self, name: str, call: Packed, moving: list[bool]) -> str:
+        """The entry of the table: a product with a reciprocal is a quotient."""
+        if name != "mul" or not all(moving) or len(moving) != 2:
+            return name
+        first, second = (any(t is r for r in self.reciprocals) for t in call.tensors)
+        return name if first == second else "mul_by_reciprocal" if second else "reciprocal_mul"
+
+    def _follow(self, is_reciprocal: bool, output: Any) -> None:
+        if is_reciprocal and isinstance(output, Tensor):
+            self.reciprocals.append(output)
+
+    def _bent(self, key: str, call: Packed, record: _Record, rule: Multiplier) -> Any:
+        name = record.name
+        rule = RULES[key] if rule is RULES.get(name) else rule
         if not compiling():
             return bend(name, call, _multiplying(name, call, record, rule), self.switch)
-        if rule is not RULES.get(name):
+        if rule is not RULES.get(key):
             raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
         counts = len(call.tensors), len(record.inputs)
         tensors = (*call.tensors, *record.inputs, *record.outputs)
-        return _bent_in_graph(name, self.switch is ALWAYS, counts, call.places, call.args, call.kwargs, *tensors)
+        return _bent_in_graph(name, key, self.switch is ALWAYS, counts, call.places, call.args, call.kwargs, *tensors)
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = _choices(name, args, kwargs)
@@ -235,7 +254,11 @@ class _Referring(_Seeing):
             record = self._read(name, choices)
             if moving and eager() and not all(map(_equal, choices, record.inputs)):
                 raise _Mismatch(f"{name} selects other entries than on the baselines")
-        return run() if moving else self._constant(operands, run)
+        if not moving:
+            return self._constant(operands, run)
+        output = run()
+        self._follow(name in _KEEPING and any(args[0] is r for r in self.reciprocals), output)
+        return output
 
     def other(self, func: Callable[..., Any], call: Packed, rule: Multiplier | None, run: Callable[[], Any]) -> Any:
         operands = [*call.tensors, *_flat(call.args, call.kwargs)]
@@ -262,6 +285,22 @@ class _Referring(_Seeing):
     def check_end(self) -> None:
         if self.next != len(self.records):
             raise _Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+
+
+_KEEPING = frozenset(
+    "to type type_as float double half bfloat16 clone contiguous view reshape view_as reshape_as unsqueeze squeeze "
+    "expand expand_as broadcast_to transpose permute movedim flatten repeat __getitem__ neg".split()
+)
+"""Casts and views: what comes out of a reciprocal by them is one still."""
+
+
+def _is_reciprocal(name: str, call: Packed) -> bool:
+    if name == "pow":
+        exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
+        return isinstance(exponent, (int, float)) and exponent < 0
+    if name == "div":
+        return isinstance(call.args[0], (int, float))
+    return name in ("rsqrt", "reciprocal", "__rdiv__", "__rtruediv__")
 
 
 def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
@@ -385,6 +424,7 @@ def _refuse_function(tensor: Tensor) -> None:
 @torch.compiler.allow_in_graph
 def _bent_in_graph(
     name: str,
+    key: str,
     always: bool,
     counts: tuple[int, int],
     places: tuple[int | str, ...],
@@ -396,7 +436,7 @@ def _bent_in_graph(
     mine, met = counts
     call = Packed(tensors[:mine], places, args, kwargs)
     record = _Record(name, tensors[mine : mine + met], tensors[mine + met :])
-    return bend(name, call, _multiplying(name, call, record, RULES[name]), ALWAYS if always else IN_GRAPH)
+    return bend(name, call, _multiplying(name, call, record, RULES[key]), ALWAYS if always else IN_GRAPH)
 
 
 def _multiplying(name: str, call: Packed, record: _Record, rule: Multiplier) -> Callable[..., Grads]:
@@ -480,8 +520,8 @@ def with_reference(
 ) -> Callable[..., Any]:
     r"""The model in which the derivative of every nonlinear operation is its slope from the baselines.
 
-    $m = \Delta y / \Delta u$ in place of $\partial y / \partial u$: DeepLIFT's multipliers, so that the gradient of this
-    model, times $x - x'$, is `deep_lift`. Same forward pass, bit for bit; the baselines are run at each call.
+    $m = \Delta y / \Delta u$ in place of $\partial y / \partial u$: DeepLIFT's multipliers, so that the gradient of
+    this model, times $x - x'$, is `deep_lift`. Same forward pass, bit for bit; the baselines are run at each call.
 
     Args:
         model: The model $f$; see `Model`.
@@ -576,5 +616,18 @@ def _of_parts(function: Callable[..., Any]) -> Multiplier:
     return rule
 
 
-RULES: dict[str, Multiplier] = {**MULTIPLIERS, **{name: _of_parts(f) for name, f in COMPOSITES.items()}}
+def _mul_by_reciprocal(met: Met) -> Grads:
+    return scaled(met, 1)
+
+
+def _reciprocal_mul(met: Met) -> Grads:
+    return scaled(met, 0)
+
+
+RULES: dict[str, Multiplier] = {
+    "mul_by_reciprocal": _mul_by_reciprocal,
+    "reciprocal_mul": _reciprocal_mul,
+    **MULTIPLIERS,
+    **{name: _of_parts(f) for name, f in COMPOSITES.items()},
+}
 """The multiplier of every operation that is not linear."""

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from attrfn._context import compiling, transformed
 from attrfn._inputs import Leaves, at_least_one, describe, is_floating, sample_of, split, split_activation, take
-from attrfn._layer import read, resolve, settled, settled_neuron
+from attrfn._layer import resolve, settled_neuron
 from attrfn._path import bytes_of, chunk_of, chunks, over, precision
 from attrfn._pull import detached, gradient, gradient_at, score_of
 from attrfn._run import original
+from attrfn._taps import read, settled
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 

@@ -221,9 +221,7 @@ def test_inputs_made_in_inference_mode(inside: bool) -> None:
     net, x = flat_net(), rows()
     with torch.inference_mode():
         made = x.clone()
-    for method in (attrfn.saliency, attrfn.guided_grad_cam_of_rows, *DIFFERENCES.values()) if False else (
-        attrfn.saliency, *DIFFERENCES.values()
-    ):
+    for method in (attrfn.saliency, *DIFFERENCES.values()):
         with torch.inference_mode(inside):
             found = method(net, made, target=0)
         assert torch.equal(found, method(net, x, target=0))
@@ -272,14 +270,12 @@ methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("create_graph", [False, True])
 @methods
 def test_a_leaf_that_does_not_count_gets_zeros(method: Callable[..., Any], create_graph: bool) -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-    found = method(lambda left, right: net(left), (LEFT, RIGHT), create_graph=create_graph)
-    assert torch.count_nonzero(found[0]) > 0
+    found = method(lambda left, right: (left + 2).relu() @ A.abs().T, (LEFT, RIGHT), create_graph=create_graph)
+    assert torch.count_nonzero(found[0]) == LEFT.numel()
     assert torch.equal(found[1], torch.zeros_like(RIGHT))
 
 
 @methods
 def test_a_model_that_ignores_its_input_gets_zeros(method: Callable[..., Any]) -> None:
     parameter = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    relu = torch.zeros(2, dtype=torch.float64)
-    assert torch.equal(method(lambda x: parameter.relu() + relu, LEFT), torch.zeros_like(LEFT))
+    assert torch.equal(method(lambda x: parameter.relu(), LEFT), torch.zeros_like(LEFT))
