@@ -7,13 +7,14 @@ kind of device alone, never from what is free at the moment, so that memory does
 steps, and a result can be reproduced.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._context import Draws
+from attrfn._context import Draws, compiling
 from attrfn._inputs import at_least_one, describe
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
@@ -120,10 +121,27 @@ def weighted(values: Sequence[Tensor], weights: Sequence[float], like: Tensor) -
 
 def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: bool) -> tuple[Tensor, ...]:
     """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
-    if vectorize:
+    if vectorize and compiling():
         return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+    if vectorize:
+        with pointing_to_loops():
+            return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
     found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
     return tuple(torch.stack(values) for values in zip(*found, strict=True))
+
+
+@contextmanager
+def pointing_to_loops() -> Generator[None]:
+    """What torch says of a model that no transform takes, and the way around it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "vectorize=False" in str(error):
+            raise
+        raise RuntimeError(
+            f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
+            "one ordinary call for each step"
+        ) from error
 
 
 def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None) -> int:

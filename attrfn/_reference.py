@@ -46,20 +46,18 @@ class _Seeing(Pass):
         super().__init__()
         self.rules = rules
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, name = kwargs or {}, func.__name__
+    def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.__name__
         if name in operations.OPENED and name not in self.rules:
             with self:
                 return operations.OPENED[name](*args, **kwargs)
         if name in operations.LINEAR and name not in self.rules:
-            return self.linear(name, args, kwargs, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
+            return self.linear(name, args, kwargs, lambda: Pass.operation(self, func, args, kwargs))
         done = operations.normal(func, args, kwargs)
         call, rule = pack(done.args, done.kwargs), self.rules.get(done.name)
         if rule is not None and _bends(done.name, call):
-            return self.met(done, call, rule, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
-        return self.other(func, call, rule, lambda: Pass.__torch_function__(self, func, types, args, kwargs))
+            return self.met(done, call, rule, lambda: Pass.operation(self, func, args, kwargs))
+        return self.other(func, call, rule, lambda: Pass.operation(self, func, args, kwargs))
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         raise NotImplementedError

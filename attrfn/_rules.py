@@ -177,12 +177,10 @@ class _Bending(Pass):
         self.rules, self.switch = rules, switch
         self.seen: set[str] = set()
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        done = operations.normal(func, args, kwargs or {})
+    def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        done = operations.normal(func, args, kwargs)
         if done.name not in self.rules or not done.floating():
-            return super().__torch_function__(func, types, args, kwargs)
+            return super().operation(func, args, kwargs)
         self.seen.add(done.name)
         packed = pack(done.args, done.kwargs)
         if done.target is not None or self.switch.copies:  # what is met may be written over

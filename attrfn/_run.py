@@ -29,15 +29,36 @@ class Pass(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        """Run one operation; what it saves for the backward pass is kept as it is.
+
+        Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
+        with it all that makes it ours.
+        """
+        if compiling() or not _hooked():
+            return self.operation(func, args, kwargs or {})
+        with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+            return self.operation(func, args, kwargs or {})
+
+    def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func.__name__ == "multi_head_attention_forward":  # so that the attention in it is seen
             with self:
-                return operations.OPENED["multi_head_attention_forward"](*args, **(kwargs or {}))
+                return operations.OPENED["multi_head_attention_forward"](*args, **kwargs)
         rewrite = operations.REWRITES.get(func.__name__)
         if rewrite is not None:
-            return rewrite(func, args, kwargs or {})
+            return rewrite(func, args, kwargs)
         if self.counters and func.__name__ == "add_" and any(args[0] is counter for counter in self.counters):
             return args[0]
-        return func(*args, **kwargs) if kwargs else func(*args)
+        return func(*args, **kwargs)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _hooked() -> bool:
+    """Whether something stands between an operation and what it saves for the backward pass."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
+    return hooks is not None and hooks[0] is not _itself
 
 
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:

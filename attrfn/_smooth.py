@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrfn._context import values_visible
 from attrfn._inputs import Leaves, at_least_one, describe, split, take
-from attrfn._path import bytes_of, chunk_of, chunks
+from attrfn._path import bytes_of, chunk_of, chunks, over
 from attrfn._shap import deviations, own_generator
 from attrfn._types import Attributions, Inputs
 
@@ -105,7 +105,7 @@ def _attributed(
 
     rows = [torch.stack(column) for column in zip(*drawn, strict=True)]
     if vectorize:
-        return tuple(torch.func.vmap(flat, randomness="same")(*rows)), answers[0]
+        return over(flat, rows, True), answers[0]
     found = [flat(*row) for row in drawn]
     return tuple(torch.stack(values) for values in zip(*found, strict=True)), answers[0]
 
@@ -185,7 +185,7 @@ def over_targets(
 
     if vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in listed):
         numbers = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else None)
-        parts = [torch.func.vmap(flat, randomness="same")(some) for some in numbers.split(size)]
+        parts = [over(flat, (some,), True) for some in numbers.split(size)]
         found = [torch.cat(values) for values in zip(*parts, strict=True)]
     else:
         found = [torch.stack(values) for values in zip(*(flat(t) for t in listed), strict=True)]

@@ -29,7 +29,7 @@ METHODS = [
 ]
 EXACT = {"deep_lift": 1e-3, "neuron_deep_lift": 1e-3}
 BY_STEPS = dict.fromkeys(["integrated_gradients", "layer_conductance", "neuron_integrated_gradients"], 0.1)
-BY_SAMPLES = dict.fromkeys(["gradient_shap", "neuron_gradient_shap"], 1.5)
+BY_SAMPLES = dict.fromkeys(["gradient_shap", "neuron_gradient_shap"], 0.8)
 
 
 def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
