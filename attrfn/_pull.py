@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, eager, plain, vjp
-from attrfn._inputs import Leaves, batch_size, split_activation
+from attrfn._context import compiling, eager, plain, vjp, wrapped
+from attrfn._inputs import Leaves, batch_size, map_leaves, split, split_activation
 from attrfn._rules import Switch, rules_off, rules_on
 from attrfn._run import run
 from attrfn._select import pick
@@ -127,48 +127,88 @@ def gradient_at(
     a method cannot take an activation.
     """
     cuts: dict[int, tuple[Leaves, list[Tensor]]] = {}
+    once = plain() or (not create_graph and not compiling() and not _wrapped(x))
 
     def cut(k: int, value: Any) -> Any:
         check(value)
         activation = split_activation(value)
-        leaves = [_cut(t, create_graph) for t in activation.tensors]
-        cuts[k] = activation, leaves
-        return put(value, leaves)
+        pairs = [_cut(t, create_graph) for t in activation.tensors]
+        cuts[k] = activation, [leaf for leaf, _ in pairs]
+        return put(value, [there for _, there in pairs])
 
-    with torch.inference_mode(False), _recording(create_graph):
+    with torch.inference_mode(False), _recording(once, create_graph):
         output = replaced(model, x, sites, cut)
-        scores = pick(output, target, n=batch_size(x))
         activations = tuple(cuts[k][0] for k in range(len(sites)))
-        groups = tuple(tuple(cuts[k][1]) for k in range(len(sites)))
-        inputs = [t for group in groups for t in group]
-        sizes = [len(group) for group in groups]
+        sizes = [len(a.tensors) for a in activations]
+        inputs = [t for k in range(len(sites)) for t in cuts[k][1]]
         if plain():
+            scores = pick(output, target, n=batch_size(x))
             found = pull(scores.sum(), inputs, create_graph, switch)
+        elif once and not _wrapped((output, [a.tensors for a in activations])):
+            found = _pull_selected(output, target, batch_size(x), inputs, switch)
         else:
             found = gradient(
                 lambda ts: pick(replace_all(model, sites, x, grouped(ts, sizes)), target, n=batch_size(x)),
-                inputs,
+                [t for a in activations for t in detached(a.tensors, create_graph)],
                 create_graph=create_graph,
                 switch=switch,
             )
     return AtLayer(activations, grouped(found, sizes))
 
 
-def _recording(create_graph: bool) -> Any:
+def _wrapped(value: Any) -> bool:
+    """Whether any tensor in a container belongs to a running transform."""
+    found: list[bool] = []
+    map_leaves(value, lambda leaf: found.append(isinstance(leaf, Tensor) and wrapped(leaf)))
+    return any(found)
+
+
+def _recording(once: bool, create_graph: bool) -> Any:
     """The grad mode of a pass that is pulled back by autograd, or, under a transform, of one that reads."""
-    if plain():
+    if once:
         return torch.enable_grad()
     return nullcontext() if create_graph else torch.no_grad()
 
 
-def _cut(tensor: Tensor, create_graph: bool) -> Tensor:
-    """What is put where an activation was, to be differentiated; unseen by the pass, to which it is an input."""
+def _cut(tensor: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """A leaf, and what is put where an activation was; unseen by the pass, to which it is an input."""
     if compiling():
-        return tensor.clone() if create_graph else tensor.detach()
+        return tensor, tensor
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        if create_graph:  # a copy, since the model may use its own activation by another way too
-            tensor = tensor.clone()
-        return _leaf(tensor, create_graph) if plain() else tensor if create_graph else tensor.detach()
+        if plain():  # a copy, since the model may use its own activation by another way too
+            leaf = _leaf(tensor.clone() if create_graph else tensor, create_graph)
+            return leaf, leaf
+        if create_graph:
+            return tensor, tensor
+        leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
+        return leaf, tensor.detach() + leaf
+
+
+def _pull_selected(
+    output: Any, target: Target, n: int, inputs: Sequence[Tensor], switch: Switch | None
+) -> tuple[Tensor, ...]:
+    """The gradient of numbers that a transform selects from an output which it did not make: one pass for all."""
+    leaves = split(output)
+
+    def total(*tensors: Tensor) -> Tensor:
+        return pick(leaves.rebuild(tensors), target, n=n).sum()
+
+    _, select_back = vjp(total, *(t.detach() for t in leaves.tensors))
+    pairs = [
+        (t, g)
+        for t, g in zip(leaves.tensors, select_back(total_one(leaves.tensors[0])), strict=True)
+        if t.requires_grad
+    ]
+    if not pairs:
+        return tuple(torch.zeros_like(t) for t in inputs)
+    with nullcontext() if switch is None else switch.turned_on():
+        return torch.autograd.grad(
+            [t for t, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True, materialize_grads=True
+        )
+
+
+def total_one(like: Tensor) -> Tensor:
+    return torch.ones((), dtype=like.dtype, device=like.device)
 
 
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:

@@ -39,6 +39,7 @@ def test_both_spellings_are_one_function(kind: str) -> None:
 @rows_of(GRADIENTS)
 def test_works(row: Method, kind: str) -> None:
     """The same as on the plain spelling of the model, which every transform takes."""
+    torch.manual_seed(1)  # with 0 a neuron's ReLUs let nothing through
     special, plain = unusual_nets(kind, row.relu)
     x = images()
     expected = row.call(plain, x)
@@ -99,25 +100,43 @@ def lstm_net() -> Split:
 
 
 BY_VELOCITY = [row for row in GRADIENTS if row.name == "layer_conductance"]
+BY_GRADIENTS = [row for row in GRADIENTS if not row.relu and row not in BY_VELOCITY]
 
 
-@rows_of([row for row in GRADIENTS if not (row.relu or row.random or row in BY_VELOCITY)])
+def near(one: Tensor, exact: Tensor) -> None:
+    """In float32: within some units of the last place of the largest entry."""
+    assert exact.abs().sum() > 1e-3
+    torch.testing.assert_close(one.double(), exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
+
+
+@rows_of(BY_GRADIENTS)
 def test_the_fused_lstm(row: Method) -> None:
-    """In every method that needs gradients alone, with steps as one `vmap` too."""
+    """In every method that needs gradients alone; the fused kernel is float32's."""
     net, x = lstm_net(), images()
-    same(row.call(net, x), row.reference(net, x).detach())
+    exact = row.call(net, x, **looped(row))
+    if not row.random:
+        same(exact, row.reference(net, x).detach())
+        near(row.call(net.float(), x.float(), **looped(row)), exact)
 
 
-@rows_of([row for row in GRADIENTS if row.random])
+@rows_of([row for row in BY_GRADIENTS if row.steps and not row.random])
+def test_the_fused_lstm_in_one_vmap(row: Method) -> None:
+    net, x = lstm_net(), images()
+    exact = row.call(net, x, vectorize=False)
+    near(row.call(net.float(), x.float()), exact)
+
+
+@rows_of([row for row in BY_GRADIENTS if row.random])
 def test_the_fused_lstm_with_draws(row: Method) -> None:
-    net, x = lstm_net(), images()
-    same(row.call(net, x), row.call(net, x, vectorize=False))
+    net, x = lstm_net().float(), images().float()
+    near(row.call(net, x), row.call(net, x, vectorize=False).double())
 
 
 @rows_of(BY_VELOCITY)
 def test_the_fused_lstm_and_velocity(row: Method) -> None:
     """It has no forward derivative: the error names the ways there are, and they work."""
-    net, x = lstm_net(), images()
+    net, x = lstm_net().float(), images().float()
     with pytest.raises(NotImplementedError, match="derivative='difference'"):
         row.call(net, x)
-    same(row.call(net, x, vectorize=False), row.reference(net, x).detach())
+    found = row.call(net, x, vectorize=False)
+    near(found, row.reference(net.double(), x.double()).detach())
