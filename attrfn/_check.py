@@ -107,6 +107,11 @@ def infidelity(
         ValueError: If the shapes of `attributions` or of a perturbation differ from those of `x`.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> infidelity(lambda x: x.sum(1), x, x, lambda x, generator: (x, torch.zeros_like(x)))
+        tensor([4.])
+
     References:
         Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
     """

@@ -64,6 +64,11 @@ def layer_conductance(
         ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_conductance(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[3.]])
+
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
@@ -124,6 +129,11 @@ def internal_influence(
         ValueError: If `layer`, `baselines`, `target`, `method` or a number does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> internal_influence(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[1.]])
+
     References:
         Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
     """
@@ -178,6 +188,11 @@ def neuron_conductance(
         TypeError: If no member of `x` is floating point, or a callable `selector` does not pick one neuron.
         ValueError: If `layer`, `selector`, `baselines`, `target`, `method` or a number does not fit.
         IndexError: If `selector` or `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_conductance(net, "0", 0, torch.tensor([[3.0]]), n_steps=4, method="gausslegendre")
+        tensor([[3.]])
 
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233

@@ -65,6 +65,10 @@ def deep_lift(
         ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> deep_lift(lambda x: torch.relu(x - 1).sum(1), torch.tensor([[3.0]]))
+        tensor([[2.]])
+
     References:
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
@@ -133,6 +137,11 @@ def layer_deep_lift(
         TypeError: If `x` holds no tensor, or `model` is a TorchScript module.
         ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
         IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_deep_lift(net, "0", torch.tensor([[3.0]]))
+        tensor([[3.]])
 
     References:
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
@@ -245,6 +254,11 @@ def neuron_deep_lift(
         TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
         ValueError: If an operation has no rule, the model's path depends on its input, or an argument does not fit.
         IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_deep_lift(net, "0", 0, torch.tensor([[3.0]]), -1.0)
+        tensor([[3.]])
 
     References:
         Shrikumar et al., Learning important features through propagating activation differences, 2017.

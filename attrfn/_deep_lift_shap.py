@@ -51,6 +51,10 @@ def deep_lift_shap(
         ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> deep_lift_shap(lambda x: (x**2).sum(1), torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[8.5000]])
+
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
@@ -182,6 +186,11 @@ def layer_deep_lift_shap(
         ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_deep_lift_shap(net, "0", torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[2.5000]])
+
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
@@ -236,6 +245,11 @@ def neuron_deep_lift_shap(
         TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
         ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
         IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_deep_lift_shap(net, "0", 0, torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[2.5000]])
 
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874

@@ -149,6 +149,11 @@ def layer_integrated_gradients(
         ValueError: If layers feed each other; if `layer`, `baselines`, `target` or a number does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_integrated_gradients(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[3.]])
+
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """

@@ -53,10 +53,18 @@ def elementwise(met: Met) -> Grads:
 
 
 def _unary(met: Met) -> Callable[[Tensor], Tensor]:
-    if met.name == "hardsigmoid":  # torch has no second derivative of it
-        return lambda z: (z / 6 + 0.5).clamp(0, 1)
+    if met.name in _DIFFERENTIABLE:
+        return _DIFFERENTIABLE[met.name]
     others = met.inputs[1:]
     return lambda z: met.call(z, *others)
+
+
+_DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "hardsigmoid": lambda z: (z / 6 + 0.5).clamp(0, 1),
+    "hardswish": lambda z: z * (z / 6 + 0.5).clamp(0, 1),
+    "mish": lambda z: z * F.softplus(z).tanh(),
+}
+"""Operations whose second derivative torch has not, or has wrong, or not where it overflows."""
 
 
 def product(met: Met) -> Grads:

@@ -57,6 +57,10 @@ def gradient_shap(
         ValueError: If `baselines` is no sample, or `target`, `stdevs` or a number does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> gradient_shap(lambda x: x.sum(1), torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([[2.]])
+
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
         Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021.
@@ -123,6 +127,11 @@ def layer_gradient_shap(
         ValueError: If `layer`, `baselines`, `target`, `stdevs` or a number does not fit.
         IndexError: If `target` is out of range.
 
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_gradient_shap(net, "0", torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([[2.]])
+
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
@@ -187,6 +196,11 @@ def neuron_gradient_shap(
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
         ValueError: If `layer`, `selector`, `baselines`, `stdevs` or a number does not fit.
         IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_gradient_shap(net, "0", 0, torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+        tensor([[2.]])
 
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874

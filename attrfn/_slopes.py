@@ -20,6 +20,8 @@ from attrfn._context import vjp
 
 _NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
 Unary = Callable[[Tensor], Tensor]
+Slope = Callable[[Unary, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""From an operation, what it met (u, v) and what it gave (y, w)."""
 
 
 def ratio(u: Tensor, v: Tensor, y: Tensor, w: Tensor, limit: Tensor | float = 0.0) -> Tensor:
@@ -50,11 +52,15 @@ def mean_derivative(f: Unary, u: Tensor, v: Tensor, limit: Tensor | float) -> Te
     return total
 
 
-def smooth(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    """The slope of a smooth operation."""
-    limit = _limit(u)
-    near = mean_derivative(f, u, v, limit)
-    return torch.where((u - v).abs() <= limit, near, ratio(u, v, y, w, limit))
+def smooth(width: float = 1.0) -> Slope:
+    """The slope of a smooth operation, that of a function of its input over `width`."""
+
+    def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        limit = _limit(u) * width
+        near = mean_derivative(f, u, v, limit)
+        return torch.where((u - v).abs() <= limit, near, ratio(u, v, y, w, limit))
+
+    return slope
 
 
 def _limit(u: Tensor) -> float:
@@ -62,14 +68,7 @@ def _limit(u: Tensor) -> float:
     return 0.02 if u.dtype == torch.float64 else 1.0
 
 
-def power(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    """The slope of a power: what is near is so in proportion."""
-    limit = (u.abs() + v.abs()) * (0.01 if u.dtype == torch.float64 else 0.15)
-    near = mean_derivative(f, torch.where(u == v, u, u), v, limit)
-    return torch.where((u - v).abs() <= limit, near, ratio(u, v, y, w, limit))
-
-
-def kinked(kinks: tuple[float, ...]) -> Callable[[Unary, Tensor, Tensor, Tensor, Tensor], Tensor]:
+def kinked(kinks: tuple[float, ...], width: float = 1.0) -> Slope:
     """The slope of an operation that is smooth between `kinks`, and continuous."""
 
     def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
@@ -79,33 +78,41 @@ def kinked(kinks: tuple[float, ...]) -> Callable[[Unary, Tensor, Tensor, Tensor,
         d = torch.where(same, 1.0, u - v)
         for low, high in itertools.pairwise(bounds):
             a, b = u.clamp(low, high), v.clamp(low, high)
-            inside = (u > low) & (u <= high) if high != math.inf else u > low
-            share = torch.where(same, inside.to(u.dtype), (a - b) / d)
-            total = total + torch.where(share == 0, 0.0, share * _piece(f, a, b, low, high))
+            inside = (u > low) & (u <= high)
+            both = (a == u) & (b == v)  # where the share is 1, and so is not to be differentiated
+            share = torch.where(same, inside.to(u.dtype), torch.where(both, 1.0, (a - b) / d))
+            total = total + torch.where(share == 0, 0.0, share * _piece(f, a, b, low, high, width))
         return total
 
     return slope
 
 
-def _piece(f: Unary, a: Tensor, b: Tensor, low: float, high: float) -> Tensor:
+def _piece(f: Unary, a: Tensor, b: Tensor, low: float, high: float, width: float) -> Tensor:
     """The slope between two points of one smooth piece, whose ends may be kinks."""
-    limit = _limit(a)
+    limit = _limit(a) * width
     within = (a - b).abs()
-    at_kink = (within == 0) & ((a == low) | (a == high))
-    nudged = torch.where(at_kink & (a == low), _inward(a, 1), torch.where(at_kink, _inward(a, -1), a))
-    near = mean_derivative(f, torch.where(at_kink, nudged, a), torch.where(at_kink, nudged, b), limit)
+    at_low, at_high = (within == 0) & (a == low), (within == 0) & (a == high)
+    inward = torch.where(at_low, 1e-3 * width, torch.where(at_high, -1e-3 * width, 0.0)).to(a.dtype)
+    near = mean_derivative(f, a + inward, b + inward, limit)
     return torch.where(within <= limit, near, ratio(a, b, f(a), f(b), limit))
 
 
-def _inward(a: Tensor, sign: int) -> Tensor:
-    """Just beside a kink, for the derivative on this piece."""
-    return a + sign * 1e-3
-
-
 def sinhc(t: Tensor) -> Tensor:
-    r"""$\sinh(t) / t$ for $|t| \leq 1/2$, differentiable at 0."""
-    s = t * t
-    return 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110))))
+    r"""$\sinh(t) / t$, differentiable at 0."""
+    small = t.abs() <= 0.5
+    s = torch.where(small, t, 0.0).square()
+    series = 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110))))
+    safe = torch.where(small, 1.0, t)
+    return torch.where(small, series, torch.sinh(safe) / safe)
+
+
+def sinc(t: Tensor) -> Tensor:
+    r"""$\sin(t) / t$, differentiable at 0."""
+    small = t.abs() <= 0.5
+    s = torch.where(small, t, 0.0).square()
+    series = 1 - s / 6 * (1 - s / 20 * (1 - s / 42 * (1 - s / 72 * (1 - s / 110))))
+    safe = torch.where(small, 1.0, t)
+    return torch.where(small, series, torch.sin(safe) / safe)
 
 
 def log1pc(r: Tensor) -> Tensor:
@@ -133,14 +140,22 @@ def _expm1(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     return exponential(u - v, y + 1, w + 1)
 
 
-def _exp2(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    return math.log(2) * exponential(math.log(2) * (u - v), y, w)
-
-
-def _logarithm(base: float, shift: float) -> Callable[[Unary, Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _logarithm(base: float, shift: float) -> Slope:
     def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
         a, b = torch.maximum(u, v) + shift, torch.minimum(u, v) + shift
         return log1pc((a - b) / b) / b / math.log(base)
+
+    return slope
+
+
+def _logit(low: float, high: float) -> Slope:
+    r"""$\log z - \log(1 - z)$ of what is between two bounds."""
+    rising, bounded = _logarithm(math.e, 0), kinked((low, high))
+
+    def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        a, b = u.clamp(low, high), v.clamp(low, high)
+        within = rising(f, a, b, y, w) + rising(f, 1 - a, 1 - b, y, w)
+        return within if low == 0 else within * bounded(lambda z: z.clamp(low, high), u, v, a, b)
 
     return slope
 
@@ -151,7 +166,7 @@ def _sqrt(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 
 def _rsqrt(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    return -y * w * (y * w) / (y + w)
+    return -y * w * (y / (y + w)) * w
 
 
 def _reciprocal(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
@@ -162,11 +177,63 @@ def _square(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     return u + v
 
 
-Slope = Callable[[Unary, Tensor, Tensor, Tensor, Tensor], Tensor]
+def _tan(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    return sinc(u - v) / (torch.cos(u) * torch.cos(v))
+
+
+def _sinh(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    return torch.cosh((u + v) / 2) * sinhc((u - v) / 2)
+
+
+def _cosh(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    return torch.sinh((u + v) / 2) * sinhc((u - v) / 2)
+
+
+def _powers(u: Tensor, v: Tensor, n: int) -> Tensor:
+    r"""$(u^n - v^n) / (u - v) = u^{n-1} + u^{n-2} v + \dots + v^{n-1}$, without cancelling where it is even."""
+    if n == 1:
+        return torch.ones_like(u)
+    half = n // 2
+    return _powers(u, v, half) * (u**half + v**half) if n % 2 == 0 else u ** (n - 1) + v * _powers(u, v, n - 1)
+
+
+def power(exponent: Any) -> Slope:
+    """The slope of a power: closed for whole and half exponents, else what is near is so in proportion."""
+
+    def whole(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        if exponent == 0:
+            return torch.zeros_like(u)
+        if exponent < 0:
+            return -_powers(u, v, -int(exponent)) * y * w
+        return _powers(u, v, int(exponent))
+
+    def half(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        a, b, n = u.sqrt(), v.sqrt(), int(2 * abs(exponent))
+        slope = _powers(a, b, n) * _sqrt(f, u, v, a, b)
+        return slope if exponent > 0 else -slope * y * w
+
+    def any_other(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        limit = (u.abs() + v.abs()) * (0.01 if u.dtype == torch.float64 else 0.15)
+        near = mean_derivative(f, u, v, limit)
+        return torch.where((u - v).abs() <= limit, near, ratio(u, v, y, w, limit))
+
+    if not isinstance(exponent, (int, float)) or abs(exponent) > 16:
+        return any_other
+    return whole if exponent == int(exponent) else half if 2 * exponent == int(2 * exponent) else any_other
+
+
+def _to_the(base: float) -> Slope:
+    """The slope of `base ** z`."""
+
+    def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return math.log(base) * exponential(math.log(base) * (u - v), y, w)
+
+    return slope
+
 
 _CLOSED: dict[str, Slope] = {
     "exp": _exp,
-    "exp2": _exp2,
+    "exp2": _to_the(2),
     "expm1": _expm1,
     "log": _logarithm(math.e, 0),
     "log1p": _logarithm(math.e, 1),
@@ -176,7 +243,9 @@ _CLOSED: dict[str, Slope] = {
     "rsqrt": _rsqrt,
     "reciprocal": _reciprocal,
     "square": _square,
-    "pow": power,
+    "tan": _tan,
+    "sinh": _sinh,
+    "cosh": _cosh,
     "relu": exact,
     "abs": exact,
     "hardshrink": exact,
@@ -202,16 +271,55 @@ def slope_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
     """The slope rule of an elementwise operation called with these arguments."""
     if name in _CLOSED:
         return _CLOSED[name]
-    if name == "hardtanh":
-        return kinked((_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)))
-    if name == "softshrink":
-        bound = _argument(args, kwargs, 1, "lambd", 0.5)
-        return kinked((-bound, bound))
-    if name == "clamp":
-        bounds = (_argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None))
-        numbers = tuple(float(b) for b in bounds if isinstance(b, (int, float)) and math.isfinite(b))
-        return kinked(numbers) if all(b is None or isinstance(b, (int, float)) for b in bounds) else smooth
-    return kinked(_KINKS[name]) if name in _KINKS else smooth
+    if name in _KINKS:
+        width = _argument(args, kwargs, 1, "alpha", 1.0) if name == "celu" else 1.0
+        return kinked(_KINKS[name], width)
+    made = _MADE.get(name)
+    return made(args, kwargs) if made else smooth()
+
+
+def _of_pow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    base, exponent = _argument(args, kwargs, 0, "self", None), _argument(args, kwargs, 1, "exponent", None)
+    if isinstance(base, (int, float)):
+        return _to_the(base) if base > 0 else smooth()
+    return power(exponent)
+
+
+def _of_clamp(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    bounds = (_argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None))
+    low, high = (b if isinstance(b, (int, float)) and math.isfinite(b) else None for b in bounds)
+    if low is not None and high is not None and low >= high:
+        return kinked(())
+    return kinked(tuple(float(b) for b in (low, high) if b is not None))
+
+
+def _of_hardtanh(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    return kinked((_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)))
+
+
+def _of_softshrink(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    bound = _argument(args, kwargs, 1, "lambd", 0.5)
+    return kinked((-bound, bound))
+
+
+def _of_softplus(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    return smooth(1 / abs(_argument(args, kwargs, 1, "beta", 1.0)))
+
+
+def _of_logit(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    eps = _argument(args, kwargs, 1, "eps", None) or 0.0
+    return _logit(eps, 1 - eps)
+
+
+_MADE: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Slope]] = {
+    "pow": _of_pow,
+    "clamp": _of_clamp,
+    "hardtanh": _of_hardtanh,
+    "softshrink": _of_softshrink,
+    "softplus": _of_softplus,
+    "logit": _of_logit,
+}
+"""Operations whose slope depends on their other arguments."""
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, key: str, default: Any) -> Any:

@@ -150,9 +150,11 @@ def points(case: Case) -> tuple[Tensor, Tensor]:
     tiny = torch.tensor([1e-6, 1e-3, 0.03], dtype=torch.float64)
     values = torch.cat([even, drawn, tiny, -tiny, *(k + 0.02 * torch.randn(4, dtype=torch.float64) for k in case.kinks)])
     sizes = torch.cat([10 ** torch.linspace(-8, 2, 11, dtype=torch.float64), torch.tensor([0.3, 0.9, 1.1, 4.0, 30.0])])
-    u = values[:, None].expand(-1, 2 * len(sizes)).flatten()
-    v = (values[:, None] + torch.cat([sizes, -sizes])).flatten()
-    u, v = u.float(), v.float()
+    steps = torch.cat([sizes, -sizes]).expand(len(values), -1)
+    mirrored = values[:, None] * torch.tensor([-2.0001, -2.02])  # to the other side of 0
+    steps = torch.cat([steps, mirrored], 1)
+    u = values[:, None].expand_as(steps)
+    u, v = u.flatten().float(), (u + steps).flatten().float()
     inside = in_domain(case, u) & in_domain(case, v) & ~left_out(case, u, v)
     inside &= case.call(u).isfinite() & case.call(v).isfinite()
     return u[inside], v[inside]
