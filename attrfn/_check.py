@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._context import one_draw
 from attrfn._inputs import Leaves, at_least_one, batch_size, describe, sample_of, split, start_at, take
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 
+@one_draw
 def convergence_delta(
     model: Model,
     attributions: Attributions,
@@ -74,6 +76,7 @@ def _score(model: Model, x: Any, target: Target) -> Tensor:
     return pick(run(model, leaves.rebuild(t.clone() for t in leaves.tensors)), target, n=batch_size(x))
 
 
+@one_draw
 def infidelity(
     model: Model,
     attributions: Attributions,
@@ -140,6 +143,7 @@ def infidelity(
         return ((guess - truth) ** 2).mean(0)
 
 
+@one_draw
 def sensitivity_max(
     attribute: Callable[[Any], Attributions],
     x: Inputs,

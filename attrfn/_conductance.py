@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, eager, plain
+from attrfn._context import compiling, eager, one_draw, plain
 from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, start_at, take
 from attrfn._integrated import Line
 from attrfn._layer import one_leaf, resolve
-from attrfn._path import bytes_of, chunk_of, chunks, over, precision, quadrature, summed
+from attrfn._path import bytes_of, chunk_of, over, precision, quadrature, summed
 from attrfn._pull import AtLayer, detached, gradient, gradient_at, replace_all, score_of
 from attrfn._run import original
 from attrfn._select import pick
@@ -22,6 +22,7 @@ from attrfn._tolerance import refined
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Site, Target
 
 
+@one_draw
 def layer_conductance(
     model: Model,
     layer: Layer,
@@ -92,6 +93,7 @@ def layer_conductance(
     return flow.activation().answer(found)
 
 
+@one_draw
 def internal_influence(
     model: Model,
     layer: Layer,
@@ -150,6 +152,7 @@ def internal_influence(
     return flow.activation().answer(found)
 
 
+@one_draw
 def neuron_conductance(
     model: Model,
     layer: Layer,
@@ -328,7 +331,7 @@ class _Flow:
         chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
         sums: list[Tensor] = []
         last: list[tuple[Tensor, Tensor]] = []
-        for first in chunks(len(points), chunk, like.device):
+        for first in range(0, len(points), chunk):
             values = over(self._both, (alphas[first : first + chunk],), vectorize)
             half = len(values) // 2
             pairs = list(zip(values[:half], values[half:], strict=True))

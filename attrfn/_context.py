@@ -1,8 +1,9 @@
 """What is going on around a call: plain eager PyTorch, a transform, a compiler."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -55,21 +56,41 @@ def values_visible(tensor: Tensor) -> bool:
     return not wrapped(tensor)
 
 
-class Draws:
-    """Makes several passes draw the same random numbers, of dropout say, as the first of them."""
+class _Draws(threading.local):
+    """The random state from which every pass of the running call starts."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.state: Tensor | None = None
+    open = False
+    state: Tensor | None = None
 
-    @contextmanager
-    def repeated(self) -> Generator[None]:
-        if eager():
-            if self.state is None:
-                self.state = _random_state(self.device)
-            else:
-                _set_random_state(self.device, self.state)
-        yield
+
+_DRAWS = _Draws()
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def one_draw(method: Method) -> Method:
+    """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say."""
+
+    @functools.wraps(method)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        if compiling() or _DRAWS.open:
+            return method(*args, **kwargs)
+        _DRAWS.open, _DRAWS.state = True, None
+        try:
+            return method(*args, **kwargs)
+        finally:
+            _DRAWS.open, _DRAWS.state = False, None
+
+    return cast("Method", drawn)
+
+
+def draw_again(device: torch.device) -> None:
+    """Before a pass: put back the random state of the call's first pass."""
+    if compiling() or not _DRAWS.open or _get_current_dispatch_mode() is not None:
+        return
+    if _DRAWS.state is None:
+        _DRAWS.state = _random_state(device)
+    else:
+        _set_random_state(device, _DRAWS.state)
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import eager
+from attrfn._context import eager, one_draw
 from attrfn._inputs import Leaves, describe, split, start_at, take
 from attrfn._layer import resolve, settled_neuron
 from attrfn._pull import detached, gradient, gradient_at
@@ -29,6 +29,7 @@ from attrfn._types import (
 )
 
 
+@one_draw
 def deep_lift(
     model: Model,
     x: Inputs,
@@ -101,6 +102,7 @@ def input_multipliers(
     return found, seen[0], straight
 
 
+@one_draw
 def layer_deep_lift(
     model: Model,
     layer: Layer,
@@ -222,6 +224,7 @@ def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
     return [there.dtype, *(p.dtype for p in parts), *cast]
 
 
+@one_draw
 def neuron_deep_lift(
     model: Model,
     layer: Layer,

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._context import one_draw
 from attrfn._deep_lift import custom, input_multipliers, layer_multipliers
 from attrfn._inputs import Leaves, sample_of, split, take
 from attrfn._layer import settled_neuron
-from attrfn._path import bytes_of, chunk_of, chunks, over
+from attrfn._path import bytes_of, chunk_of, over
 from attrfn._pull import detached
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
+@one_draw
 def deep_lift_shap(
     model: Model,
     x: Inputs,
@@ -110,7 +112,7 @@ class _Sample:
         size = 2 * bytes_of(self._tensors(0))
         chunk = chunk_of(self.count, size, self.device, chunk_size) if vectorize else 1
         sums: list[Tensor] = []
-        for first in chunks(self.count, chunk, self.device):
+        for first in range(0, self.count, chunk):
             ks = range(first, min(first + chunk, self.count))
             for parts in self._parts(one, ks, vectorize):
                 found = product(*parts)
@@ -148,6 +150,7 @@ def _refilled(x: Any, queue: list[Tensor]) -> Any:
     return queue.pop(0)
 
 
+@one_draw
 def layer_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -209,6 +212,7 @@ def layer_deep_lift_shap(
     return answers[0].answer(mean)
 
 
+@one_draw
 def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._context import compiling
+from attrfn._context import compiling, one_draw
 from attrfn._inputs import describe, split, take
 from attrfn._layer import one_leaf, resolve
 from attrfn._pull import detached, gradient_at
@@ -27,6 +27,7 @@ _ONE_DIMENSIONAL = (
 )
 
 
+@one_draw
 def layer_grad_cam(
     model: Model,
     layer: Layer,
@@ -148,6 +149,7 @@ def _check_mode(name: str, mode: Any) -> None:
         raise ValueError(f"{name} must be one of {_MODES}, but is {describe(mode)}")
 
 
+@one_draw
 def guided_grad_cam(
     model: Model,
     layer: Layer,

@@ -150,6 +150,13 @@ def batch_size(x: Inputs) -> int:
     return (leaves.tensors[0] if leaves.tensors else _first_tensor(x)).shape[0]
 
 
+def device_of(x: Any) -> torch.device:
+    """Where the tensors of a container are."""
+    found: list[torch.device] = []
+    map_leaves(x, lambda leaf: found.append(leaf.device) if isinstance(leaf, Tensor) else None)
+    return found[0] if found else torch.device("cpu")
+
+
 def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
     """The container of the baseline, each floating member broadcast to its input's shape.
 

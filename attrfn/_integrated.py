@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._context import one_draw
 from attrfn._gradient import listed
 from attrfn._inputs import batch_size, split, split_activation, start_at, take
 from attrfn._layer import resolve, settled_neuron
@@ -19,6 +20,7 @@ from attrfn._tolerance import refined
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
+@one_draw
 def integrated_gradients(
     model: Model,
     x: Inputs,
@@ -106,6 +108,7 @@ class Line:
         return self.score([t.clone() for t in self.stop]) - self.score([t.clone() for t in self.start])
 
 
+@one_draw
 def layer_integrated_gradients(
     model: Model,
     layer: Layer | list[Layer],
@@ -227,6 +230,7 @@ def along(alpha: Any, like: Tensor) -> Any:
     return alpha.to(like.dtype) if isinstance(alpha, Tensor) else alpha
 
 
+@one_draw
 def neuron_integrated_gradients(
     model: Model,
     layer: Layer,

@@ -346,11 +346,18 @@ def known(operation: Any) -> None:
 # What some operations cannot do themselves
 
 
+def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a batch or instance norm which leaves its running statistics alone."""
+    values = _arguments(_BATCH_NORM if name == "batch_norm" else _INSTANCE_NORM, args, kwargs)
+    if values["training" if name == "batch_norm" else "use_input_stats"]:
+        values.update(running_mean=None, running_var=None)
+    return values
+
+
 def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Batch norm that leaves its buffers alone, and that has a kernel under `vmap`."""
-    values = _arguments(_BATCH_NORM, args, kwargs)
+    values = without_buffers("batch_norm", args, kwargs)
     if values["training"]:
-        values.update(running_mean=None, running_var=None)
         return F.batch_norm(**values)
     if not (compiling() or transformed()):
         return func(*args, **kwargs)
@@ -397,10 +404,7 @@ def _arguments(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str
 
 def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Instance norm that leaves its buffers alone."""
-    values = _arguments(_INSTANCE_NORM, args, kwargs)
-    if values["use_input_stats"]:
-        values.update(running_mean=None, running_var=None)
-    return F.instance_norm(**values)
+    return F.instance_norm(**without_buffers("instance_norm", args, kwargs))
 
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -513,6 +517,8 @@ OPENED: dict[str, Callable[..., Any]] = {
         F.lp_pool3d,
         F.pairwise_distance if isinstance(F.pairwise_distance, FunctionType) else F.normalize,
         torch.tensordot,
+        Tensor.__rpow__,
+        Tensor.__rdiv__,
     )
 }
 """Functions of torch's that are made of others, in Python."""

@@ -7,14 +7,14 @@ kind of device alone, never from what is free at the moment, so that memory does
 steps, and a result can be reproduced.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._context import Draws, compiling
+from attrfn._context import compiling
 from attrfn._inputs import at_least_one, describe
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
@@ -82,7 +82,7 @@ def summed(
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
     sums: list[Tensor] = []
     values: tuple[Tensor, ...] = ()
-    for first in chunks(len(points), chunk, like.device):
+    for first in range(0, len(points), chunk):
         values = over(f, (alphas[first : first + chunk],), vectorize)
         part = [torch.tensordot(shares[first : first + chunk], v.to(precise), 1) for v in values]
         sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
@@ -107,7 +107,7 @@ def evaluated(
     alphas = torch.tensor(points, dtype=precision(like), device=like.device)
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
     parts: list[tuple[Tensor, ...]] = []
-    for first in chunks(len(points), chunk, like.device):
+    for first in range(0, len(points), chunk):
         parts.append(over(f, (alphas[first : first + chunk],), vectorize))
     return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
@@ -153,14 +153,3 @@ def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None
 
 def bytes_of(tensors: Sequence[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def chunks(count: int, chunk: int, device: torch.device) -> Iterator[int]:
-    """Where each chunk starts; every one draws the random numbers that the first one drew."""
-    draws = Draws(device)
-    for first in range(0, count, chunk):
-        if chunk >= count:
-            yield first
-        else:
-            with draws.repeated():
-                yield first

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn import _operations as operations
-from attrfn._context import Draws, compiling, eager, unwrapped, vjp
+from attrfn._context import compiling, eager, one_draw, unwrapped, vjp
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier, scaled
 from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
@@ -53,6 +53,9 @@ class _Seeing(Pass):
                 return operations.OPENED[name](*args, **kwargs)
         if name in operations.LINEAR and name not in self.rules:
             return self.linear(name, args, kwargs, lambda: Pass.operation(self, func, args, kwargs))
+        if name in ("batch_norm", "instance_norm"):
+            values = operations.without_buffers(name, args, kwargs)
+            args, kwargs = (values.pop("input"),), values
         done = operations.normal(func, args, kwargs)
         call, rule = pack(done.args, done.kwargs), self.rules.get(done.name)
         if rule is not None and _bends(done.name, call):
@@ -459,7 +462,6 @@ class Referred:
         self.records: list[_Record] = []
         self.output: Any = None
         """On the baselines."""
-        self.draws = Draws(device_of(start))
 
     def tried(self, work: Callable[[], Answer], sites: Sequence[Site] = (), values: Any = None) -> Answer:
         """Run the baselines, then `work`; both once more if they differ, for modules that cache at first.
@@ -481,8 +483,7 @@ class Referred:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, its pull-back by multipliers."""
         mode = _Referring(self.rules, self.records, self.switch)
-        with self.draws.repeated():
-            output = run(self.model, packed(args, kwargs), mode)
+        output = run(self.model, packed(args, kwargs), mode)
         mode.check_end()
         for tensor in split(output).tensors:
             _refuse_function(tensor)
@@ -496,14 +497,9 @@ class Referred:
             values[k] = value
             return put(value, split(value).tensors)
 
-        with self.draws.repeated(), torch.set_grad_enabled(self.create_graph):
+        with torch.set_grad_enabled(self.create_graph):
             self.output = replaced(self.model, x, sites, note, mode)
         self.records = mode.records
-
-
-def device_of(x: Any) -> torch.device:
-    tensors = split(x).tensors
-    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
@@ -546,6 +542,7 @@ def with_reference(
     """
     named = all_rules(rules)
 
+    @one_draw
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from attrfn._context import one_draw
 from attrfn._inputs import take
 from attrfn._layer import neuron
 from attrfn._pull import gradient, score_of
@@ -9,6 +10,7 @@ from attrfn._rules import DECONVOLUTION, GUIDED, Switch, named_rules, under_rule
 from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Target
 
 
+@one_draw
 def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU lets through positive gradients alone.
 
@@ -40,6 +42,7 @@ def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_gr
     return _ruled(model, _GUIDED, x, target, create_graph)
 
 
+@one_draw
 def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
@@ -70,6 +73,7 @@ def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_grap
     return _ruled(model, _DECONVOLUTION, x, target, create_graph)
 
 
+@one_draw
 def neuron_guided_backprop(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -101,6 +105,7 @@ def neuron_guided_backprop(
     return guided_backprop(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
+@one_draw
 def neuron_deconvolution(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivat
 from torch.overrides import TorchFunctionMode
 
 from attrfn import _operations as operations
-from attrfn._context import compiling
-from attrfn._inputs import call, map_leaves
+from attrfn._context import compiling, draw_again
+from attrfn._inputs import call, device_of, map_leaves
 from attrfn._types import Inputs, Model
 
 
@@ -46,8 +46,11 @@ class Pass(TorchFunctionMode):
         rewrite = operations.REWRITES.get(func.__name__)
         if rewrite is not None:
             return rewrite(func, args, kwargs)
-        if self.counters and func.__name__ == "add_" and any(args[0] is counter for counter in self.counters):
-            return args[0]
+        if self.counters and any(args[0] is counter for counter in self.counters):
+            if func.__name__ == "add_":
+                return args[0]
+            if func.__name__ == "__float__":  # the count as it would have been, for a cumulative average
+                return func(*args) + 1.0
         return func(*args, **kwargs)
 
 
@@ -64,6 +67,7 @@ def _hooked() -> bool:
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`."""
     mode = mode or Pass()
+    draw_again(device_of(x))
     x = x if compiling() or torch.is_inference_mode_enabled() else map_leaves(x, _ordinary)
     parts = modules_of(model) if isinstance(model, nn.Module) or not compiling() else []
     training = [m for m in parts if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]

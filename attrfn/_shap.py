@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, transformed
+from attrfn._context import compiling, one_draw, transformed
 from attrfn._inputs import Leaves, at_least_one, describe, is_floating, sample_of, split, split_activation, take
 from attrfn._layer import resolve, settled_neuron
-from attrfn._path import bytes_of, chunk_of, chunks, over, precision
+from attrfn._path import bytes_of, chunk_of, over, precision
 from attrfn._pull import detached, gradient, gradient_at, score_of
 from attrfn._run import original
 from attrfn._taps import read, settled
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
+@one_draw
 def gradient_shap(
     model: Model,
     x: Inputs,
@@ -85,6 +86,7 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
+@one_draw
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -158,6 +160,7 @@ def layer_gradient_shap(
     return activation.answer(detached(found, create_graph))
 
 
+@one_draw
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,
@@ -248,7 +251,7 @@ class Draws:
         device = self.tensors[0].device
         chunk = chunk_of(self.n_samples, size, device, chunk_size) if vectorize else 1
         sums: list[Tensor] = []
-        for first in chunks(self.n_samples, chunk, device):
+        for first in range(0, self.n_samples, chunk):
             drawn = self._some(min(chunk, self.n_samples - first))
             rows = [torch.stack(part) for part in zip(*drawn, strict=True)]
             part = [v.sum(0) for v in over(f, rows, vectorize)]

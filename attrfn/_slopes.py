@@ -43,12 +43,17 @@ def exact(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 
 def mean_derivative(f: Unary, u: Tensor, v: Tensor, limit: Tensor | float) -> Tensor:
-    r"""$\int_0^1 f'(v + t (u - v)) dt$ by six Gauss points; where the difference exceeds `limit`, $f'(v)$."""
+    r"""$\int_0^1 f'(v + t (u - v)) dt$; where the difference exceeds `limit`, $f'(v)$."""
+    return mean(lambda z: derivative(f, z), u, v, limit)
+
+
+def mean(g: Unary, u: Tensor, v: Tensor, limit: Tensor | float) -> Tensor:
+    r"""$\int_0^1 g(v + t (u - v)) dt$ by six Gauss points; where the difference exceeds `limit`, $g(v)$."""
     d = u - v
     d = torch.where(d.abs() <= limit, d, 0.0)
     total = torch.zeros_like(u)
     for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-        total = total + weight / 2 * derivative(f, v + (1 + node) / 2 * d)
+        total = total + weight / 2 * g(v + (1 + node) / 2 * d)
     return total
 
 
@@ -68,7 +73,7 @@ def _limit(u: Tensor) -> float:
     return 0.02 if u.dtype == torch.float64 else 1.0
 
 
-def kinked(kinks: tuple[float, ...], width: float = 1.0) -> Slope:
+def kinked(kinks: tuple[float, ...]) -> Slope:
     """The slope of an operation that is smooth between `kinks`, and continuous."""
 
     def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
@@ -81,20 +86,48 @@ def kinked(kinks: tuple[float, ...], width: float = 1.0) -> Slope:
             inside = (u > low) & (u <= high)
             both = (a == u) & (b == v)  # where the share is 1, and so is not to be differentiated
             share = torch.where(same, inside.to(u.dtype), torch.where(both, 1.0, (a - b) / d))
-            total = total + torch.where(share == 0, 0.0, share * _piece(f, a, b, low, high, width))
+            total = total + torch.where(share == 0, 0.0, share * _piece(f, a, b, low, high))
         return total
 
     return slope
 
 
-def _piece(f: Unary, a: Tensor, b: Tensor, low: float, high: float, width: float) -> Tensor:
+def _piece(f: Unary, a: Tensor, b: Tensor, low: float, high: float) -> Tensor:
     """The slope between two points of one smooth piece, whose ends may be kinks."""
-    limit = _limit(a) * width
+    limit = _limit(a)
     within = (a - b).abs()
     at_low, at_high = (within == 0) & (a == low), (within == 0) & (a == high)
-    inward = torch.where(at_low, 1e-3 * width, torch.where(at_high, -1e-3 * width, 0.0)).to(a.dtype)
+    inward = torch.where(at_low, 1e-3, torch.where(at_high, -1e-3, 0.0)).to(a.dtype)
     near = mean_derivative(f, a + inward, b + inward, limit)
     return torch.where(within <= limit, near, ratio(a, b, f(a), f(b), limit))
+
+
+def _bent_exponential(alpha: float, width: float = 1.0, scale: float = 1.0) -> Slope:
+    r"""$\max(z, 0) + \alpha \operatorname{expm1}(\min(z, 0) / width)$, smooth at 0 where both sides are as steep there."""
+    steep = alpha / width
+
+    def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        limit, same = _limit(u) * width, u == v
+        a, b = u.clamp(max=0), v.clamp(max=0)
+        below = (a == u) & (b == v)
+        share = torch.where(below, 1.0, (a - b) / torch.where(same, 1.0, u - v))
+        bend = mean(lambda z: torch.expm1(z / width), a, b, limit)
+        far = width * ratio(a, b, torch.expm1(a / width), torch.expm1(b / width), limit) - 1
+        bend = torch.where((a - b).abs() <= limit, bend, far)
+        return scale * (1 + share * (steep - 1 + steep * bend))
+
+    return slope
+
+
+def _softsign(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    total, same = torch.ones_like(u), u == v
+    for low, high in ((-math.inf, 0.0), (0.0, math.inf)):
+        a, b = u.clamp(low, high), v.clamp(low, high)
+        whole = (a == u) & (b == v) & ~(same & (a == 0) & (high == 0))
+        share = torch.where(whole, 1.0, (a - b) / torch.where(same, 1.0, u - v))
+        a, b = a.abs(), b.abs()
+        total = total - share * ((a + b + a * b) / ((1 + a) * (1 + b)))
+    return total
 
 
 def sinhc(t: Tensor) -> Tensor:
@@ -246,6 +279,8 @@ _CLOSED: dict[str, Slope] = {
     "tan": _tan,
     "sinh": _sinh,
     "cosh": _cosh,
+    "selu": _bent_exponential(1.6732632423543772, scale=1.0507009873554805),
+    "softsign": _softsign,
     "relu": exact,
     "abs": exact,
     "hardshrink": exact,
@@ -258,10 +293,6 @@ _KINKS: dict[str, tuple[float, ...]] = {
     "leaky_relu": (0.0,),
     "prelu": (0.0,),
     "rrelu": (0.0,),
-    "elu": (0.0,),
-    "selu": (0.0,),
-    "celu": (0.0,),
-    "softsign": (0.0,),
     "hardsigmoid": (-3.0, 3.0),
     "hardswish": (-3.0, 3.0),
 }
@@ -272,8 +303,7 @@ def slope_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
     if name in _CLOSED:
         return _CLOSED[name]
     if name in _KINKS:
-        width = _argument(args, kwargs, 1, "alpha", 1.0) if name == "celu" else 1.0
-        return kinked(_KINKS[name], width)
+        return kinked(_KINKS[name])
     made = _MADE.get(name)
     return made(args, kwargs) if made else smooth()
 
@@ -283,6 +313,15 @@ def _of_pow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
     if isinstance(base, (int, float)):
         return _to_the(base) if base > 0 else smooth()
     return power(exponent)
+
+
+def _of_elu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    return _bent_exponential(_argument(args, kwargs, 1, "alpha", 1.0))
+
+
+def _of_celu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    alpha = _argument(args, kwargs, 1, "alpha", 1.0)
+    return _bent_exponential(alpha, alpha)
 
 
 def _of_clamp(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
@@ -313,6 +352,8 @@ def _of_logit(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
 
 _MADE: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Slope]] = {
     "pow": _of_pow,
+    "elu": _of_elu,
+    "celu": _of_celu,
     "clamp": _of_clamp,
     "hardtanh": _of_hardtanh,
     "softshrink": _of_softshrink,

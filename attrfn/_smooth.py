@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import values_visible
+from attrfn._context import one_draw, values_visible
 from attrfn._inputs import Leaves, at_least_one, describe, split, take
-from attrfn._path import bytes_of, chunk_of, chunks, over
+from attrfn._path import bytes_of, chunk_of, over
 from attrfn._shap import deviations, own_generator
 from attrfn._types import Attributions, Inputs
 
@@ -63,12 +63,13 @@ def smooth_grad(
         at_least_one("chunk_size", chunk_size)
     deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
 
+    @one_draw
     def smoothed(x: Inputs) -> Attributions:
         noise = _Noise(x, stdevs, generator)
         size = 2 * bytes_of(noise.tensors)
         chunk = chunk_of(n_samples, size, noise.device, chunk_size) if vectorize else 1
         moments: _Moments | None = None
-        for first in chunks(n_samples, chunk, noise.device):
+        for first in range(0, n_samples, chunk):
             drawn = [noise.draw() for _ in range(min(chunk, n_samples - first))]
             values, answer = _attributed(attribute, noise.leaves, drawn, vectorize)
             moments = _Moments(answer, values) if moments is None else moments.joined(values)
@@ -142,6 +143,7 @@ _TARGETS = 16
 """Targets that a default chunk holds: a pull-back of each is in memory, whose size is the model's affair."""
 
 
+@one_draw
 def over_targets(
     attribute: Callable[[Any], Attributions],
     targets: Iterable[Any],
