@@ -71,9 +71,8 @@ def _start(model: Model, x: Any, baselines: Baselines, reference: Baselines, tar
 
 
 def _score(model: Model, x: Any, target: Target) -> Tensor:
-    """The explained number at `x`, of copies that a model may write over."""
-    leaves = split(x)
-    return pick(run(model, leaves.rebuild(t.clone() for t in leaves.tensors)), target, n=batch_size(x))
+    """The explained number at `x`."""
+    return pick(run(model, x), target, n=batch_size(x))
 
 
 @one_draw

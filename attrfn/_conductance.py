@@ -238,8 +238,7 @@ class _Flow:
             return split_activation(read(self.model, self.inputs.rebuild(self.line.stop), (self.site,))[0])
 
     def _read(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        copies = self.inputs.rebuild(t.clone() for t in tensors)
-        return split(read(self.model, copies, (self.site,))[0]).tensors
+        return split(read(self.model, self.inputs.rebuild(tensors), (self.site,))[0]).tensors
 
     def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
@@ -258,7 +257,7 @@ class _Flow:
 
     def chosen(self, selector: Selector) -> tuple[Tensor, ...]:
         """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
-        x = self.inputs.rebuild(t.clone() for t in detached(self.line.stop, False))
+        x = self.inputs.rebuild(detached(self.line.stop, False))
         with torch.no_grad():
             (value,) = read(self.model, x, (self.site,))
         activation = split(value)

@@ -105,7 +105,7 @@ class Line:
         return tuple(d * g for d, g in zip(self.step, slopes, strict=True))
 
     def difference(self) -> Tensor:
-        return self.score([t.clone() for t in self.stop]) - self.score([t.clone() for t in self.start])
+        return self.score(self.stop) - self.score(self.start)
 
 
 @one_draw

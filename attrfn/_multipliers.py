@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from attrfn._context import vjp
 from attrfn._operations import ELEMENTWISE, attention
-from attrfn._slopes import exponential, log1pc, slope_of
+from attrfn._slopes import above, below, exponential, log1pc, slope_of
 
 Grads = tuple[Tensor | None, ...]
 
@@ -68,12 +69,31 @@ _DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def product(met: Met) -> Grads:
-    """The derivative at the midpoint of what the operation met in both passes."""
-    return _pulled(met.call, [_middle(u, v) for u, v in zip(met.inputs, met.references, strict=True)], met.grads)
+    """The derivative averaged along the straight line between the passes: of two factors, that at the midpoint."""
+    factors = {"bilinear": 3, "einsum": len(met.inputs)}.get(met.name, 2)
+    total: Grads = ()
+    for node, weight in _GAUSS[(factors + 1) // 2]:
+        at = [_between(u, v, node) for u, v in zip(met.inputs, met.references, strict=True)]
+        found = _pulled(met.call, at, tuple(g * weight for g in met.grads))
+        total = tuple(_plus(a, b) for a, b in zip(total, found, strict=True)) if total else found
+    return total
 
 
-def _middle(u: Tensor, v: Tensor) -> Tensor:
-    return (u + v) / 2 if u.is_floating_point() else u
+_GAUSS: dict[int, list[tuple[float, float]]] = {
+    n: [((1 + x) / 2, w / 2) for x, w in zip(*(values.tolist() for values in leggauss(n)), strict=True)]
+    for n in range(1, 9)
+}
+"""Points that integrate the derivative of a product of twice as many factors exactly."""
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a + b
+
+
+def _between(u: Tensor, v: Tensor, place: float) -> Tensor:
+    if not u.is_floating_point():
+        return u
+    return (u + v) / 2 if place == 0.5 else v + place * (u - v)
 
 
 def _pulled(call: Callable[..., Any], operands: list[Tensor], grads: tuple[Tensor, ...]) -> Grads:
@@ -249,10 +269,81 @@ def _routed(grad: Tensor, u: Tensor, v: Tensor, y: Tensor, w: Tensor, at: Tensor
     return torch.zeros_like(u).scatter_add(-1, at, grad * slope)
 
 
+def larger(a: Tensor, c: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The multipliers of $\max(a, b)$ beside $\max(c, d)$: as max pooling of two entries."""
+    y, w = torch.maximum(a, b), torch.maximum(c, d)
+    first = torch.where(y >= w, a >= b, c >= d)
+    difference = torch.where(first, a - c, b - d)
+    still = difference == 0
+    slope = torch.where(still, 1.0, (y - w) / torch.where(still, 1.0, difference))
+    return torch.where(first, slope, 0.0), torch.where(first, 0.0, slope)
+
+
+def clamp(met: Met) -> Grads:
+    """Between bounds that are numbers, rescale; between tensors, the larger and the smaller of two entries."""
+    if len(met.inputs) == 1:
+        return elementwise(met)
+    low, high = _bound(met, 1, "min", -torch.inf), _bound(met, 2, "max", torch.inf)
+    u, v = met.inputs[0], met.references[0]
+    to_u, to_low = larger(u, v, *low)
+    at, start = torch.maximum(u, low[0]), torch.maximum(v, low[1])
+    to_inner, to_high = larger(-at, -start, -high[0], -high[1])
+    grads: list[Tensor | None] = [_summed(met.grads[0] * to_inner * to_u, u)]
+    for place in met.places[1:]:
+        bound, share = (low, to_inner * to_low) if place in (1, "min") else (high, to_high)
+        grads.append(_summed(met.grads[0] * share, bound[0]))
+    return tuple(grads)
+
+
+def _bound(met: Met, place: int, key: str, missing: float) -> tuple[Tensor, Tensor]:
+    """A bound of a clamp in both passes, a tensor of the caller's or not."""
+    for k, where in enumerate(met.places):
+        if where in (place, key):
+            return met.inputs[k], met.references[k]
+    number = met.args[place] if len(met.args) > place else met.kwargs.get(key)
+    bound = torch.full_like(met.inputs[0], missing if number is None else number)
+    return bound, bound
+
+
+def power(met: Met) -> Grads:
+    """Rescale; of two tensors, half of each order in which base and exponent can change."""
+    if len(met.inputs) == 1:
+        return elementwise(met)
+    (u, p), (v, q), g = met.inputs, met.references, met.grads[0]
+    a, b, c, d = torch.broadcast_tensors(u, v, p, q)
+    to_base = sum((_base_slope(a, b, e) for e in (c, d)), torch.zeros_like(a)) / 2
+    to_exponent = sum((_exponent_slope(c, d, z) for z in (a, b)), torch.zeros_like(a)) / 2
+    return _summed(g * to_base, u), _summed(g * to_exponent, p)
+
+
+def _base_slope(u: Tensor, v: Tensor, exponent: Tensor) -> Tensor:
+    return slope_of("pow", (None, None), {})(lambda z: z**exponent, u, v, u**exponent, v**exponent)
+
+
+def _exponent_slope(p: Tensor, q: Tensor, base: Tensor) -> Tensor:
+    positive = base > 0
+    rate = torch.where(positive, base, 1.0).log()
+    return torch.where(positive, rate * exponential(rate * (p - q), base**p, base**q), 0.0)
+
+
+def prelu(met: Met) -> Grads:
+    r"""$\max(u, 0) + a \min(u, 0)$, its second term a product."""
+    (u, a), (v, b), g = met.inputs, met.references, met.grads[0]
+    shape = (1, -1) + (1,) * (u.ndim - 2) if u.ndim > 1 else (-1,)
+    middle = ((a + b) / 2).reshape(shape) if a.ndim else (a + b) / 2
+    to_a = g * (u.clamp(max=0) + v.clamp(max=0)) / 2
+    to_a = to_a.sum_to_size(middle.shape).reshape(a.shape) if a.ndim else to_a.sum()
+    return g * (above(u, v) + middle * below(u, v)), to_a
+
+
 def extremum(met: Met) -> Grads:
-    """`amax`, `amin`, and `max`, `min` along dimensions: as max pooling of one window."""
+    """`amax`, `amin`, and `max`, `min` along dimensions or of two tensors: as max pooling of one window."""
     u, v = met.inputs[0], met.references[0]
     sign = 1 if met.name in ("amax", "max") else -1
+    if len(met.inputs) > 1:
+        other, its = met.inputs[1], met.references[1]
+        first, second = larger(sign * u, sign * v, sign * other, sign * its)
+        return _summed(met.grads[0] * first, u), _summed(met.grads[0] * second, other)
     dims = _dims(met)
     rest = [d for d in range(u.ndim) if d not in dims]
     order = [*rest, *dims]
@@ -273,6 +364,10 @@ MULTIPLIERS: dict[str, Multiplier] = {
         ["mul", "matmul", "bmm", "mm", "mv", "dot", "outer", "linear", "conv1d", "conv2d", "conv3d", "einsum"], product
     ),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear"], product),
+    **dict.fromkeys(["tensordot", "inner", "vdot", "kron", "cross", "linalg_cross", "linalg_vecdot"], product),
+    "clamp": clamp,
+    "pow": power,
+    "prelu": prelu,
     "div": quotient,
     "softmax": softmax,
     "log_softmax": log_softmax,
@@ -407,6 +502,26 @@ def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
 
 
+def _addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (a @ b).sum(0)
+
+
+def _addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (a[:, None] * b)
+
+
+def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    return _norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def _logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(input, other)).logsumexp(0)
+
+
+def _hypot(input: Tensor, other: Tensor) -> Tensor:
+    return (input.square() + other.square()).sqrt()
+
+
 COMPOSITES: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
@@ -426,6 +541,11 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "addmm": _addmm,
     "addmv": _addmm,
     "baddbmm": _addmm,
+    "addbmm": _addbmm,
+    "addr": _addr,
+    "pairwise_distance": _pairwise_distance,
+    "logaddexp": _logaddexp,
+    "hypot": _hypot,
     "addcmul": _addcmul,
     "addcdiv": _addcdiv,
     "lerp": _lerp,

@@ -59,6 +59,11 @@ ELEMENTWISE: frozenset[str] = frozenset(
         "atan",
         "asinh",
         "logit",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
     ]
 )
 """Operations of one tensor, entry by entry."""
@@ -82,6 +87,9 @@ _ALIASES = {
     "special_logit": "logit",
     "log_sigmoid": "logsigmoid",
     "__pow__": "pow",
+    "sgn": "sign",
+    "fix": "trunc",
+    "special_round": "round",
     "float_power": "pow",
     "true_divide": "div",
     "divide": "div",
@@ -199,8 +207,15 @@ COMBINING = frozenset(
         "conv_transpose2d",
         "conv_transpose3d",
         "einsum",
+        "tensordot",
+        "inner",
+        "vdot",
+        "kron",
+        "cross",
         "addmm",
         "addmv",
+        "addbmm",
+        "addr",
         "baddbmm",
         "addcmul",
         "addcdiv",
@@ -236,12 +251,14 @@ _BENDABLE = (
         "instance_norm",
         "batch_norm",
     ],
-    *["scaled_dot_product_attention", "glu", "var", "std", "norm"],
+    *["scaled_dot_product_attention", "glu", "var", "std", "norm", "pairwise_distance", "logaddexp", "hypot"],
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _find(name) for name in _BENDABLE},
     "linalg_norm": torch.linalg.norm,
     "linalg_vector_norm": torch.linalg.vector_norm,
+    "linalg_cross": torch.linalg.cross,
+    "linalg_vecdot": torch.linalg.vecdot,
 }
 """The function that an operation's name stands for, out of place."""
 
@@ -450,7 +467,7 @@ REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
 _LINEAR = frozenset(
     # arithmetic; of one activation, the rest constant
     "add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract neg negative positive sum mean nansum "
-    "nanmean cumsum diff trapezoid trapz tensordot_constant "
+    "nanmean cumsum diff trapezoid trapz cumulative_trapezoid gradient sum_to_size deg2rad rad2deg complex "
     # shape
     "reshape view view_as reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose swapaxes swapdims "
     "movedim moveaxis t adjoint mT expand expand_as broadcast_to broadcast_tensors repeat tile repeat_interleave "
@@ -477,7 +494,7 @@ _LINEAR = frozenset(
     "_to_copy requires_grad_ __deepcopy__ __iter__ "
     # constants: nothing flows through them
     "detach detach_ zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones "
-    "new_full new_empty new_tensor bernoulli sign sgn floor ceil round trunc heaviside one_hot "
+    "new_full new_empty new_tensor bernoulli one_hot "
     "nan_to_num register_hook retain_grad _set_grad_enabled set_".split()
 )
 WRITING: frozenset[str] = frozenset({"__setitem__", *_IN_PLACE, *(f"{name}_" for name in _LINEAR)})
@@ -515,8 +532,6 @@ OPENED: dict[str, Callable[..., Any]] = {
         F.lp_pool1d,
         F.lp_pool2d,
         F.lp_pool3d,
-        F.pairwise_distance if isinstance(F.pairwise_distance, FunctionType) else F.normalize,
-        torch.tensordot,
         Tensor.__rpow__,
         Tensor.__rdiv__,
     )

@@ -124,7 +124,7 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
     if vectorize and compiling():
         return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
     if vectorize:
-        with pointing_to_loops():
+        with torch.inference_mode(False), pointing_to_loops():
             return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
     found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
     return tuple(torch.stack(values) for values in zip(*found, strict=True))

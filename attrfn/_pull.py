@@ -37,7 +37,7 @@ def gradient(
     """The gradient of the summed scores with respect to each leaf; zeros where they do not depend on it.
 
     Args:
-        score: What to differentiate. It is given copies, which a model may write over.
+        score: What to differentiate.
         leaves: Where.
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for this pull-back: the rules answer it.
@@ -52,7 +52,7 @@ def _by_autograd(
 ) -> tuple[Tensor, ...]:
     with torch.inference_mode(False), torch.enable_grad():
         inputs = [_leaf(t, create_graph) for t in leaves]
-        total = score([t.clone() for t in inputs]).sum()
+        total = score(inputs).sum()
         try:
             return pull(total, inputs, create_graph, switch)
         except RuntimeError as error:
@@ -93,7 +93,7 @@ def _by_transform(
     score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[Tensor, ...]:
     with nullcontext() if create_graph else torch.no_grad():
-        total, pull_back = vjp(lambda *ts: score([t.clone() for t in ts]).sum(), *leaves)
+        total, pull_back = vjp(lambda *ts: score(ts).sum(), *leaves)
         one = torch.ones_like(total)
         if switch is None:
             return pull_back(one)
@@ -127,12 +127,13 @@ def gradient_at(
     a method cannot take an activation.
     """
     cuts: dict[int, tuple[Leaves, list[Tensor]]] = {}
+    joined = len(sites) > 1  # one may feed another: each is moved by a leaf, rather than cut off
     once = plain() or (not create_graph and not compiling() and not _wrapped(x))
 
     def cut(k: int, value: Any) -> Any:
         check(value)
         activation = split_activation(value)
-        pairs = [_cut(t, create_graph) for t in activation.tensors]
+        pairs = [_cut(t, create_graph, joined) for t in activation.tensors]
         cuts[k] = activation, [leaf for leaf, _ in pairs]
         return put(value, [there for _, there in pairs])
 
@@ -147,12 +148,7 @@ def gradient_at(
         elif once and not _wrapped((output, [a.tensors for a in activations])):
             found = _pull_selected(output, target, batch_size(x), inputs, switch)
         else:
-            found = gradient(
-                lambda ts: pick(replace_all(model, sites, x, grouped(ts, sizes)), target, n=batch_size(x)),
-                [t for a in activations for t in detached(a.tensors, create_graph)],
-                create_graph=create_graph,
-                switch=switch,
-            )
+            found = _second_pass(model, sites, x, target, activations, create_graph, switch)
     return AtLayer(activations, grouped(found, sizes))
 
 
@@ -170,18 +166,46 @@ def _recording(once: bool, create_graph: bool) -> Any:
     return nullcontext() if create_graph else torch.no_grad()
 
 
-def _cut(tensor: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tensor]:
     """A leaf, and what is put where an activation was; unseen by the pass, to which it is an input."""
     if compiling():
         return tensor, tensor
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        if plain():  # a copy, since the model may use its own activation by another way too
+        if plain() and not joined:  # a copy, since the model may use its own activation by another way too
             leaf = _leaf(tensor.clone() if create_graph else tensor, create_graph)
             return leaf, leaf
-        if create_graph:
+        if create_graph and not plain():
             return tensor, tensor
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
-        return leaf, tensor.detach() + leaf
+        return leaf, (tensor if joined else tensor.detach()) + leaf
+
+
+def _second_pass(
+    model: Model,
+    sites: Sequence[Site],
+    x: Inputs,
+    target: Target,
+    activations: Sequence[Leaves],
+    create_graph: bool,
+    switch: Switch | None,
+) -> tuple[Tensor, ...]:
+    """The gradient at the sites by a transform: of one, where its activation is replaced; of several, moved."""
+    sizes = [len(a.tensors) for a in activations]
+    values = [t for a in activations for t in detached(a.tensors, create_graph)]
+    joined = len(sites) > 1
+
+    def score(tensors: Sequence[Tensor]) -> Tensor:
+        groups = grouped(tensors, sizes)
+        act = moved(groups) if joined else lambda k, value: put(value, groups[k])
+        return pick(replaced(model, x, sites, act), target, n=batch_size(x))
+
+    leaves = [torch.zeros_like(t) for t in values] if joined else values
+    return gradient(score, leaves, create_graph=create_graph, switch=switch)
+
+
+def moved(shifts: Sequence[Sequence[Tensor]]) -> Callable[[int, Any], Any]:
+    """An action for `replaced` that adds to each site's leaves."""
+    return lambda k, value: put(value, [t + e for t, e in zip(split(value).tensors, shifts[k], strict=True)])
 
 
 def _pull_selected(

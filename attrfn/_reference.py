@@ -490,15 +490,14 @@ class Referred:
         return output
 
     def _record(self, sites: Sequence[Site], values: Any) -> None:
-        mode, leaves = _Recording(self.rules), split(self.start)
-        x = leaves.rebuild(t.clone() for t in leaves.tensors)
+        mode = _Recording(self.rules)
 
         def note(k: int, value: Any) -> Any:
             values[k] = value
             return put(value, split(value).tensors)
 
         with torch.set_grad_enabled(self.create_graph):
-            self.output = replaced(self.model, x, sites, note, mode)
+            self.output = replaced(self.model, self.start, sites, note, mode)
         self.records = mode.records
 
 

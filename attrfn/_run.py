@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -68,9 +69,8 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`."""
     mode = mode or Pass()
     draw_again(device_of(x))
-    x = x if compiling() or torch.is_inference_mode_enabled() else map_leaves(x, _ordinary)
-    parts = modules_of(model) if isinstance(model, nn.Module) or not compiling() else []
-    training = [m for m in parts if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
+    x = map_leaves(x, _copy)
+    training = [m for m in modules_of(model) if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
     if not training:
         with mode:
             return call(model, x)
@@ -80,9 +80,9 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
         return call(model, x)
 
 
-def _ordinary(leaf: Any) -> Any:
-    """A tensor made in `inference_mode` cannot be saved for a backward pass: a copy of it can."""
-    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+def _copy(leaf: Any) -> Any:
+    """A model may write over its inputs, and a tensor made in `inference_mode` cannot be saved: copies of them can."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 @contextmanager
@@ -106,18 +106,40 @@ def original(model: Model) -> Model:
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
 
 
-def modules_of(model: Any, depth: int = 4) -> list[nn.Module]:
-    """The modules that a model is made of, as far as they can be seen: of a closure, what it closes over."""
+def modules_of(model: Any, depth: int = 5) -> list[nn.Module]:
+    """The modules that a model is made of, as far as they can be seen: of a function, what it closes over or names."""
     if isinstance(model, nn.Module):
         return list(model.modules())
-    if depth == 0:
+    if depth == 0 or compiling():
         return []
-    if isinstance(model, functools.partial):
-        parts: list[Any] = [model.func, *model.args, *model.keywords.values()]  # pyright: ignore
-    else:
-        parts = [cell.cell_contents for cell in getattr(model, "__closure__", None) or () if _filled(cell)]
-        parts.append(getattr(model, "__self__", None))
-    return [m for part in parts if callable(part) for m in modules_of(part, depth - 1)]
+    return [m for part in _parts(model) for m in modules_of(part, depth - 1)]
+
+
+def _parts(value: Any) -> list[Any]:
+    """What an object that is no module refers to, and may call."""
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]  # pyright: ignore
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        named = [value.__globals__.get(name) for name in value.__code__.co_names]
+        return [part for part in (*cells, *named) if isinstance(part, nn.Module) or _is_callers(part)]
+    if isinstance(value, MethodType):
+        return [value.__self__]
+    if isinstance(value, (list, tuple)):
+        return [part for part in value if not isinstance(part, (Tensor, str, int, float))]
+    if isinstance(value, dict):
+        return _parts(list(value.values()))
+    return (
+        [] if isinstance(value, (Tensor, ModuleType, type)) else _parts(list(getattr(value, "__dict__", {}).values()))
+    )
+
+
+def _is_callers(part: Any) -> bool:
+    """Whether something that a function names is worth looking into: a function or an object, none of torch's."""
+    home = getattr(part, "__module__", None) or getattr(type(part), "__module__", "") or ""
+    return (
+        callable(part) and not isinstance(part, type) and home.partition(".")[0] not in ("torch", "builtins", "numpy")
+    )
 
 
 def _filled(cell: Any) -> bool:

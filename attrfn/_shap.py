@@ -145,7 +145,7 @@ def layer_gradient_shap(
 
     def there(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with nullcontext() if create_graph else torch.no_grad():
-            return split(read(whole, inputs.rebuild(t.clone() for t in tensors), (site,))[0]).tensors
+            return split(read(whole, inputs.rebuild(tensors), (site,))[0]).tensors
 
     def share(*row: Tensor) -> Sequence[Tensor]:
         start, stop, alpha = draws.unpacked(row)

@@ -102,15 +102,40 @@ def _piece(f: Unary, a: Tensor, b: Tensor, low: float, high: float) -> Tensor:
     return torch.where(within <= limit, near, ratio(a, b, f(a), f(b), limit))
 
 
+def below(u: Tensor, v: Tensor) -> Tensor:
+    """Which share of the way from v to u is below 0."""
+    a, b, same = u.clamp(max=0), v.clamp(max=0), u == v
+    whole = (a == u) & (b == v)  # there it is 1, and not to be differentiated
+    return torch.where(whole, 1.0, (a - b) / torch.where(same, 1.0, u - v))
+
+
+def above(u: Tensor, v: Tensor) -> Tensor:
+    """Which share of the way from v to u is above 0."""
+    a, b, same = u.clamp(min=0), v.clamp(min=0), u == v
+    whole = (a == u) & (b == v) & ~(same & (u == 0))
+    return torch.where(whole, 1.0, (a - b) / torch.where(same, 1.0, u - v))
+
+
+def _relu(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    return above(u, v)
+
+
+def _leaky(slope: float) -> Slope:
+    return lambda f, u, v, y, w: above(u, v) + slope * below(u, v)
+
+
+def _drawn(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    """The slope of an operation that is random, and homogeneous: only what it gave is known."""
+    return torch.where(u == v, y / torch.where(u == 0, 1.0, u), ratio(u, v, y, w))
+
+
 def _bent_exponential(alpha: float, width: float = 1.0, scale: float = 1.0) -> Slope:
     r"""$\max(z, 0) + \alpha \operatorname{expm1}(\min(z, 0) / width)$, smooth at 0 where both sides are as steep there."""
     steep = alpha / width
 
     def slope(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        limit, same = _limit(u) * width, u == v
+        limit, share = _limit(u) * width, below(u, v)
         a, b = u.clamp(max=0), v.clamp(max=0)
-        below = (a == u) & (b == v)
-        share = torch.where(below, 1.0, (a - b) / torch.where(same, 1.0, u - v))
         bend = mean(lambda z: torch.expm1(z / width), a, b, limit)
         far = width * ratio(a, b, torch.expm1(a / width), torch.expm1(b / width), limit) - 1
         bend = torch.where((a - b).abs() <= limit, bend, far)
@@ -120,12 +145,9 @@ def _bent_exponential(alpha: float, width: float = 1.0, scale: float = 1.0) -> S
 
 
 def _softsign(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    total, same = torch.ones_like(u), u == v
-    for low, high in ((-math.inf, 0.0), (0.0, math.inf)):
-        a, b = u.clamp(low, high), v.clamp(low, high)
-        whole = (a == u) & (b == v) & ~(same & (a == 0) & (high == 0))
-        share = torch.where(whole, 1.0, (a - b) / torch.where(same, 1.0, u - v))
-        a, b = a.abs(), b.abs()
+    total = torch.ones_like(u)  # and from it what is lost on either side, exactly
+    for share, low, high in ((below(u, v), None, 0), (above(u, v), 0, None)):
+        a, b = u.clamp(low, high).abs(), v.clamp(low, high).abs()
         total = total - share * ((a + b + a * b) / ((1 + a) * (1 + b)))
     return total
 
@@ -281,18 +303,16 @@ _CLOSED: dict[str, Slope] = {
     "cosh": _cosh,
     "selu": _bent_exponential(1.6732632423543772, scale=1.0507009873554805),
     "softsign": _softsign,
-    "relu": exact,
+    "relu": _relu,
     "abs": exact,
     "hardshrink": exact,
     "threshold": exact,
+    **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], exact),
 }
 """Operations with a slope of their own; see NOTE [Slopes in floating point]."""
 
 _KINKS: dict[str, tuple[float, ...]] = {
     "relu6": (0.0, 6.0),
-    "leaky_relu": (0.0,),
-    "prelu": (0.0,),
-    "rrelu": (0.0,),
     "hardsigmoid": (-3.0, 3.0),
     "hardswish": (-3.0, 3.0),
 }
@@ -313,6 +333,16 @@ def _of_pow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
     if isinstance(base, (int, float)):
         return _to_the(base) if base > 0 else smooth()
     return power(exponent)
+
+
+def _of_leaky_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    return _leaky(_argument(args, kwargs, 1, "negative_slope", 0.01))
+
+
+def _of_rrelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+    if _argument(args, kwargs, 3, "training", False):
+        return _drawn
+    return _leaky((_argument(args, kwargs, 1, "lower", 1 / 8) + _argument(args, kwargs, 2, "upper", 1 / 3)) / 2)
 
 
 def _of_elu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
@@ -352,6 +382,8 @@ def _of_logit(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
 
 _MADE: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Slope]] = {
     "pow": _of_pow,
+    "leaky_relu": _of_leaky_relu,
+    "rrelu": _of_rrelu,
     "elu": _of_elu,
     "celu": _of_celu,
     "clamp": _of_clamp,

@@ -168,8 +168,9 @@ def read(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     try:
         with _tapped(taps):
             run(model, x)
-    except _Done:
-        pass
+    except _Done:  # ours, or that of a tap around this model, which ends its pass too
+        if not stops or len(found) < len(sites):
+            raise
     finally:
         torch.set_grad_enabled(grad_mode)
     if len(found) < len(sites) or not stops:

@@ -61,6 +61,7 @@ def kept(z: mpf, low: float, high: float) -> mpf:
     return z if z < low or z > high else mpf(0)
 
 
+WHOLE = tuple(float(k) for k in range(-121, 122))
 WEIGHT = torch.tensor([0.25])
 FORMULAS: dict[str, tuple[Scalar, tuple[float, ...]]] = {
     "relu": (lambda z: max(z, mpf(0)), (0,)),
@@ -94,6 +95,11 @@ FORMULAS: dict[str, tuple[Scalar, tuple[float, ...]]] = {
     "pow": (lambda z: z**3, ()),
     "abs": (lambda z: abs(z), (0,)),
     "logit": (lambda z: mp.log(z / (1 - z)), ()),
+    "sign": (lambda z: mpf(mp.sign(z)), (0,)),
+    "floor": (mp.floor, WHOLE),
+    "ceil": (mp.ceil, WHOLE),
+    "round": (lambda z: mp.nint(z), tuple(k - 0.5 for k in WHOLE)),
+    "trunc": (lambda z: mpf(int(z)), WHOLE),
 }
 """Definitions, and where they are not smooth."""
 
@@ -135,7 +141,7 @@ def case_of(name: str) -> Case:
     call = CALLS.get(name, FUNCTIONS[name])
     if name == "logit":
         return Case(call, FORMULAS[name][0], low=0, high=1)
-    found = FORMULAS.get(name) or (getattr(mpmath, {"atan": "atan"}.get(name, name)), ())
+    found = FORMULAS.get(name) or (getattr(mpmath, name), ())
     return Case(call, *found, low=DOMAINS.get(name, -20))
 
 
@@ -148,7 +154,7 @@ def points(case: Case) -> tuple[Tensor, Tensor]:
     even = case.low + span * torch.arange(23, dtype=torch.float64) / 22
     drawn = case.low + span * torch.rand(12, dtype=torch.float64)
     tiny = torch.tensor([1e-6, 1e-3, 0.03], dtype=torch.float64)
-    values = torch.cat([even, drawn, tiny, -tiny, *(k + 0.02 * torch.randn(4, dtype=torch.float64) for k in case.kinks)])
+    values = torch.cat([even, drawn, tiny, -tiny, *(k + 0.02 * torch.randn(4, dtype=torch.float64) for k in case.kinks[:2])])
     sizes = torch.cat([10 ** torch.linspace(-8, 2, 11, dtype=torch.float64), torch.tensor([0.3, 0.9, 1.1, 4.0, 30.0])])
     steps = torch.cat([sizes, -sizes]).expand(len(values), -1)
     mirrored = values[:, None] * torch.tensor([-2.0001, -2.02])  # to the other side of 0

@@ -175,6 +175,13 @@ def test_gradient_of_models_that_write(model: Relu) -> None:
     same(attrfn.guided_backprop(model, x, (slice(None),)), POSITIVE[model](3 * x))
 
 
+@pytest.mark.parametrize("model", POSITIVE, ids=lambda model: model.__name__)
+def test_gradient_of_models_that_write_under_vmap(model: Relu) -> None:
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    found = torch.func.vmap(lambda x: attrfn.guided_backprop(model, x, (slice(None),)))(x)
+    same(found, POSITIVE[model](3 * x))
+
+
 def test_gradient_of_a_view_written_over() -> None:
     """z = (relu(3a), relu(3b), 3c), f = (Σz)²: ∂f/∂z = 2Σz for each; the gate is on the first two alone."""
     x = rows(5)
