@@ -243,7 +243,7 @@ class _Flow:
     def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x = self.line.at(alpha)
-        activation, velocity = self._moving_backward(x) if plain() else self._moving(x)
+        activation, velocity = self._moving_backward(x) if plain() else self._moving(x, alpha)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
@@ -287,13 +287,15 @@ class _Flow:
         output = replace_all(self.model, (self.site,), self.inputs.rebuild(x), (h,))
         return pick(output, self.target, n=x[0].shape[0])
 
-    def _moving(self, x: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _moving(self, x: tuple[Tensor, ...], alpha: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The activation and its velocity, by forward differentiation."""
+        one = torch.ones_like(alpha)  # batched as x is, so that a model may write over it
+        step = tuple(one.to(d.dtype) * d for d in self.line.step)
         if not compiling():
             _load_forward_derivatives()
         try:
             with nullcontext() if self.create_graph else torch.no_grad():
-                return torch.func.jvp(self._read, x, self.line.step)  # pyright: ignore
+                return torch.func.jvp(self._read, x, step)  # pyright: ignore
         except NotImplementedError as error:
             raise NotImplementedError(
                 f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "

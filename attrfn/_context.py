@@ -68,11 +68,19 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def one_draw(method: Method) -> Method:
-    """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say."""
+    """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say.
+
+    If it is to keep a graph, it does so under `torch.no_grad` too.
+    """
 
     @functools.wraps(method)
     def drawn(*args: Any, **kwargs: Any) -> Any:
-        if compiling() or _DRAWS.open:
+        if compiling():
+            return method(*args, **kwargs)
+        if kwargs.get("create_graph") and not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return drawn(*args, **kwargs)
+        if _DRAWS.open:
             return method(*args, **kwargs)
         _DRAWS.open, _DRAWS.state = True, None
         try:

@@ -42,9 +42,16 @@ def gradient(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for this pull-back: the rules answer it.
     """
-    if plain():
-        return _by_autograd(score, leaves, create_graph, switch)
-    return _by_transform(score, leaves, create_graph, switch)
+    by = _by_autograd if plain() else _by_transform
+    if compiling() or switch is None:
+        return by(score, leaves, create_graph, switch)
+    try:
+        return by(score, leaves, create_graph, switch)
+    except RuntimeError as error:
+        if switch.copies or "modified by an inplace operation" not in str(error):
+            raise
+    switch.copies = True  # the model writes over what a rule needs: once more, with copies
+    return by(score, leaves, create_graph, switch)
 
 
 def _by_autograd(
@@ -52,14 +59,7 @@ def _by_autograd(
 ) -> tuple[Tensor, ...]:
     with torch.inference_mode(False), torch.enable_grad():
         inputs = [_leaf(t, create_graph) for t in leaves]
-        total = score(inputs).sum()
-        try:
-            return pull(total, inputs, create_graph, switch)
-        except RuntimeError as error:
-            if switch is None or switch.copies or "modified by an inplace operation" not in str(error):
-                raise
-    switch.copies = True
-    return _by_autograd(score, leaves, create_graph, switch)
+        return pull(score(inputs).sum(), inputs, create_graph, switch)
 
 
 def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:
