@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, eager, one_draw, plain
+from attrfn._context import eager, one_draw, plain
 from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, start_at, take
 from attrfn._integrated import Line
 from attrfn._layer import one_leaf, resolve
@@ -214,12 +214,18 @@ def neuron_conductance(
     return inputs.answer(flow.line.times_step(slopes))
 
 
-@lru_cache
-def _load_forward_derivatives() -> None:
+@torch.compiler.assume_constant_result
+def _load_forward_derivatives() -> bool:
     """Load what torch loads at the first forward derivative, without the deprecation warning of its own use."""
+    return _loaded()
+
+
+@lru_cache
+def _loaded() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore
+    return True
 
 
 class _Flow:
@@ -291,8 +297,7 @@ class _Flow:
         """The activation and its velocity, by forward differentiation."""
         one = torch.ones_like(alpha)  # batched as x is, so that a model may write over it
         step = tuple(one.to(d.dtype) * d for d in self.line.step)
-        if not compiling():
-            _load_forward_derivatives()
+        _load_forward_derivatives()
         try:
             with nullcontext() if self.create_graph else torch.no_grad():
                 return torch.func.jvp(self._read, x, step)  # pyright: ignore

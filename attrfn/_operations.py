@@ -103,12 +103,6 @@ _ALIASES = {
     "ger": "outer",
     "__matmul__": "matmul",
     "__rmul__": "mul",
-    "max_pool1d_with_indices": "max_pool1d",
-    "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d",
-    "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
-    "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-    "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d",
 }
 """Other names of operations."""
 
@@ -157,6 +151,7 @@ _INPLACE_ARGUMENT = {
     "celu": 2,
     "hardtanh": 3,
     "threshold": 3,
+    "_threshold": 3,
     "rrelu": 4,
 }
 """Where the functions of `torch.nn.functional` take `inplace`."""
@@ -218,11 +213,7 @@ COMBINING = frozenset(
         "addr",
         "baddbmm",
         "addcmul",
-        "addcdiv",
         "lerp",
-        "maximum",
-        "minimum",
-        "cosine_similarity",
     ]
 )
 """Operations that are linear in each operand alone, or made of such: of one activation they are linear."""
@@ -252,9 +243,15 @@ _BENDABLE = (
         "batch_norm",
     ],
     *["scaled_dot_product_attention", "glu", "var", "std", "norm", "pairwise_distance", "logaddexp", "hypot"],
+    *["maximum", "minimum", "cosine_similarity", "addcdiv"],
 )
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _find(name) for name in _BENDABLE},
+    **{
+        f"{kind}{n}d_with_indices": getattr(F, f"{kind}{n}d_with_indices")
+        for kind in ("max_pool", "adaptive_max_pool")
+        for n in (1, 2, 3)
+    },
     "linalg_norm": torch.linalg.norm,
     "linalg_vector_norm": torch.linalg.vector_norm,
     "linalg_cross": torch.linalg.cross,
@@ -348,7 +345,7 @@ def name_of(operation: Any) -> str:
         return _MODULES.get(kind, kind.__name__)
     name = getattr(operation, "__name__", repr(operation))
     name = _IN_PLACE.get(name, name)
-    return _ALIASES.get(name, name)
+    return _NAMES.get(name, name)
 
 
 def known(operation: Any) -> None:

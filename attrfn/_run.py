@@ -66,7 +66,8 @@ def _hooked() -> bool:
 
 
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
-    """The model's output at `x`."""
+    """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
+    model = original(model)
     mode = mode or Pass()
     draw_again(device_of(x))
     x = map_leaves(x, _copy)

@@ -25,6 +25,12 @@ class Explained(NamedTuple):
     """Whether norms compute in float32 whatever the dtype."""
 
 
+def most_changed(model: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor) -> list[int]:
+    """For each example the entry of the output that differs most from the baseline's: small ones are rounding."""
+    with torch.no_grad():
+        return (model(x) - model(baseline.expand_as(x))).abs().argmax(1).tolist()
+
+
 class Residual(nn.Module):
     """Two residual blocks with one in-place ReLU, used five times, and a max pool beside it."""
 
@@ -187,7 +193,7 @@ def activation_nets() -> dict[str, Callable[[], Explained]]:
     found: dict[str, Callable[[], Explained]] = {}
     for kind, name in _MODULES.items():
         if name in ELEMENTWISE:
-            found[f"MLP, {kind.__name__}"] = lambda k=kind: vectors(mlp(k), 5)
+            found[f"MLP, {kind.__name__}"] = lambda k=kind: vectors(mlp(k), 5, by=5)
     return found
 
 
@@ -272,7 +278,12 @@ TRANSFORMERS: dict[str, Callable[[], Explained]] = {
         transformer("DistilBert", dim=16, n_layers=2, n_heads=4, hidden_dim=32, vocab_size=30), 20
     ),
     "RoBERTa": lambda: tokens(transformer("Roberta", **NARROW, pad_token_id=1), 20, pad=1),
-    "GPT-2": lambda: tokens(transformer("GPT2", n_embd=16, n_layer=2, n_head=4, vocab_size=30, n_positions=16, bos_token_id=1, eos_token_id=2), 15),
+    "GPT-2": lambda: tokens(
+        transformer(
+            "GPT2", n_embd=16, n_layer=2, n_head=4, vocab_size=30, n_positions=16, bos_token_id=1, eos_token_id=2
+        ),
+        15,
+    ),
     "Llama": lambda: tokens(transformer("Llama", **NARROW), 15, True, use_cache=False),
     "Mistral, grouped queries": lambda: tokens(transformer("Mistral", **GROUPED), 15, True, use_cache=False),
     "Qwen2, grouped queries": lambda: tokens(transformer("Qwen2", **GROUPED), 15, True, use_cache=False),
@@ -286,10 +297,10 @@ TRANSFORMERS: dict[str, Callable[[], Explained]] = {
 ALL = {**SMALL, **TRANSFORMERS}
 
 
-def built(name: str, dtype: torch.dtype = torch.float64) -> Explained:
+def built(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Explained:
     """An architecture by its name, the same at each call."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         found = ALL[name]()
     found.module.to(dtype)
     return found._replace(x=found.x.to(dtype), baseline=found.baseline.to(dtype))

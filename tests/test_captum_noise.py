@@ -109,9 +109,7 @@ def test_infidelity(normalize: bool) -> None:
         return change, z - change
 
     ours = attrfn.infidelity(net, attribution, x, ours_next, target=K, n_samples=n, normalize=normalize)
-    captums = infidelity(
-        net, captums_next, x, attribution, target=K, n_perturb_samples=n, normalize=normalize
-    )
+    captums = infidelity(net, captums_next, x, attribution, target=K, n_perturb_samples=n, normalize=normalize)
     same(ours, captums)
     assert (ours > 1e-8).all()
 
@@ -166,8 +164,7 @@ def test_captum_attributes_the_last_call_of_a_shared_layer() -> None:
     exact = [second * net.tail.weight[1], first * net.tail.weight[1]]
     plain: dict[str, Any] = {"multiply_by_inputs": False}
     ours = [
-        attrfn.layer_gradient_x_activation(net, attrfn.at("encoder", call=k), (left, right), 1, **plain)
-        for k in (0, 1)
+        attrfn.layer_gradient_x_activation(net, attrfn.at("encoder", call=k), (left, right), 1, **plain) for k in (0, 1)
     ]
     for found, expected in zip(ours, exact, strict=True):
         same(found, expected)
@@ -199,9 +196,7 @@ def test_captums_neuron_conductance_of_slices(selector: tuple[slice]) -> None:
     mask[:, selector[0]] = 1
     rule = ref.quadrature("riemann_middle", n)
     exact = ref.neuron_conductance(net.head, lambda h: net.tail(h)[:, K], mask, x, start, rule)
-    ours = attrfn.neuron_conductance(
-        net, "head", selector, x, n_steps=n, target=K, method="riemann_middle"
-    )
+    ours = attrfn.neuron_conductance(net, "head", selector, x, n_steps=n, target=K, method="riemann_middle")
     same(ours, exact)
     each = [
         attrfn.neuron_conductance(net, "head", k, x, n_steps=n, target=K, method="riemann_middle")

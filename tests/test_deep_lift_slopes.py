@@ -6,7 +6,7 @@ from 1e-8 to 1e2 and u from -20 to 20, computed in float32 by attrfn and with fi
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mpmath
 import pytest
@@ -19,7 +19,6 @@ import attrfn
 from attrfn._operations import ELEMENTWISE, FUNCTIONS
 
 Scalar = Callable[[mpf], mpf]
-SIXTH = mpf(1) / 6
 
 
 class Case(NamedTuple):
@@ -154,7 +153,8 @@ def points(case: Case) -> tuple[Tensor, Tensor]:
     even = case.low + span * torch.arange(23, dtype=torch.float64) / 22
     drawn = case.low + span * torch.rand(12, dtype=torch.float64)
     tiny = torch.tensor([1e-6, 1e-3, 0.03], dtype=torch.float64)
-    values = torch.cat([even, drawn, tiny, -tiny, *(k + 0.02 * torch.randn(4, dtype=torch.float64) for k in case.kinks[:2])])
+    beside = torch.tensor(case.kinks[:2], dtype=torch.float64)[:, None] + 0.02 * torch.randn(4, dtype=torch.float64)
+    values = torch.cat([even, drawn, tiny, -tiny, beside.flatten()])
     sizes = torch.cat([10 ** torch.linspace(-8, 2, 11, dtype=torch.float64), torch.tensor([0.3, 0.9, 1.1, 4.0, 30.0])])
     steps = torch.cat([sizes, -sizes]).expand(len(values), -1)
     mirrored = values[:, None] * torch.tensor([-2.0001, -2.02])  # to the other side of 0

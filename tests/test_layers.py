@@ -222,7 +222,9 @@ def test_layers_inside_an_encoder_layer_in_eval_mode_are_reached(layer: str) -> 
     net = nn.Sequential(nn.TransformerEncoder(encoder, 2)).eval()
     module, x = getattr(net[0].layers[1], layer), torch.randn(2, 3, 4, dtype=torch.float64)
     met: list[Any] = []
-    handle = module.register_forward_hook(lambda module, given, out: met.append(out[0] if layer == "self_attn" else out))
+    handle = module.register_forward_hook(
+        lambda module, given, out: met.append(out[0] if layer == "self_attn" else out)
+    )
     net(x)
     handle.remove()
     name = f"0.layers.1.{layer}"

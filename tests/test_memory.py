@@ -110,8 +110,8 @@ def test_the_bound_would_catch_linear_growth(name: str) -> None:
 CALLS_AGAIN = """
 import threading
 from attrfn import _taps
-x, row = x[:1, :, :16, :16], row[:, :, :16, :16]
-net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(196, 4)).eval()
+x, row = x[:1, :, :32, :32], row[:, :, :32, :32]
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(900, 4)).eval()
 WORK = {
     "saliency": lambda: attrfn.saliency(net, x, 1),
     "guided": lambda: attrfn.guided_grad_cam(net, "1", x, 1),
@@ -151,16 +151,16 @@ def calls(n):
 
 @lru_cache
 def counts() -> tuple[dict[str, int], dict[str, int]]:
-    """What there is after 200 calls of all kinds, and after 1,000 more."""
-    script = "\n".join((SETTING, CALLS_AGAIN, "print(json.dumps([calls(200), calls(1000)]))"))
+    """What there is after 1,500 calls of all kinds, and after 1,000 more."""
+    script = "\n".join((SETTING, CALLS_AGAIN, "print(json.dumps([calls(1500), calls(1000)]))"))
     before, after = json.loads(printed(script))
     return before, after
 
 
 def test_a_thousand_calls_leave_resident_memory_flat() -> None:
-    """A leak of one input, 3 kB, a call would be 3 MB."""
+    """A leak of one input, 12 kB, a call would be 12 MB; what the heap still settles is some 2 MB, once."""
     before, after = counts()
-    assert after["resident"] - before["resident"] < 2 * MEGABYTES
+    assert after["resident"] - before["resident"] < 5 * MEGABYTES
 
 
 @pytest.mark.parametrize("what", ["tensors", "boards", "threads"])

@@ -1,6 +1,7 @@
 """Axioms over random small networks."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -30,8 +31,8 @@ class Case(NamedTuple):
 
 def chain(widths: list[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
     steps = list[nn.Module]()
-    for given, out in zip(widths, widths[1:], strict=False):
-        steps += [nn.Linear(given, out), activation()]
+    for inner, outer in pairwise(widths):
+        steps += [nn.Linear(inner, outer), activation()]
     return steps
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn import deep_lift, with_reference
-from tests.models import images, rows, smooth_net
+from tests.models import images, smooth_net
 
 Unary = Callable[[Tensor], Tensor]
 ALL = (slice(None),)
@@ -115,14 +115,18 @@ def test_sums_to_the_output_difference(g: Callable[[Tensor], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d])
-@pytest.mark.parametrize("given", [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2, "stride": 1}, {"ceil_mode": True}])
+@pytest.mark.parametrize(
+    "given", [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2, "stride": 1}, {"ceil_mode": True}]
+)
 def test_max_pooling_sums(pool: type[nn.Module], given: dict[str, Any]) -> None:
     rank = int(pool.__name__[-2])
     x, start = torch.randn(2, 2, 2, *[5] * rank, dtype=torch.float64)
     net = nn.Sequential(pool(2, **given), nn.Flatten(), nn.Tanh())
     found = deep_lift(net, x, start, target=ALL)
     same(found.flatten(1).sum(1), (net(x) - net(start)).sum(1))
-    multipliers = deep_lift(nn.Sequential(pool(2, **given), nn.Flatten()), x, start, target=ALL, multiply_by_inputs=False)
+    multipliers = deep_lift(
+        nn.Sequential(pool(2, **given), nn.Flatten()), x, start, target=ALL, multiply_by_inputs=False
+    )
     assert multipliers.min() >= 0
 
 
@@ -164,3 +168,19 @@ def test_vmap_over_baselines() -> None:
     net, x, starts = smooth_net(), images(), torch.randn(4, 3, 2, 4, 4, dtype=torch.float64)
     found = torch.func.vmap(lambda b: deep_lift(net, x, b, target=1))(starts)
     same(found, torch.stack([deep_lift(net, x, b, target=1) for b in starts]))
+
+
+def test_a_model_may_use_vmap_itself() -> None:
+    x, start = torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def by_row(x: Tensor) -> Tensor:
+        return torch.func.vmap(lambda row: torch.stack([(row.tanh() * row).sum(), row.relu().dot(row.exp())]))(x)
+
+    def written_out(x: Tensor) -> Tensor:
+        return torch.stack([(x.tanh() * x).sum(1), (x.relu() * x.exp()).sum(1)], 1)
+
+    for target in (0, 1):
+        expected = deep_lift(written_out, x, start, target=target)
+        same(deep_lift(by_row, x, start, target=target), expected)
+    found = attrfn.deep_lift_shap(by_row, x, start, target=1)
+    same(found, attrfn.deep_lift_shap(written_out, x, start, target=1))

@@ -1,4 +1,4 @@
-"""Derivative rules: every spelling of a ReLU, forward passes bit for bit, rules of the caller's, true second derivatives."""
+"""Derivative rules: every spelling of a ReLU, forward passes bit for bit, and rules of the caller's."""
 
 import copy
 from collections.abc import Callable
@@ -89,7 +89,9 @@ class _Literal(torch.autograd.Function):
 @pytest.mark.parametrize("activation", ["relu", F.relu, nn.ReLU(), nn.ReLU(inplace=True)], ids=repr)
 @pytest.mark.parametrize("norm_first", [False, True])
 @ruled
-def test_the_relu_inside_an_encoder_layer(method: Any, rule: Any, literal: Any, norm_first: bool, activation: Any) -> None:
+def test_the_relu_inside_an_encoder_layer(
+    method: Any, rule: Any, literal: Any, norm_first: bool, activation: Any
+) -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, activation=activation, norm_first=norm_first)
     net = nn.TransformerEncoder(layer.double(), 2, enable_nested_tensor=False).eval()
     model, x = copy.deepcopy(net), torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)

@@ -231,7 +231,7 @@ def test_refused_under_a_transform(method: str) -> None:
     def one(row: Tensor) -> Tensor:
         return METHODS[method](net, row[None], classes[:1], 50, rtol=1e-2)[0]
 
-    with pytest.raises(ValueError, match="rtol looks at values.*pass n_steps without rtol"):
+    with pytest.raises(ValueError, match=r"rtol looks at values.*pass n_steps without rtol"):
         torch.func.vmap(one)(x[:2])
 
 

@@ -39,20 +39,28 @@ def test_both_spellings_are_one_function(kind: str) -> None:
 @rows_of(GRADIENTS)
 def test_works(row: Method, kind: str) -> None:
     """The same as on the plain spelling of the model, which every transform takes."""
-    torch.manual_seed(1)  # with 0 a neuron's ReLUs let nothing through
+    torch.manual_seed(6)  # with many others the ReLUs let nothing through
     special, plain = unusual_nets(kind, row.relu)
-    x = images()
+    x = images(6)
     expected = row.call(plain, x)
     assert expected.abs().sum() > 1e-3
     same(row.call(special, x, **looped(row)), expected)
 
 
+# The one pair that works under `vmap` as it is: the answer must then be the plain model's.
+UNTOUCHED = ("layer_deep_lift_shap", "checkpoint")
+
+
 @kinds
 @rows_of([row for row in METHODS if row.steps])
 def test_the_error_of_vmap_points_to_the_loop(row: Method, kind: str) -> None:
-    special, _ = unusual_nets(kind, row.relu)
-    with pytest.raises(Exception, match="vectorize=False"):
-        row.call(special, images(), vectorize=True)
+    special, plain = unusual_nets(kind, row.relu)
+    x = images()
+    if (row.name, kind) == UNTOUCHED:
+        same(row.call(special, x), row.call(plain, x))
+        return
+    with pytest.raises((RuntimeError, ValueError, NotImplementedError), match="vectorize=False"):
+        row.call(special, x, vectorize=True)
 
 
 @pytest.mark.parametrize("kind", ["backward hook", "checkpoint"])
