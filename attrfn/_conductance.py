@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrfn._context import eager, one_draw, plain
-from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, start_at, take
+from attrfn._inputs import Leaves, at_least_one, batch_size, describe, split, split_activation, start_at, take
 from attrfn._integrated import Line
 from attrfn._layer import one_leaf, resolve
 from attrfn._path import bytes_of, chunk_of, over, precision, quadrature, summed
@@ -76,6 +76,7 @@ def layer_conductance(
     inputs = take(x)
     if derivative not in ("forward", "difference"):
         raise ValueError(f"derivative must be 'forward' or 'difference', but is {describe(derivative)}")
+    at_least_one("n_steps", n_steps)
     start = split(start_at(x, baselines)).tensors
     whole = original(model)
     (site,) = settled(whole, x, (resolve(model, layer),))
@@ -84,7 +85,9 @@ def layer_conductance(
     if rtol is not None:
         if derivative != "forward":
             raise ValueError("rtol needs derivative='forward', the integrand itself, but it is 'difference'")
-        found = refined(flow.rate, n_steps, rtol, method, inputs.tensors[0], finish=tuple, **numbers)
+        found = refined(
+            flow.rate, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0], finish=tuple, **numbers
+        )
     elif derivative == "forward":
         rule = quadrature(method, n_steps)
         found = summed(flow.rate, rule.points, rule.weights, inputs.tensors[0], **numbers)
@@ -277,7 +280,7 @@ class _Flow:
             create_graph=False,
         )
         if callable(selector) and eager():
-            _refuse_mixed(ones)
+            _refuse_mixed(ones, batch_size(x))
         return ones
 
     def through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -285,7 +288,7 @@ class _Flow:
         weights = [g * c for g, c in zip(self.slope(alpha), chosen, strict=True)]
 
         def score(x: Sequence[Tensor]) -> Tensor:
-            return sum((h * w).flatten(1).sum(1) for h, w in zip(self._read(*x), weights, strict=True))  # pyright: ignore
+            return torch.stack([(h * w).sum() for h, w in zip(self._read(*x), weights, strict=True)]).sum()
 
         return gradient(score, [t.clone() for t in self.line.at(alpha)], create_graph=self.create_graph)
 
@@ -354,10 +357,10 @@ class _Flow:
         return (*detached(there.activations[0].tensors, self.create_graph), *there.gradients[0])
 
 
-def _refuse_mixed(chosen: Sequence[Tensor]) -> None:
+def _refuse_mixed(chosen: Sequence[Tensor], n: int) -> None:
     """Raise if a callable selector does not pick one neuron of each example."""
-    flat = torch.cat([c.flatten(1) for c in chosen], 1)
-    if not bool((((flat != 0).sum(1) == 1) & (flat.sum(1) == 1)).all()):
+    picked = torch.cat([c[c != 0] for c in chosen])
+    if picked.numel() != n or not bool((picked == 1).all()):
         raise TypeError(
             "selector must pick one neuron of each example here, such as lambda h: h[:, 3], but returns a mixture of "
             "neurons, of which there is no derivative of the output; pass a tuple with slices to sum over neurons"

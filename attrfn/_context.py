@@ -1,13 +1,18 @@
 """What is going on around a call: plain eager PyTorch, a transform, a compiler."""
 
 import functools
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
+
+from attrfn._types import AttributionWarning
+
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 
@@ -43,10 +48,33 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def layers(tensor: Tensor) -> list[Tensor]:
+    """The tensor, and what is within each of its wrappings."""
+    found = [tensor]
+    while wrapped(found[-1]):
+        found.append(_functorch.get_unwrapped(found[-1]))
+    return found
+
+
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """`torch.func.vjp`: the value, and its pull-back."""
     value, pull = torch.func.vjp(f, *primals)  # pyright: ignore
     return value, pull
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called attrfn."""
+    level, frame = 1, sys._getframe()  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("attrfn", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, AttributionWarning, stacklevel=level)
+
+
+def warn_not_finite(why: str) -> None:
+    warn(
+        f"the model's output is not finite ({why}), so neither is its attribution; look for overflow, or a division by "
+        "zero, in the model"
+    )
 
 
 def values_visible(tensor: Tensor) -> bool:

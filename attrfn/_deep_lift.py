@@ -1,14 +1,13 @@
 """DeepLIFT: differences from a reference, passed back by multipliers that sum exactly."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._context import eager, one_draw
+from attrfn._context import eager, one_draw, warn
 from attrfn._inputs import Leaves, describe, split, start_at, take
 from attrfn._layer import resolve, settled_neuron
 from attrfn._pull import detached, gradient, gradient_at
@@ -18,7 +17,6 @@ from attrfn._run import run
 from attrfn._select import pick
 from attrfn._types import (
     Attributions,
-    AttributionWarning,
     Baselines,
     Inputs,
     Layer,
@@ -210,11 +208,9 @@ def _compare(parts: Sequence[Tensor], there: Tensor, straight: Referred, target:
         sums, owes = float(total.reshape(-1)[worst]), float(owed.reshape(-1)[worst])
         batch = abs(float(total.sum() - owed.sum()))  # batch statistics mix the examples: their sum is owed alone
     if abs(sums - owes) > 1e-3 * abs(owes) + rounding and batch > 1e-3 * float(owed.abs().sum()) + rounding:
-        warnings.warn(
+        warn(
             f"deep_lift sums to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
-            "model does something that DeepLIFT cannot see, such as a scripted function or a detach",
-            AttributionWarning,
-            stacklevel=3,
+            "model does something that DeepLIFT cannot see, such as a scripted function or a detach"
         )
 
 

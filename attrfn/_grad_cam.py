@@ -1,18 +1,17 @@
 """Grad-CAM: a layer's channels weighted by their mean gradients."""
 
-import warnings
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._context import compiling, one_draw
+from attrfn._context import compiling, one_draw, warn
 from attrfn._inputs import describe, split, take
 from attrfn._layer import one_leaf, resolve
 from attrfn._pull import detached, gradient_at
 from attrfn._relu import guided_backprop
 from attrfn._run import original
-from attrfn._types import Attributions, AttributionWarning, Inputs, Layer, Model, Site, Target
+from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
 _ONE_DIMENSIONAL = (
@@ -211,7 +210,7 @@ def _put_at(guided: Tensor, cam: Tensor, channel: int, mode: str, alone: bool) -
         if alone:
             raise ValueError(f"{message}; choose another layer")
         if not compiling():
-            warnings.warn(f"{message}; it is answered by an empty tensor", AttributionWarning, stacklevel=3)
+            warn(f"{message}; it is answered by an empty tensor")
         return guided.new_empty(0)
     at = _channels_of_input(guided, channel)
     places = [s for d, s in enumerate(guided.shape) if d not in (0, at)]

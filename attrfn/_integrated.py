@@ -79,7 +79,7 @@ def integrated_gradients(
         )  # fmt: skip
     else:
         slopes = refined(
-            line.slope, n_steps, rtol, method, inputs.tensors[0],
+            line.slope, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0],
             finish=line.times_step if multiply_by_inputs else tuple,
             sums=line.times_step, difference=line.difference,
             size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
@@ -169,7 +169,7 @@ def layer_integrated_gradients(
     else:
         finish = path.times_step if multiply_by_inputs else tuple
         slopes = refined(
-            path.slope, n_steps, rtol, method, path.start[0], finish=finish, sums=path.times_step,
+            path.slope, n_steps, rtol, method, path.start[0], n=batch_size(x), finish=finish, sums=path.times_step,
             difference=path.difference, **numbers,
         )  # fmt: skip
     found = path.answer(path.times_step(slopes) if multiply_by_inputs else slopes)

@@ -453,10 +453,50 @@ def attention(
     return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
 
 
+def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An LSTM written out under a transform, for which the fused kernels lack forward and batching rules."""
+    packed_or_projected = not isinstance(args[1], (tuple, list)) or args[1][0].shape != args[1][1].shape
+    if compiling() or not transformed() or packed_or_projected:
+        return func(*args, **kwargs)
+    x, states, weights, biased, count, dropout, train, both, batch_first = args
+    steps = list((x.transpose(0, 1) if batch_first else x).unbind(0))
+    size, ways = 4 if biased else 2, 2 if both else 1
+    hidden: list[Tensor] = []
+    cells: list[Tensor] = []
+    for layer in range(count):
+        found: list[list[Tensor]] = []
+        for way in range(ways):
+            k = layer * ways + way
+            order = steps[::-1] if way else steps
+            outputs, cell = _lstm_layer(order, states[0][k], states[1][k], weights[k * size : (k + 1) * size])
+            hidden.append(outputs[-1])
+            cells.append(cell)
+            found.append(outputs[::-1] if way else outputs)
+        steps = [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
+        if dropout and train and layer < count - 1:
+            steps = list(F.dropout(torch.stack(steps), dropout).unbind(0))
+    output = torch.stack(steps)
+    return output.transpose(0, 1) if batch_first else output, torch.stack(hidden), torch.stack(cells)
+
+
+def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
+    """The outputs of one layer in one direction, and its last cell."""
+    biases = weights[2:4] if len(weights) >= 4 else (None, None)
+    outputs: list[Tensor] = []
+    for x in steps:
+        gates = F.linear(x, weights[0], biases[0]) + F.linear(h, weights[1], biases[1])
+        enter, forget, value, leave = gates.chunk(4, -1)
+        c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
+        h = leave.sigmoid() * c.tanh()
+        outputs.append(h)
+    return outputs, c
+
+
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "scaled_dot_product_attention": _attention,
+    "lstm": _lstm,
 }
 """Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""
 

@@ -14,7 +14,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._context import compiling
+from attrfn._context import compiling, eager, warn_not_finite
 from attrfn._inputs import at_least_one, describe
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
@@ -125,7 +125,10 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
         return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
     if vectorize:
         with torch.inference_mode(False), pointing_to_loops():
-            return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+            values = tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+        if eager() and not all(bool(v.isfinite().all()) for v in values):
+            warn_not_finite("its gradient somewhere on the path, or at a sample, is not")
+        return values
     found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
     return tuple(torch.stack(values) for values in zip(*found, strict=True))
 

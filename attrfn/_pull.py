@@ -5,7 +5,6 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 `torch.no_grad` unless `create_graph`, so that no graph for the parameters is recorded.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -13,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, eager, plain, vjp, wrapped
+from attrfn._context import compiling, eager, plain, vjp, warn_not_finite, wrapped
 from attrfn._inputs import Leaves, batch_size, map_leaves, split, split_activation
 from attrfn._rules import Switch, rules_off, rules_on
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._taps import put, replaced
-from attrfn._types import AttributionWarning, Inputs, Model, Site, Target
+from attrfn._types import Inputs, Model, Site, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
 """From leaves to one number for each example, `(N,)`, or a 0-d number for all."""
@@ -72,21 +71,12 @@ def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:
 
 def pull(total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None) -> tuple[Tensor, ...]:
     """The gradient of `total`, by ordinary autograd."""
-    warn_not_finite(total)
+    if eager() and not bool(total.isfinite()):
+        warn_not_finite(f"the explained numbers sum to {total.item()}")
     if not total.requires_grad:
         return tuple(torch.zeros_like(t) for t in inputs)
     with nullcontext() if switch is None else switch.turned_on():
         return torch.autograd.grad(total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
-
-
-def warn_not_finite(total: Tensor) -> None:
-    if eager() and not bool(total.isfinite()):
-        warnings.warn(
-            f"the model's output is not finite (the explained numbers sum to {total.item()}), so neither is its "
-            "attribution; look for overflow, or a division by zero, in the model",
-            AttributionWarning,
-            stacklevel=2,
-        )
 
 
 def _by_transform(

@@ -8,6 +8,7 @@ runs the input's forward pass once. Which operations are recorded must not depen
 which nothing does in the first pass: every one is, and where nothing depends on the input it runs as it is.
 """
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from attrfn import _operations as operations
-from attrfn._context import compiling, eager, one_draw, unwrapped, vjp
+from attrfn._context import compiling, eager, layers, one_draw, unwrapped, vjp
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._multipliers import COMPOSITES, MULTIPLIERS, Grads, Met, Multiplier, scaled
 from attrfn._rules import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, refuse_scripted
 from attrfn._run import Pass, original, run
-from attrfn._taps import put, replaced
+from attrfn._taps import aside, put, replaced
 from attrfn._types import Baselines, Model, Multipliers, Site
 
 Answer = TypeVar("Answer")
@@ -181,12 +182,11 @@ class _Referring(_Seeing):
 
     def depends(self, tensor: Any) -> bool:
         """Whether a tensor depends on what is explained."""
-        return (
-            isinstance(tensor, Tensor)
-            and tensor.requires_grad
-            and not isinstance(tensor, nn.Parameter)
-            and id(tensor) not in self.constants
-        )
+        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter) or id(tensor) in self.constants:
+            return False
+        if compiling():
+            return tensor.requires_grad
+        return any(layer.requires_grad for layer in layers(tensor))  # a model may use `vmap` itself
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
@@ -250,7 +250,9 @@ class _Referring(_Seeing):
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = _choices(name, args, kwargs)
         operands = _flat(args, kwargs)
-        moving = any(self.depends(t) for t in operands)
+        moving = [t for t in operands if self.depends(t)]
+        for tensor in moving:
+            _refuse_function(tensor)
         if choices:
             record = self._read(name, choices)
             if moving and eager() and not all(map(_equal, choices, record.inputs)):
@@ -265,6 +267,11 @@ class _Referring(_Seeing):
         operands = [*call.tensors, *_flat(call.args, call.kwargs)]
         if not any(self.depends(t) for t in operands):
             return self._constant(operands, run)
+        for tensor in operands:
+            if self.depends(tensor):
+                _refuse_function(tensor)
+        if func.__name__ == "custom_function_call":
+            raise _refusal(call.args[0].__name__)
         if rule is None and func.__name__ not in _CONSTANT:
             raise ValueError(
                 f"the operation {func.__name__!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
@@ -414,12 +421,22 @@ def _where() -> str:
 
 def _refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    node = None if compiling() else tensor.grad_fn
-    if isinstance(node, torch.autograd.function.BackwardCFunction) and "_Bent" not in type(node).__name__:
-        raise ValueError(
-            f"the model applies the autograd function {type(node).__name__.removesuffix('Backward')!r}, which has no "
-            "DeepLIFT rule and cannot be seen; write it with torch's operations"
-        )
+    for layer in () if compiling() else layers(tensor):
+        node = layer.grad_fn
+        name = type(node).__name__
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
+            raise _refusal(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
+
+
+_KNOWN_FUNCTION = re.compile("_Bent|BackwardHookFunction")
+"""Autograd functions that are ours, or torch's own for full backward hooks, an identity."""
+
+
+def _refusal(name: str) -> ValueError:
+    return ValueError(
+        f"the model applies the autograd function {name!r}, which has no DeepLIFT rule and cannot be seen; write it "
+        "with torch's operations"
+    )
 
 
 @torch.compiler.allow_in_graph
@@ -496,7 +513,7 @@ class Referred:
             values[k] = value
             return put(value, split(value).tensors)
 
-        with torch.set_grad_enabled(self.create_graph):
+        with torch.set_grad_enabled(self.create_graph), aside():
             self.output = replaced(self.model, self.start, sites, note, mode)
         self.records = mode.records
 

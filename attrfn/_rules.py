@@ -14,7 +14,6 @@ through a function that is allowed in the graph, it keeps it. Such a function ta
 only, so operations and rules travel by name, and the switch is turned by two identities in the graph.
 """
 
-import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -23,10 +22,10 @@ import torch
 from torch import Tensor
 
 from attrfn import _operations as operations
-from attrfn._context import compiling, eager, vjp
+from attrfn._context import compiling, eager, vjp, warn
 from attrfn._inputs import describe, packed
-from attrfn._run import Pass, modules_of, original, run
-from attrfn._types import AttributionWarning, Model, Rule
+from attrfn._run import Pass, original, parts_of, run
+from attrfn._types import Model, Rule
 
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
 """`(grad_outputs, operands, outputs) -> grad_operands`."""
@@ -166,7 +165,9 @@ def unary(rule: Rule) -> Pullback:
 
 def bend(name: str, packed: Packed, pullback: Pullback, switch: Switch) -> Any:
     """Operation `name` with a pull-back of ours."""
-    return _Bent.apply(_Operation(packed.call_of(name), pullback, switch), *packed.tensors)
+    output = _Bent.apply(_Operation(packed.call_of(name), pullback, switch), *packed.tensors)
+    named = getattr(torch.return_types, name, None) if isinstance(output, tuple) else None
+    return output if named is None else named(output)
 
 
 class _Bending(Pass):
@@ -317,11 +318,9 @@ def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Mode
 
 def _warn_unseen(unseen: set[str]) -> None:
     if unseen:
-        warnings.warn(
+        warn(
             f"a rule is in force for {sorted(unseen)}, but no such operation ran in the model: what comes out is "
-            "the plain gradient there",
-            AttributionWarning,
-            stacklevel=4,
+            "the plain gradient there"
         )
 
 
@@ -330,7 +329,7 @@ def refuse_scripted(model: Model) -> None:
     if compiling():
         return
     scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    for part in (model, *modules_of(model)):
+    for part in (model, *parts_of(model)):
         if isinstance(part, scripted):
             raise TypeError(
                 f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "

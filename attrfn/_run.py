@@ -71,7 +71,15 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     mode = mode or Pass()
     draw_again(device_of(x))
     x = map_leaves(x, _copy)
-    training = [m for m in modules_of(model) if m.training and m._buffers]  # pyright: ignore[reportPrivateUsage]
+    parts = parts_of(model)
+    if not compiling() and any(_compiled(part) for part in parts):
+        with torch.compiler.set_stance("force_eager"):  # compiled code shows none of its operations and layers
+            return _run(model, x, mode, parts)
+    return _run(model, x, mode, parts)
+
+
+def _run(model: Model, x: Inputs, mode: Pass, parts: Sequence[Any]) -> Any:
+    training = [m for m in parts if isinstance(m, nn.Module) and m.training and m._buffers]  # pyright: ignore
     if not training:
         with mode:
             return call(model, x)
@@ -107,13 +115,23 @@ def original(model: Model) -> Model:
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
 
 
-def modules_of(model: Any, depth: int = 5) -> list[nn.Module]:
-    """The modules that a model is made of, as far as they can be seen: of a function, what it closes over or names."""
+def modules_of(model: Any) -> list[nn.Module]:
+    """The modules among `parts_of` a model."""
+    return [part for part in parts_of(model) if isinstance(part, nn.Module)]
+
+
+def parts_of(model: Any, depth: int = 5) -> list[Any]:
+    """What a model is made of, as far as it can be seen: its modules; of a function, what it closes over or names."""
     if isinstance(model, nn.Module):
         return list(model.modules())
     if depth == 0 or compiling():
         return []
-    return [m for part in _parts(model) for m in modules_of(part, depth - 1)]
+    return [model, *(found for part in _parts(model) for found in parts_of(part, depth - 1))]
+
+
+def _compiled(part: Any) -> bool:
+    """Whether `torch.compile` made it."""
+    return type(part).__name__ == "OptimizedModule" or hasattr(part, "_torchdynamo_orig_callable")
 
 
 def _parts(value: Any) -> list[Any]:
@@ -123,7 +141,8 @@ def _parts(value: Any) -> list[Any]:
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
-        return [part for part in (*cells, *named) if isinstance(part, nn.Module) or _is_callers(part)]
+        kinds = (nn.Module, torch.jit.ScriptFunction)
+        return [part for part in (*cells, *named) if isinstance(part, kinds) or _is_callers(part)]
     if isinstance(value, MethodType):
         return [value.__self__]
     if isinstance(value, (list, tuple)):

@@ -130,7 +130,7 @@ def _normal_tensor(spec: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} must hold integers, but is {describe(spec)}")
     if spec.ndim > 1:
         raise ValueError(f"{name} must be a 0-d or 1-D integer tensor, but is {describe(spec)}")
-    return spec.reshape(()) if spec.numel() == 1 else spec
+    return spec[0] if spec.ndim == 1 and spec.numel() == 1 else spec
 
 
 def _normal_index(index: Any, name: str) -> int | slice:
@@ -156,10 +156,11 @@ def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
         )
     if isinstance(spec, int):
         return _at(value, (spec,), name)
+    if isinstance(spec, list) or spec.ndim == 1:
+        _same_length(len(spec), value, name)
+    _check_columns(value, spec, name)
     columns = torch.tensor(spec, device=value.device) if isinstance(spec, list) else spec.to(value.device)
-    if columns.ndim == 1:
-        _same_length(columns.shape[0], value, name)
-    return _columns(value, columns, name)
+    return _columns(value, columns)
 
 
 def _same_length(length: int, value: Tensor, name: str) -> None:
@@ -167,13 +168,20 @@ def _same_length(length: int, value: Tensor, name: str) -> None:
         raise ValueError(f"{name} must have one entry for each of the {value.shape[0]} examples, but has {length}")
 
 
-def _columns(value: Tensor, columns: Tensor, name: str) -> Tensor:
+def _check_columns(value: Tensor, spec: Any, name: str) -> None:
     size = value.shape[1]
-    if values_visible(columns) and bool(((columns < -size) | (columns >= size)).any()):
+    if isinstance(spec, Tensor) and not values_visible(spec):
+        return
+    given: Any = spec.tolist() if isinstance(spec, Tensor) else spec
+    if any(not -size <= column < size for column in (given if isinstance(given, list) else [given])):
         raise IndexError(
-            f"{name} {columns.tolist()} is out of range for {_whose(name)} of shape {tuple(value.shape)}; "
-            f"indices go from {-size} to {size - 1}"
+            f"{name} {given} is out of range for {_whose(name)} of shape {tuple(value.shape)}; indices go from {-size} to "
+            f"{size - 1}"
         )
+
+
+def _columns(value: Tensor, columns: Tensor) -> Tensor:
+    size = value.shape[1]
     columns = torch.where(columns < 0, columns + size, columns).long()
     return value.gather(1, columns.reshape(-1, 1).expand(value.shape[0], 1))[:, 0]
 

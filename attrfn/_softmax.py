@@ -45,7 +45,8 @@ def _exponentials(u: Tensor, v: Tensor, dim: int, *, centre: bool = True) -> _Ex
     low, change = torch.where(growth < 0, below + growth, below), growth.abs()
     low = torch.where(growth < 0, eu.sum(dim, keepdim=True), low)
     far = change > 1e6 * low  # where one pass's exponentials may vanish beside the other's
-    whole = (torch.logsumexp(u, dim, keepdim=True) - torch.logsumexp(v, dim, keepdim=True)).abs()
+    here, there = (torch.where(counted, z, -torch.inf).logsumexp(dim, keepdim=True) for z in (u, v))
+    whole = (here - there).abs()
     safe = torch.where(far, 1.0, low)
     share = torch.where(far, whole / torch.where(far, change, 1.0), log1pc(torch.where(far, 0.0, change) / safe) / safe)
     return _Exponentials(d, rises * share, growth * share, counted, dim)

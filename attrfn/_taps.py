@@ -52,10 +52,10 @@ class _Tap:
     """One pass's hold on one site: counts its calls, and acts on the one that is wanted."""
 
     def __init__(self, site: Site, act: Callable[[Any], Any]) -> None:
-        self.site, self.act, self.count = site, act, 0
+        self.site, self.act, self.count, self.paused = site, act, 0, False
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.site.io == "output" or not self._wanted():
+        if self.paused or self.site.io == "output" or not self._wanted():
             return args, kwargs
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         value, put_back = _argument(given, len(args), self.site.index)
@@ -63,7 +63,7 @@ class _Tap:
         return tuple(changed[k] for k in range(len(args))), {k: changed[k] for k in kwargs}
 
     def after(self, output: Any) -> Any:
-        if self.site.io == "input" or not self._wanted():
+        if self.paused or self.site.io == "input" or not self._wanted():
             return output
         index = self.site.index
         return self.act(output) if index is None else _put_at(output, index, self.act(_get_at(output, index)))
@@ -271,3 +271,21 @@ def _by_thread(tap: _Tap) -> Generator[None]:
             if not board.taps:
                 board.take_away(layer)
                 del _BOARDS[id(layer)]
+
+
+@contextmanager
+def aside() -> Generator[None]:
+    """A pass of its own inside another: this thread's taps neither act in it nor count it."""
+    if compiling():
+        yield
+        return
+    thread = threading.get_ident()
+    taps = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ())]
+    running = [tap for tap in taps if not tap.paused]
+    for tap in running:
+        tap.paused = True
+    try:
+        yield
+    finally:
+        for tap in running:
+            tap.paused = False

@@ -8,17 +8,15 @@ are not dropped as they settle, since what a model closes over has N rows.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from attrfn._context import eager
+from attrfn._context import eager, warn
 from attrfn._inputs import at_least_one, describe
 from attrfn._path import evaluated, weighted
-from attrfn._types import AttributionWarning
 
 Tensors = Sequence[Tensor]
 
@@ -30,6 +28,7 @@ def refined(
     method: str,
     like: Tensor,
     *,
+    n: int,
     finish: Callable[[Tensors], Tensors],
     sums: Callable[[Tensors], Tensors] | None = None,
     difference: Callable[[], Tensor] | None = None,
@@ -45,6 +44,7 @@ def refined(
         rtol: The tolerance.
         method: As the caller gave it: only the default goes with `rtol`.
         like: A tensor whose dtype and device the integral has.
+        n: Number of examples.
         finish: From the integral to the attribution whose change is judged.
         sums: From the integral to what sums to `difference`, whose gap is judged.
         difference: The output difference, `(N,)` or 0-d.
@@ -64,8 +64,8 @@ def refined(
         integral = weighted(values, _weights(points), like)
         now = [t.detach() for t in finish(integral)]
         if before:
-            gap = None if owed is None or sums is None else (_per_example(sums(integral)), owed)
-            worst = _worst(before, now, gap)
+            gap = None if owed is None or sums is None else (_per_example(sums(integral), n), owed)
+            worst = _worst(before, now, gap, n)
             if max(worst) <= rtol:
                 return integral
         if 2 * points - 1 > cap:
@@ -116,21 +116,23 @@ def _woven(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new])[order]
 
 
-def _per_example(tensors: Tensors) -> Tensor:
-    return sum(
-        (t.detach().flatten(1).sum(1) if t.ndim > 1 else t.detach() for t in tensors),
-        start=torch.zeros(()).to(tensors[0]),
-    )
+def _per_example(tensors: Tensors, n: int) -> Tensor:
+    """The sum for each example; for all together where dimension 0 of a leaf is something else."""
+    each = [t.detach().flatten(1).sum(1) if t.ndim > 1 else t.detach() for t in tensors]
+    if any(e.shape != (n,) for e in each):
+        each = [e.sum().reshape(1) for e in each]
+    return torch.stack(each).sum(0)
 
 
-def _worst(before: Tensors, now: Tensors, gap: tuple[Tensor, Tensor] | None) -> tuple[float, float]:
+def _worst(before: Tensors, now: Tensors, gap: tuple[Tensor, Tensor] | None, n: int) -> tuple[float, float]:
     """The largest share, over the examples, of the last change and of the completeness gap."""
-    norm = _per_example([t.abs() for t in now])
-    change = _per_example([(a - b).abs() for a, b in zip(now, before, strict=True)])
+    norm = _per_example([t.abs() for t in now], n)
+    change = _per_example([(a - b).abs() for a, b in zip(now, before, strict=True)], n)
     if gap is None:
         return _share(change, norm), 0.0
     total, owed = gap
-    if owed.ndim == 0:
+    if owed.ndim == 0 or owed.shape != total.shape:
+        owed = owed.sum()
         total, norm_of_gap = total.sum(), torch.maximum(norm.sum(), owed.abs())
     else:
         norm_of_gap = torch.maximum(norm, owed.abs())
@@ -143,10 +145,8 @@ def _share(part: Tensor, whole: Tensor) -> float:
 
 
 def _warn(points: int, n_steps: int, rtol: float, worst: tuple[float, float]) -> None:
-    warnings.warn(
+    warn(
         f"rtol={rtol} was not reached with {points} points, the most that nest within n_steps={n_steps}: at the last "
         f"doubling the attribution still changed by {worst[0]:.2g} of its norm, and missed the output difference by "
-        f"{worst[1]:.2g}; pass n_steps={2 * points - 1} or more, or a larger rtol",
-        AttributionWarning,
-        stacklevel=4,
+        f"{worst[1]:.2g}; pass n_steps={2 * points - 1} or more, or a larger rtol"
     )

@@ -142,6 +142,10 @@ OPERATIONS: dict[str, Case] = {
     "softmax": (lambda z: torch.softmax(3 * z, -1), TOKENS),
     "softmax, F": (lambda z: F.softmax(3 * z, dim=1), TOKENS),
     "softmax, masked": (lambda z: z[..., :3].masked_fill(SEES.repeat(2, 1)[:4] < 1, -torch.inf).softmax(-1), TOKENS),
+    "softmax, huge and masked": (
+        lambda z: torch.cat([400 * z - 50, torch.full_like(z[..., :2], -1e9)], -1).softmax(-1),
+        TOKENS,
+    ),
     "softmax, huge logits": (lambda z: (500 * z).softmax(-1), TOKENS),
     "log_softmax": (lambda z: z.log_softmax(-1), TOKENS),
     "log_softmax, F": (lambda z: F.log_softmax(z, 1), TOKENS),

@@ -79,6 +79,32 @@ def test_batch_mates_do_not_matter(name: str) -> None:
     torch.testing.assert_close(both, alone, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["encoder layer, norm first", "attention by hand", "U-Net", "GRU cell, unrolled"])
+def test_can_be_differentiated(name: str) -> None:
+    """By its input and by a parameter, along a direction, against central differences."""
+    it = explained(name)
+    weight = next(p for p in it.module.parameters() if p.ndim > 1)
+
+    def score(x: Tensor, **settings: bool) -> Tensor:
+        found = attrfn.deep_lift(it.model, x, it.baseline, target=1, **settings)
+        return (found * torch.arange(found.numel()).to(found).sin().reshape(found.shape)).sum()
+
+    x = it.x.clone().requires_grad_()
+    by_x, by_weight = torch.autograd.grad(score(x, create_graph=True), (x, weight))
+    step, turn = torch.randn_like(it.x), torch.randn_like(weight)
+    h = 1e-5
+    numeric = (score(it.x + h * step) - score(it.x - h * step)) / (2 * h)
+    torch.testing.assert_close((by_x * step).sum(), numeric, rtol=1e-5, atol=1e-7)
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * h * turn
+        ends.append(score(it.x))
+        with torch.no_grad():
+            weight -= sign * h * turn
+    torch.testing.assert_close((by_weight * turn).sum(), (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-7)
+
+
 # ---------------------------------------------------------------- norms written out
 
 
