@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: 
 
 from attrfn._types import AttributionWarning
 
-
 _functorch: Any = torch._C._functorch  # pyright: ignore
 
 

@@ -295,6 +295,8 @@ def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     name = _NAMES.get(name, name)
     if name == "clamp" and _is_relu(args, kwargs):
         return Normal("relu", args[:1], {}, target)
+    if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
+        args = (args[0], *args[1])
     if name in ("softmax", "log_softmax", "softmin"):
         args, kwargs = _without_stacklevel(func, args, kwargs)
     return Normal(name, args, kwargs, target)

@@ -210,9 +210,10 @@ class _Referring(_Seeing):
             output = run()
             self._follow(scale, output)
             return output
+        key = self._key(done.name, call, moving)
         if self.switch.copies or done.target is not None:
             call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
-        output = self._bent(self._key(done.name, call, moving), call, record, rule)
+        output = self._bent(key, call, record, rule)
         self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
             return done.target.copy_(output)
@@ -278,7 +279,9 @@ class _Referring(_Seeing):
                 f"rules={{{func.__name__}: rule}}, rule(grad_output, inputs, reference_inputs, output, "
                 "reference_output) -> grad_inputs"
             )
-        return run()
+        output = run()
+        self._follow(func.__name__ in _SCALING and any(call.tensors[0] is r for r in self.reciprocals), output)
+        return output
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> _Record:
         if self.next >= len(self.records):
@@ -300,6 +303,8 @@ _KEEPING = frozenset(
     "expand expand_as broadcast_to transpose permute movedim flatten repeat __getitem__ neg".split()
 )
 """Casts and views: what comes out of a reciprocal by them is one still."""
+_SCALING = frozenset("mul multiply __mul__ __rmul__ div divide true_divide".split())
+"""So it is times a number."""
 
 
 def _is_reciprocal(name: str, call: Packed) -> bool:

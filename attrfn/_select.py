@@ -175,8 +175,8 @@ def _check_columns(value: Tensor, spec: Any, name: str) -> None:
     given: Any = spec.tolist() if isinstance(spec, Tensor) else spec
     if any(not -size <= column < size for column in (given if isinstance(given, list) else [given])):
         raise IndexError(
-            f"{name} {given} is out of range for {_whose(name)} of shape {tuple(value.shape)}; indices go from {-size} to "
-            f"{size - 1}"
+            f"{name} {given} is out of range for {_whose(name)} of shape {tuple(value.shape)}; indices go from "
+            f"{-size} to {size - 1}"
         )
 
 

@@ -69,10 +69,11 @@ def softmax(met: Met) -> Grads:
 
 
 def log_softmax(met: Met) -> Grads:
-    r"""$y = z - \log\sum\exp z$ of the centred logits."""
+    r"""$y = z - \log\sum\exp z$ of the centred logits; what does not count in the sum has its own $z$ still."""
     parts = _exponentials(met.inputs[0].to(met.outputs[0].dtype), met.references[0].to(met.outputs[0].dtype), _dim(met))
     grad = met.grads[0] - met.grads[0].sum(parts.dim, keepdim=True) * parts.slopes
-    return met.rest(parts.centred(grad).to(met.inputs[0].dtype))
+    share = grad.sum(parts.dim, keepdim=True) / parts.counted.sum(parts.dim, keepdim=True).clamp(min=1)
+    return met.rest(torch.where(parts.counted, grad - share, grad).to(met.inputs[0].dtype))
 
 
 def logsumexp(met: Met) -> Grads:

@@ -148,6 +148,7 @@ OPERATIONS: dict[str, Case] = {
     ),
     "softmax, huge logits": (lambda z: (500 * z).softmax(-1), TOKENS),
     "log_softmax": (lambda z: z.log_softmax(-1), TOKENS),
+    "log_softmax, huge logits": (lambda z: (2000 * z).log_softmax(-1), TOKENS),
     "log_softmax, F": (lambda z: F.log_softmax(z, 1), TOKENS),
     "logsumexp": (lambda z: z.logsumexp(-1), TOKENS),
     "logsumexp, dims": (lambda z: torch.logsumexp(z, (1, 2), keepdim=True), TOKENS),
