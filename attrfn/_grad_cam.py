@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrfn._context import compiling, one_draw, warn
-from attrfn._inputs import describe, split, take
+from attrfn._inputs import Leaves, describe, split, take
 from attrfn._layer import one_leaf, resolve
-from attrfn._pull import detached, gradient_at
-from attrfn._relu import guided_backprop
+from attrfn._pull import detached, gradient_at, gradients_of_one_pass
+from attrfn._relu import guided_backprop, guided_model
+from attrfn._rules import Switch
 from attrfn._run import original
 from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
 
@@ -192,12 +193,35 @@ def guided_grad_cam(
     """
     _check_mode("interpolate_mode", interpolate_mode)
     inputs, site = take(x), resolve(model, layer)
+    activation, slope, guided = _both(model, site, inputs, target, create_graph)
+    channel = channel_of(activation, site, channel_dim)
+    cam = _map(activation, slope, channel, True, True)
+    return inputs.answer(_put_at(g, cam, channel, interpolate_mode, len(guided) == 1) for g in guided)
+
+
+def _both(
+    model: Model, site: Site, inputs: Leaves, target: Target, create_graph: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The activation, the gradient there, and guided gradients at the input: of one forward pass where that can be."""
+    x, switch = inputs.rebuild(inputs.tensors), Switch(False)
+    settings: Any = {"create_graph": create_graph, "switch": switch}
+    try:
+        found = gradients_of_one_pass(guided_model(model, switch), site, inputs, target, **settings)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        found = None
+    if found is not None:
+        (activation, *others), slopes, guided = found
+        if not others:
+            return activation, slopes[0], guided
     there = gradient_at(original(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
-    channel = channel_of(activation, site, channel_dim)
-    cam = _map(activation, there.gradients[0][0], channel, True, True)
-    guided = split(guided_backprop(model, x, target, create_graph=create_graph)).tensors
-    return inputs.answer(_put_at(g, cam, channel, interpolate_mode, len(guided) == 1) for g in guided)
+    return (
+        activation,
+        there.gradients[0][0],
+        split(guided_backprop(model, x, target, create_graph=create_graph)).tensors,
+    )
 
 
 def _put_at(guided: Tensor, cam: Tensor, channel: int, mode: str, alone: bool) -> Tensor:

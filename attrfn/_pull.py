@@ -142,6 +142,31 @@ def gradient_at(
     return AtLayer(activations, grouped(found, sizes))
 
 
+def gradients_of_one_pass(
+    model: Model, site: Site, x: Leaves, target: Target, *, create_graph: bool, switch: Switch
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]] | None:
+    """An activation, the true gradient there, and the gradient by rules at x, from one forward pass.
+
+    `None` where that cannot be: under a transform, or for an activation that no gradient reaches.
+    """
+    if not plain():
+        return None
+    held: list[tuple[Tensor, ...]] = []
+
+    def hold(_: int, value: Any) -> Any:
+        held.append(split(value).tensors)
+        return put(value, held[0])
+
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs = [_leaf(t, create_graph) for t in x.tensors]
+        scores = pick(replaced(model, x.rebuild(inputs), (site,), hold), target, n=inputs[0].shape[0])
+        if not scores.requires_grad or not all(h.requires_grad for h in held[0]):
+            return None
+        options: Any = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
+        slopes = torch.autograd.grad(scores.sum(), held[0], retain_graph=True, **options)
+        return detached(held[0], create_graph), slopes, pull(scores.sum(), inputs, create_graph, switch)
+
+
 def _wrapped(value: Any) -> bool:
     """Whether any tensor in a container belongs to a running transform."""
     found: list[bool] = []

@@ -141,6 +141,11 @@ _GUIDED = named_rules(GUIDED)
 _DECONVOLUTION = named_rules(DECONVOLUTION)
 
 
+def guided_model(model: Model, switch: Switch) -> Model:
+    """The model whose ReLUs answer by the guided rule while `switch` is on."""
+    return under_rules(model, _GUIDED, switch)
+
+
 def _ruled(model: Model, rules: Mapping[str, Rule], x: Inputs, target: Target, create_graph: bool) -> Attributions:
     """The gradient of the model under rules, differentiable by the true derivatives."""
     inputs, switch = take(x), Switch(False)

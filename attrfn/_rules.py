@@ -57,6 +57,7 @@ IN_GRAPH = Switch(False)
 class _Operation(NamedTuple):
     """What `_Bent` applies, and what answers its pull-back."""
 
+    name: str
     call: Callable[..., Any]
     pullback: Pullback
     switch: Switch
@@ -86,6 +87,8 @@ class _Bent(torch.autograd.Function):
         operation: _Operation = ctx.operation
         if operation.switch.on:
             return None, *operation.pullback(grads, operands, outputs)
+        if operation.name == "relu":
+            return None, torch.where(outputs[0] > 0, grads[0], 0)
         return None, *true_pullback(operation.call, grads, operands)
 
 
@@ -165,7 +168,7 @@ def unary(rule: Rule) -> Pullback:
 
 def bend(name: str, packed: Packed, pullback: Pullback, switch: Switch) -> Any:
     """Operation `name` with a pull-back of ours."""
-    output = _Bent.apply(_Operation(packed.call_of(name), pullback, switch), *packed.tensors)
+    output = _Bent.apply(_Operation(name, packed.call_of(name), pullback, switch), *packed.tensors)
     named = getattr(torch.return_types, name, None) if isinstance(output, tuple) else None
     return output if named is None else named(output)
 
