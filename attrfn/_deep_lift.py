@@ -89,6 +89,7 @@ def input_multipliers(
     """The multipliers of the input, the explained numbers, and the model that gave them."""
     switch = Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
+    straight.strict = True
     seen: list[Tensor] = []
 
     def score(tensors: Sequence[Tensor]) -> Tensor:

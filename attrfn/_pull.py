@@ -147,24 +147,30 @@ def gradients_of_one_pass(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]] | None:
     """An activation, the true gradient there, and the gradient by rules at x, from one forward pass.
 
-    `None` where that cannot be: under a transform, or for an activation that no gradient reaches.
+    `None` where that cannot be: under a transform of the model or x, or for an activation that no gradient reaches.
     """
-    if not plain():
+    if compiling() or (not plain() and (create_graph or _wrapped(x.tensors))):
         return None
     held: list[tuple[Tensor, ...]] = []
+    n = x.tensors[0].shape[0]
 
     def hold(_: int, value: Any) -> Any:
         held.append(split(value).tensors)
         return put(value, held[0])
 
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = [_leaf(t, create_graph) for t in x.tensors]
-        scores = pick(replaced(model, x.rebuild(inputs), (site,), hold), target, n=inputs[0].shape[0])
-        if not scores.requires_grad or not all(h.requires_grad for h in held[0]):
+        pairs = [_cut(t, create_graph, False) for t in x.tensors]
+        output = replaced(model, x.rebuild(there for _, there in pairs), (site,), hold)
+        if _wrapped((output, held[0])) or not all(h.requires_grad for h in held[0]):
             return None
+        leaves = [leaf for leaf, _ in pairs]
+        if not plain():
+            slopes = _pull_selected(output, target, n, held[0], None, retain_graph=True)
+            return detached(held[0], False), slopes, _pull_selected(output, target, n, leaves, switch)
+        total = pick(output, target, n=n).sum()
         options: Any = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
-        slopes = torch.autograd.grad(scores.sum(), held[0], retain_graph=True, **options)
-        return detached(held[0], create_graph), slopes, pull(scores.sum(), inputs, create_graph, switch)
+        slopes = torch.autograd.grad(total, held[0], retain_graph=True, **options)
+        return detached(held[0], create_graph), slopes, pull(total, leaves, create_graph, switch)
 
 
 def _wrapped(value: Any) -> bool:
@@ -224,7 +230,7 @@ def moved(shifts: Sequence[Sequence[Tensor]]) -> Callable[[int, Any], Any]:
 
 
 def _pull_selected(
-    output: Any, target: Target, n: int, inputs: Sequence[Tensor], switch: Switch | None
+    output: Any, target: Target, n: int, inputs: Sequence[Tensor], switch: Switch | None, retain_graph: bool = False
 ) -> tuple[Tensor, ...]:
     """The gradient of numbers that a transform selects from an output which it did not make: one pass for all."""
     leaves = split(output)
@@ -242,7 +248,12 @@ def _pull_selected(
         return tuple(torch.zeros_like(t) for t in inputs)
     with nullcontext() if switch is None else switch.turned_on():
         return torch.autograd.grad(
-            [t for t, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True, materialize_grads=True
+            [t for t, _ in pairs],
+            inputs,
+            [g for _, g in pairs],
+            retain_graph=retain_graph,
+            allow_unused=True,
+            materialize_grads=True,
         )
 
 

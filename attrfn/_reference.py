@@ -76,13 +76,12 @@ class _Seeing(Pass):
 
 def _bends(name: str, call: Packed) -> bool:
     """Whether a call can be anything but linear: of two activations, or not linear in one."""
-    floating = [t for t in call.tensors if t.is_floating_point()]
     if name in operations.COMBINING:
-        floating = [t for t in floating if not isinstance(t, nn.Parameter)]
-        return len(floating) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
+        others = [t for t in call.tensors if not isinstance(t, nn.Parameter)]
+        return len(others) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
     if name == "batch_norm":
         return bool(call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False))
-    return bool(floating)
+    return any(t.is_floating_point() or t.is_complex() for t in call.tensors)
 
 
 class _Recording(_Seeing):
@@ -133,28 +132,11 @@ def _storage(tensor: Tensor) -> int:
 
 
 _CHOOSING = frozenset(
-    [
-        "__getitem__",
-        "__setitem__",
-        "index_select",
-        "gather",
-        "take",
-        "take_along_dim",
-        "masked_select",
-        "masked_fill",
-        "masked_fill_",
-        "where",
-        "index",
-        "index_put",
-        "index_put_",
-        "index_add",
-        "index_add_",
-        "scatter",
-        "scatter_",
-        "scatter_add",
-        "scatter_add_",
-    ]
+    "__getitem__ __setitem__ index_select gather take take_along_dim masked_select masked_fill masked_fill_ where index "
+    "index_put index_put_ index_add index_add_ index_copy index_copy_ scatter scatter_ scatter_add scatter_add_ "
+    "scatter_reduce scatter_reduce_ masked_scatter masked_scatter_ embedding embedding_bag".split()
 )
+"""Operations that select by integer and boolean tensors."""
 
 
 def _choices(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -172,8 +154,9 @@ def _choices(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
 class _Referring(_Seeing):
     """The pass at the input, which answers pull-backs with multipliers."""
 
-    def __init__(self, rules: Mapping[str, Multiplier], records: list[_Record], switch: Switch) -> None:
+    def __init__(self, rules: Mapping[str, Multiplier], records: list[_Record], switch: Switch, strict: bool) -> None:
         super().__init__(rules)
+        self.strict = strict
         self.records, self.switch, self.next = records, switch, 0
         self.constants: dict[int, Tensor] = {}
         """Tensors that require a gradient for the parameters' sake alone."""
@@ -210,6 +193,8 @@ class _Referring(_Seeing):
             output = run()
             self._follow(scale, output)
             return output
+        if any(t.is_complex() for t in call.tensors):
+            raise _no_rule(f"{done.name} of complex numbers", done.name)
         key = self._key(done.name, call, moving)
         if self.switch.copies or done.target is not None:
             call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
@@ -223,8 +208,13 @@ class _Referring(_Seeing):
         """Whether a call is linear: its one moving operand is no divisor, and the others met the same before."""
         if record.name == "div" and moving[-1]:
             return False
-        pairs = zip(call.tensors, record.inputs, moving, strict=True)
-        return not eager() or all(moves or not t.is_floating_point() or _equal(t, r) for t, r, moves in pairs)
+        still = True
+        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if eager() else ():
+            if not moves and not _equal(t, r):
+                still = False
+                if not t.is_floating_point():
+                    raise _Mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
+        return still
 
     def _key(self, name: str, call: Packed, moving: list[bool]) -> str:
         """The entry of the table: a product with a reciprocal is a quotient."""
@@ -256,7 +246,7 @@ class _Referring(_Seeing):
             _refuse_function(tensor)
         if choices:
             record = self._read(name, choices)
-            if moving and eager() and not all(map(_equal, choices, record.inputs)):
+            if (moving or self.strict) and eager() and not all(map(_equal, choices, record.inputs)):
                 raise _Mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
@@ -274,11 +264,7 @@ class _Referring(_Seeing):
         if func.__name__ == "custom_function_call":
             raise _refusal(call.args[0].__name__)
         if rule is None and func.__name__ not in _CONSTANT:
-            raise ValueError(
-                f"the operation {func.__name__!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
-                f"rules={{{func.__name__}: rule}}, rule(grad_output, inputs, reference_inputs, output, "
-                "reference_output) -> grad_inputs"
-            )
+            raise _no_rule(func.__name__, func.__name__)
         output = run()
         self._follow(func.__name__ in _SCALING and any(call.tensors[0] is r for r in self.reciprocals), output)
         return output
@@ -329,84 +315,14 @@ def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
 
 
 _CONSTANT = frozenset(
-    [
-        "size",
-        "dim",
-        "ndim",
-        "numel",
-        "nelement",
-        "stride",
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "item",
-        "tolist",
-        "__bool__",
-        "__float__",
-        "__int__",
-        "__len__",
-        "__index__",
-        "__format__",
-        "__repr__",
-        "__hash__",
-        "__contains__",
-        "__array__",
-        "numpy",
-        "argmax",
-        "argmin",
-        "argsort",
-        "isnan",
-        "isinf",
-        "isfinite",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "equal",
-        "allclose",
-        "__eq__",
-        "__ne__",
-        "__lt__",
-        "__le__",
-        "__gt__",
-        "__ge__",
-        "any",
-        "all",
-        "count_nonzero",
-        "nonzero",
-        "logical_and",
-        "logical_or",
-        "logical_not",
-        "logical_xor",
-        "is_same_size",
-        "storage_offset",
-        "data_ptr",
-        "element_size",
-        "get_device",
-        "bool",
-        "int",
-        "long",
-        "short",
-        "char",
-        "byte",
-        "searchsorted",
-        "bucketize",
-        "is_nonzero",
-        "is_inference",
-        "untyped_storage",
-        "is_sparse",
-        "is_leaf",
-        "layout",
-        "is_pinned",
-        "__dlpack__",
-        "histc",
-        "bincount",
-        "isclose",
-        "signbit",
-    ]
+    "__array__ __bool__ __contains__ __dlpack__ __eq__ __float__ __format__ __ge__ __gt__ __hash__ __index__ "
+    "__int__ __le__ __len__ __lt__ __ne__ __repr__ all allclose any argmax argmin argsort bincount bool bucketize "
+    "byte char count_nonzero data_ptr dim element_size eq equal ge get_device gt histc int is_complex "
+    "is_contiguous is_floating_point is_inference is_leaf is_nonzero is_pinned is_same_size is_sparse isclose "
+    "isfinite isinf isnan item layout le logical_and logical_not logical_or logical_xor long lt ndim ne nelement "
+    "nonzero numel numpy searchsorted short signbit size storage_offset stride tolist untyped_storage".split()
 )
+"""Operations that answer with numbers, or choices, and let nothing through."""
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -422,6 +338,14 @@ def _where() -> str:
             return type(owner).__name__
         frame = frame.f_back
     return "the model"
+
+
+def _no_rule(what: str, name: str) -> ValueError:
+    return ValueError(
+        f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
+        f"rules={{{name}: rule}}, "
+        "rule(grad_output, inputs, reference_inputs, output, reference_output) -> grad_inputs"
+    )
 
 
 def _refuse_function(tensor: Tensor) -> None:
@@ -482,6 +406,8 @@ class Referred:
         self.model, self.start, self.rules, self.switch = model, start, rules, switch
         self.create_graph = create_graph
         self.records: list[_Record] = []
+        self.strict = False
+        """Whether all that is not explained is the same in both passes, so that every choice must be."""
         self.output: Any = None
         """On the baselines."""
 
@@ -504,7 +430,7 @@ class Referred:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, its pull-back by multipliers."""
-        mode = _Referring(self.rules, self.records, self.switch)
+        mode = _Referring(self.rules, self.records, self.switch, self.strict)
         output = run(self.model, packed(args, kwargs), mode)
         mode.check_end()
         for tensor in split(output).tensors:
