@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._operations import attention
+from attrfn._rewrites import attention
 
 
 def _layer_norm(

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._bent import Switch
 from attrfn._context import eager, one_draw, warn
 from attrfn._inputs import Leaves, describe, split, start_at, take
 from attrfn._layer import resolve, settled_neuron
 from attrfn._pull import detached, gradient, gradient_at
 from attrfn._reference import Referred, all_rules, referred
-from attrfn._rules import Switch
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._types import (

@@ -109,7 +109,7 @@ class _Sample:
         vectorize: bool,
     ) -> tuple[Tensor, ...]:
         """The mean over the references of what `product` makes of the parts of `one`."""
-        size = 2 * bytes_of(self._tensors(0))
+        size = bytes_of(self._tensors(0))
         chunk = chunk_of(self.count, size, self.device, chunk_size) if vectorize else 1
         sums: list[Tensor] = []
         for first in range(0, self.count, chunk):

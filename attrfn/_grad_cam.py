@@ -5,12 +5,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attrfn._bent import Switch
 from attrfn._context import compiling, one_draw, warn
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._layer import one_leaf, resolve
 from attrfn._pull import detached, gradient_at, gradients_of_one_pass
 from attrfn._relu import guided_backprop, guided_model
-from attrfn._rules import Switch
 from attrfn._run import original
 from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
 

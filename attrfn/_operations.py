@@ -1,14 +1,11 @@
 """What attrfn knows of torch's operations: their names, their spellings, and what some cannot do."""
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from attrfn._context import compiling, transformed
 
 ELEMENTWISE: frozenset[str] = frozenset(
     [
@@ -259,7 +256,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 """The function that an operation's name stands for, out of place."""
 
-_IN_PLACE: dict[str, str] = {f"{name}_": name for name in (*FUNCTIONS, *_ALIASES)}
+IN_PLACE: dict[str, str] = {f"{name}_": name for name in (*FUNCTIONS, *_ALIASES)}
 
 
 # The compiler compares names that come from a table, but not those read off a function.
@@ -282,11 +279,11 @@ class Normal(NamedTuple):
 def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Normal:
     """The normal form of a call of `func`; an operation that is not known keeps its own name."""
     name, target = func.__name__, None
-    if name in _IN_PLACE:
-        name, target = _IN_PLACE[name], args[0] if args else None
+    if name in IN_PLACE:
+        name, target = IN_PLACE[name], args[0] if args else None
     if not args and "input" in kwargs:
         args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-        target = args[0] if func.__name__ in _IN_PLACE else None
+        target = args[0] if func.__name__ in IN_PLACE else None
     if name in _INPLACE_ARGUMENT:
         args, kwargs, inplace = _without_inplace(func, name, args, kwargs)
         target = args[0] if inplace else target
@@ -346,7 +343,7 @@ def name_of(operation: Any) -> str:
     if issubclass(kind, nn.Module):
         return _MODULES.get(kind, kind.__name__)
     name = getattr(operation, "__name__", repr(operation))
-    name = _IN_PLACE.get(name, name)
+    name = IN_PLACE.get(name, name)
     return _NAMES.get(name, name)
 
 
@@ -357,222 +354,3 @@ def known(operation: Any) -> None:
         if isinstance(operation, type) or not callable(operation):
             raise ValueError(f"rules are for operations of torch, but {name!r} is none that is known")
         FUNCTIONS[name] = operation
-
-
-# What some operations cannot do themselves
-
-
-def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a batch or instance norm which leaves its running statistics alone."""
-    values = _arguments(_BATCH_NORM if name == "batch_norm" else _INSTANCE_NORM, args, kwargs)
-    if values["training" if name == "batch_norm" else "use_input_stats"]:
-        values.update(running_mean=None, running_var=None)
-    return values
-
-
-def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Batch norm that leaves its buffers alone, and that has a kernel under `vmap`."""
-    values = without_buffers("batch_norm", args, kwargs)
-    if values["training"]:
-        return F.batch_norm(**values)
-    if not (compiling() or transformed()):
-        return func(*args, **kwargs)
-    x = values["input"]
-    scale = torch.rsqrt(values["running_var"] + values["eps"])
-    if values["weight"] is not None:
-        scale = scale * values["weight"]
-    shift = -values["running_mean"] * scale
-    if values["bias"] is not None:
-        shift = shift + values["bias"]
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))
-
-
-_BATCH_NORM: dict[str, Any] = {
-    "input": None,
-    "running_mean": None,
-    "running_var": None,
-    "weight": None,
-    "bias": None,
-    "training": False,
-    "momentum": 0.1,
-    "eps": 1e-5,
-}
-_INSTANCE_NORM: dict[str, Any] = {
-    "input": None,
-    "running_mean": None,
-    "running_var": None,
-    "weight": None,
-    "bias": None,
-    "use_input_stats": True,
-    "momentum": 0.1,
-    "eps": 1e-5,
-}
-
-
-def _arguments(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    values = dict(defaults)
-    for key, value in zip(defaults, args, strict=False):
-        values[key] = value
-    values.update(kwargs)
-    return values
-
-
-def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Instance norm that leaves its buffers alone."""
-    return F.instance_norm(**without_buffers("instance_norm", args, kwargs))
-
-
-def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention written out under a transform, for which its fused kernels lack forward and batching rules."""
-    return attention(*args, **kwargs) if compiling() or transformed() else func(*args, **kwargs)
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """`scaled_dot_product_attention` made of its products and its softmax."""
-    if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
-    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        rows = torch.arange(query.shape[-2], device=query.device)[:, None]
-        attn_mask = rows >= torch.arange(key.shape[-2], device=query.device)
-    if attn_mask is not None:
-        masked = attn_mask.dtype == torch.bool
-        logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
-    weights = F.softmax(logits, -1)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:  # a row that may look nowhere is zero
-        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
-    return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
-
-
-def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An LSTM written out under a transform, for which the fused kernels lack forward and batching rules."""
-    packed_or_projected = not isinstance(args[1], (tuple, list)) or args[1][0].shape != args[1][1].shape
-    if compiling() or not transformed() or packed_or_projected:
-        return func(*args, **kwargs)
-    x, states, weights, biased, count, dropout, train, both, batch_first = args
-    steps = list((x.transpose(0, 1) if batch_first else x).unbind(0))
-    size, ways = 4 if biased else 2, 2 if both else 1
-    hidden: list[Tensor] = []
-    cells: list[Tensor] = []
-    for layer in range(count):
-        found: list[list[Tensor]] = []
-        for way in range(ways):
-            k = layer * ways + way
-            order = steps[::-1] if way else steps
-            outputs, cell = _lstm_layer(order, states[0][k], states[1][k], weights[k * size : (k + 1) * size])
-            hidden.append(outputs[-1])
-            cells.append(cell)
-            found.append(outputs[::-1] if way else outputs)
-        steps = [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
-        if dropout and train and layer < count - 1:
-            steps = list(F.dropout(torch.stack(steps), dropout).unbind(0))
-    output = torch.stack(steps)
-    return output.transpose(0, 1) if batch_first else output, torch.stack(hidden), torch.stack(cells)
-
-
-def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
-    """The outputs of one layer in one direction, and its last cell."""
-    biases = weights[2:4] if len(weights) >= 4 else (None, None)
-    outputs: list[Tensor] = []
-    for x in steps:
-        gates = F.linear(x, weights[0], biases[0]) + F.linear(h, weights[1], biases[1])
-        enter, forget, value, leave = gates.chunk(4, -1)
-        c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
-        h = leave.sigmoid() * c.tanh()
-        outputs.append(h)
-    return outputs, c
-
-
-REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
-    "batch_norm": _batch_norm,
-    "instance_norm": _instance_norm,
-    "scaled_dot_product_attention": _attention,
-    "lstm": _lstm,
-}
-"""Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""
-
-
-_LINEAR = frozenset(
-    # arithmetic; of one activation, the rest constant
-    "add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract neg negative positive sum mean nansum "
-    "nanmean cumsum diff trapezoid trapz cumulative_trapezoid gradient sum_to_size deg2rad rad2deg complex "
-    # shape
-    "reshape view view_as reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose swapaxes swapdims "
-    "movedim moveaxis t adjoint mT expand expand_as broadcast_to broadcast_tensors repeat tile repeat_interleave "
-    "contiguous clone cat concat concatenate stack hstack vstack dstack column_stack row_stack split "
-    "split_with_sizes tensor_split chunk unbind narrow select hsplit vsplit dsplit unfold fold flip fliplr flipud "
-    "roll rot90 diag diagonal diag_embed diagflat tril triu meshgrid atleast_1d atleast_2d atleast_3d "
-    "as_strided block_diag select_scatter slice_scatter diagonal_scatter im2col col2im pixel_shuffle "
-    "pixel_unshuffle channel_shuffle native_channel_shuffle unsafe_chunk unsafe_split alias view_as_real "
-    "view_as_complex "
-    # selections with constant indices or masks
-    "__getitem__ __setitem__ index_select gather take take_along_dim masked_select masked_fill masked_scatter where "
-    "index index_put index_add index_copy index_fill scatter scatter_add embedding embedding_bag "
-    # padding, resampling, averaging
-    "pad constant_pad_nd _pad_circular reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d interpolate upsample upsample_nearest upsample_bilinear avg_pool1d "
-    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d affine_grid "
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout "
-    # transforms
-    "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn "
-    "fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift stft istft real imag conj resolve_conj resolve_neg "
-    "conj_physical trace "
-    # dtype, device, memory
-    "to type type_as float double half bfloat16 cpu cuda copy copy_ fill fill_ zero zero_ __get__ __set__ "
-    "_to_copy requires_grad_ __deepcopy__ __iter__ "
-    # constants: nothing flows through them
-    "detach detach_ zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones "
-    "new_full new_empty new_tensor bernoulli one_hot "
-    "nan_to_num register_hook retain_grad _set_grad_enabled set_".split()
-)
-WRITING: frozenset[str] = frozenset({"__setitem__", *_IN_PLACE, *(f"{name}_" for name in _LINEAR)})
-"""Operations that write over their first operand."""
-LINEAR: frozenset[str] = _LINEAR | {f"{name}_" for name in _LINEAR}
-"""Operations that are linear in what is explained, in constants, or that let nothing of it through."""
-
-
-def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A Python function of torch's that lets its own operations be seen, and not itself as one."""
-    assert isinstance(function, FunctionType)
-
-    def never(*_: Any) -> bool:
-        return False
-
-    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-    opened = FunctionType(
-        function.__code__,
-        {**function.__globals__, **dict.fromkeys(names, never)},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    opened.__kwdefaults__ = function.__kwdefaults__
-    return opened
-
-
-OPENED: dict[str, Callable[..., Any]] = {
-    function.__name__: _opened(function)
-    for function in (
-        F.multi_head_attention_forward,
-        F.normalize,
-        F.local_response_norm,
-        F.softmin,
-        F.lp_pool1d,
-        F.lp_pool2d,
-        F.lp_pool3d,
-        Tensor.__rpow__,
-        Tensor.__rdiv__,
-    )
-}
-"""Functions of torch's that are made of others, in Python."""

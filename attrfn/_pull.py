@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attrfn._bent import Switch, rules_off, rules_on
 from attrfn._context import compiling, eager, plain, vjp, warn_not_finite, wrapped
 from attrfn._inputs import Leaves, batch_size, map_leaves, split, split_activation
-from attrfn._rules import Switch, rules_off, rules_on
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._taps import put, replaced

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from attrfn._bent import Switch
 from attrfn._context import one_draw
 from attrfn._inputs import take
 from attrfn._layer import neuron
 from attrfn._pull import gradient, score_of
-from attrfn._rules import DECONVOLUTION, GUIDED, Switch, named_rules, under_rules
+from attrfn._rules import DECONVOLUTION, GUIDED, named_rules, under_rules
 from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Target
 
 

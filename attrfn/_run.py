@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
-from attrfn import _operations as operations
+from attrfn import _linear as linear
+from attrfn import _rewrites as rewrites
 from attrfn._context import compiling, draw_again
 from attrfn._inputs import call, device_of, map_leaves
 from attrfn._types import Inputs, Model
@@ -43,8 +44,8 @@ class Pass(TorchFunctionMode):
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func.__name__ == "multi_head_attention_forward":  # so that the attention in it is seen
             with self:
-                return operations.OPENED["multi_head_attention_forward"](*args, **kwargs)
-        rewrite = operations.REWRITES.get(func.__name__)
+                return linear.OPENED["multi_head_attention_forward"](*args, **kwargs)
+        rewrite = rewrites.REWRITES.get(func.__name__)
         if rewrite is not None:
             return rewrite(func, args, kwargs)
         if self.counters and any(args[0] is counter for counter in self.counters):

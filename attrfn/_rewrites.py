@@ -1,0 +1,151 @@
+"""What some operations cannot do themselves, and how every pass of a model writes them instead."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attrfn._context import compiling, transformed
+
+
+def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a batch or instance norm which leaves its running statistics alone."""
+    values = _arguments(_BATCH_NORM if name == "batch_norm" else _INSTANCE_NORM, args, kwargs)
+    if values["training" if name == "batch_norm" else "use_input_stats"]:
+        values.update(running_mean=None, running_var=None)
+    return values
+
+
+def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Batch norm that leaves its buffers alone, and that has a kernel under `vmap`."""
+    values = without_buffers("batch_norm", args, kwargs)
+    if values["training"]:
+        return F.batch_norm(**values)
+    if not (compiling() or transformed()):
+        return func(*args, **kwargs)
+    x = values["input"]
+    scale = torch.rsqrt(values["running_var"] + values["eps"])
+    if values["weight"] is not None:
+        scale = scale * values["weight"]
+    shift = -values["running_mean"] * scale
+    if values["bias"] is not None:
+        shift = shift + values["bias"]
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))
+
+
+_BATCH_NORM: dict[str, Any] = {
+    "input": None,
+    "running_mean": None,
+    "running_var": None,
+    "weight": None,
+    "bias": None,
+    "training": False,
+    "momentum": 0.1,
+    "eps": 1e-5,
+}
+_INSTANCE_NORM: dict[str, Any] = {
+    "input": None,
+    "running_mean": None,
+    "running_var": None,
+    "weight": None,
+    "bias": None,
+    "use_input_stats": True,
+    "momentum": 0.1,
+    "eps": 1e-5,
+}
+
+
+def _arguments(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    values = dict(defaults)
+    for key, value in zip(defaults, args, strict=False):
+        values[key] = value
+    values.update(kwargs)
+    return values
+
+
+def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Instance norm that leaves its buffers alone."""
+    return F.instance_norm(**without_buffers("instance_norm", args, kwargs))
+
+
+def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Attention written out under a transform, for which its fused kernels lack forward and batching rules."""
+    return attention(*args, **kwargs) if compiling() or transformed() else func(*args, **kwargs)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` made of its products and its softmax."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        rows = torch.arange(query.shape[-2], device=query.device)[:, None]
+        attn_mask = rows >= torch.arange(key.shape[-2], device=query.device)
+    if attn_mask is not None:
+        masked = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
+    weights = F.softmax(logits, -1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # a row that may look nowhere is zero
+        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
+
+
+def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An LSTM written out under a transform, for which the fused kernels lack forward and batching rules."""
+    packed_or_projected = not isinstance(args[1], (tuple, list)) or args[1][0].shape != args[1][1].shape
+    if compiling() or not transformed() or packed_or_projected:
+        return func(*args, **kwargs)
+    x, states, weights, biased, count, dropout, train, both, batch_first = args
+    steps = list((x.transpose(0, 1) if batch_first else x).unbind(0))
+    size, ways = 4 if biased else 2, 2 if both else 1
+    hidden: list[Tensor] = []
+    cells: list[Tensor] = []
+    for layer in range(count):
+        found: list[list[Tensor]] = []
+        for way in range(ways):
+            k = layer * ways + way
+            order = steps[::-1] if way else steps
+            outputs, cell = _lstm_layer(order, states[0][k], states[1][k], weights[k * size : (k + 1) * size])
+            hidden.append(outputs[-1])
+            cells.append(cell)
+            found.append(outputs[::-1] if way else outputs)
+        steps = [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
+        if dropout and train and layer < count - 1:
+            steps = list(F.dropout(torch.stack(steps), dropout).unbind(0))
+    output = torch.stack(steps)
+    return output.transpose(0, 1) if batch_first else output, torch.stack(hidden), torch.stack(cells)
+
+
+def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
+    """The outputs of one layer in one direction, and its last cell."""
+    biases = weights[2:4] if len(weights) >= 4 else (None, None)
+    outputs: list[Tensor] = []
+    for x in steps:
+        gates = F.linear(x, weights[0], biases[0]) + F.linear(h, weights[1], biases[1])
+        enter, forget, value, leave = gates.chunk(4, -1)
+        c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
+        h = leave.sigmoid() * c.tanh()
+        outputs.append(h)
+    return outputs, c
+
+
+REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "scaled_dot_product_attention": _attention,
+    "lstm": _lstm,
+}
+"""Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""
