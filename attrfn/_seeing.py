@@ -178,10 +178,12 @@ class Referring(_Seeing):
 
     def depends(self, tensor: Any) -> bool:
         """Whether a tensor depends on what is explained."""
-        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter) or id(tensor) in self.constants:
+        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
             return False
         if compiling():
             return tensor.requires_grad
+        if id(tensor) in self.constants:
+            return False
         return any(layer.requires_grad for layer in layers(tensor))  # a model may use `vmap` itself
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
@@ -370,8 +372,8 @@ def refuse_function(tensor: Tensor) -> None:
             raise _refusal(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
 
 
-_KNOWN_FUNCTION = re.compile("_Bent|BackwardHookFunction")
-"""Autograd functions that are ours, or torch's own for full backward hooks, an identity."""
+_KNOWN_FUNCTION = re.compile("_Bent|BackwardHookFunction|_NoopSaveInputs")
+"""Autograd functions that are ours, or of torch: identities, for full backward hooks and for checkpointing."""
 
 
 def _refusal(name: str) -> ValueError:
