@@ -101,10 +101,12 @@ def with_reference(
         TypeError: If `rules` is not a mapping to functions, or `model` is a TorchScript module.
 
     Example:
-        >>> f = with_reference(torch.square, torch.tensor([1.0]))
-        >>> x = torch.tensor([3.0], requires_grad=True)
+        >>> def slope(grad, inputs, references, output, reference_output):
+        ...     return (grad * (output - reference_output) / (inputs[0] - references[0]),)
+        >>> f = with_reference(lambda x: torch.frac(x) ** 2, torch.tensor([1.0]), rules={torch.frac: slope})
+        >>> x = torch.tensor([1.5], requires_grad=True)
         >>> torch.autograd.grad(f(x).sum(), x)[0]
-        tensor([4.])
+        tensor([0.5000])
 
     References:
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
