@@ -4,7 +4,8 @@ import functools
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -88,6 +89,8 @@ class _Draws(threading.local):
 
     open = False
     state: Tensor | None = None
+    twice = False
+    """Whether the passes of the running call are to be differentiated twice."""
 
 
 _DRAWS = _Draws()
@@ -107,6 +110,9 @@ def one_draw(method: Method) -> Method:
         if kwargs.get("create_graph") and not torch.is_grad_enabled():
             with torch.enable_grad():
                 return drawn(*args, **kwargs)
+        if kwargs.get("create_graph") and not _DRAWS.twice:
+            with differentiated_twice():
+                return drawn(*args, **kwargs)
         if _DRAWS.open:
             return method(*args, **kwargs)
         _DRAWS.open, _DRAWS.state = True, None
@@ -116,6 +122,20 @@ def one_draw(method: Method) -> Method:
             _DRAWS.open, _DRAWS.state = False, None
 
     return cast("Method", drawn)
+
+
+@contextmanager
+def differentiated_twice() -> Generator[None]:
+    """Passes within are differentiated twice, for which the fused attention kernels have no derivative."""
+    before, _DRAWS.twice = _DRAWS.twice, True
+    try:
+        yield
+    finally:
+        _DRAWS.twice = before
+
+
+def twice() -> bool:
+    return not compiling() and _DRAWS.twice
 
 
 def draw_again(device: torch.device) -> None:

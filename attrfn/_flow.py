@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from attrfn._context import eager, plain
+from attrfn._context import differentiated_twice, eager, plain
 from attrfn._inputs import Leaves, batch_size, split, split_activation
 from attrfn._integrated import Line
 from attrfn._layer import one_leaf
@@ -114,7 +114,7 @@ class Flow:
 
     def _moving_backward(self, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The same by a backward pass of a backward pass, for models that no transform takes."""
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), differentiated_twice():
             points = [t if t.requires_grad else t.detach().requires_grad_() for t in x]
             activation = self._read(*points)
             weights = [torch.zeros_like(h, requires_grad=True) for h in activation]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._context import compiling, transformed
+from attrfn._context import compiling, transformed, twice
 
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Attention written out under a transform, for which its fused kernels lack forward and batching rules."""
-    return attention(*args, **kwargs) if compiling() or transformed() else func(*args, **kwargs)
+    return attention(*args, **kwargs) if compiling() or transformed() or twice() else func(*args, **kwargs)
 
 
 def attention(
