@@ -80,11 +80,12 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 
 def _run(model: Model, x: Inputs, mode: Pass, parts: Sequence[Any]) -> Any:
-    training = [m for m in parts if isinstance(m, nn.Module) and m.training and m._buffers]  # pyright: ignore
+    modules = [m for m in parts if isinstance(m, nn.Module) and m._buffers]  # pyright: ignore
+    training = [m for m in modules if m.training or not isinstance(m, _NormBase)]  # what may write to its buffers
     if not training:
         with mode:
             return call(model, x)
-    norms = [m for m in training if isinstance(m, _NormBase)]
+    norms = [m for m in training if isinstance(m, _NormBase) and m.training]
     mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     with _kept([b for m in training if not isinstance(m, _NormBase) for b in m.buffers(recurse=False)]), mode:
         return call(model, x)
