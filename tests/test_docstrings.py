@@ -13,12 +13,12 @@ from attrfn import plot
 SECTIONS = ["Args", "Returns", "Raises", "Example", "References"]
 UNIT = re.compile(r"\bunits?\b")
 SHAPE = re.compile(r"`\((N|K|C)\b[^`]*\)`")
-PICTURES = [plot.image, plot.grid]
+PICTURES = [value for name, value in vars(plot).items() if inspect.isfunction(value) and not name.startswith("_")]
 ATTRIBUTIONS = [value for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
 FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]
 # Words for what the package does, where no paper is behind a function.
-NO_PAPER = {"at", "from_layer", "image", "grid", "interpolate", "layer_activation", "neuron", "over_targets", "select"}
-NO_PAPER |= {"to_layer", "with_rules", "export", "to_onnx"}
+NO_PAPER = {"at", "from_layer", "interpolate", "layer_activation", "neuron", "over_targets", "select", "to_layer"}
+NO_PAPER |= {"with_rules", "export", "to_onnx", *(function.__name__ for function in PICTURES)}
 
 every = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 
