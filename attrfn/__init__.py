@@ -12,6 +12,7 @@ from attrfn._deep_lift import neuron_deep_lift as neuron_deep_lift
 from attrfn._deep_lift_shap import deep_lift_shap as deep_lift_shap
 from attrfn._deep_lift_shap import layer_deep_lift_shap as layer_deep_lift_shap
 from attrfn._deep_lift_shap import neuron_deep_lift_shap as neuron_deep_lift_shap
+from attrfn._export import export as export
 from attrfn._grad_cam import guided_grad_cam as guided_grad_cam
 from attrfn._grad_cam import interpolate as interpolate
 from attrfn._grad_cam import layer_grad_cam as layer_grad_cam
@@ -27,6 +28,7 @@ from attrfn._layer import at as at
 from attrfn._layer import from_layer as from_layer
 from attrfn._layer import neuron as neuron
 from attrfn._layer import to_layer as to_layer
+from attrfn._onnx import to_onnx as to_onnx
 from attrfn._reference import with_reference as with_reference
 from attrfn._relu import deconvolution as deconvolution
 from attrfn._relu import guided_backprop as guided_backprop

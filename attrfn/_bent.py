@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from attrfn import _operations as operations
-from attrfn._context import vjp
+from attrfn._context import compiling, vjp
+from attrfn._marks import in_graph
 from attrfn._types import Rule
 
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -38,6 +39,10 @@ class Switch:
         self.on = on
         self.copies = False
         """Whether passes keep copies, for models that write over what an operation met or gave."""
+
+    def keeps_copies(self) -> bool:
+        """In a graph that is being compiled, always: it has no second try, and leaves out copies that nothing needs."""
+        return self.copies or compiling()
 
     @contextmanager
     def turned_on(self) -> Generator[None]:
@@ -171,14 +176,14 @@ def bend(name: str, packed: Packed, pullback: Pullback, switch: Switch) -> Any:
     return output if named is None else named(output)
 
 
-@torch.compiler.allow_in_graph
+@in_graph
 def rules_on(grad: Tensor) -> Tensor:
     """From here on the graph's pull-backs are by the rules."""
     IN_GRAPH.on = True
     return grad
 
 
-@torch.compiler.allow_in_graph
+@in_graph
 def rules_off(*grads: Tensor) -> tuple[Tensor, ...]:
     """From here on the graph's pull-backs are the true ones."""
     IN_GRAPH.on = False

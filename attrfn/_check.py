@@ -1,19 +1,31 @@
 """Judging an attribution."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._context import one_draw
-from attrfn._inputs import Leaves, at_least_one, batch_size, describe, sample_of, split, start_at, take
+from attrfn._call import one_call
+from attrfn._inputs import (
+    Leaves,
+    at_least_one,
+    attributions_of,
+    batch_size,
+    describe,
+    sample_of,
+    split,
+    start_at,
+    take,
+)
+from attrfn._random import check_generator, uniform
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 
-@one_draw
+@one_call
 def convergence_delta(
     model: Model,
     attributions: Attributions,
@@ -75,7 +87,7 @@ def _score(model: Model, x: Any, target: Target) -> Tensor:
     return pick(run(model, x), target, n=batch_size(x))
 
 
-@one_draw
+@one_call
 def infidelity(
     model: Model,
     attributions: Attributions,
@@ -105,7 +117,8 @@ def infidelity(
         Infidelity, `(N,)`, in squared output units.
 
     Raises:
-        TypeError: If no member of `x` is floating point, or `perturb` is not a function that returns a pair.
+        TypeError: If no member of `x` is floating point, `perturb` is not a function of two arguments that returns a
+            pair, or `generator` is not a `torch.Generator`.
         ValueError: If the shapes of `attributions` or of a perturbation differ from those of `x`.
         IndexError: If `target` is out of range.
 
@@ -120,8 +133,8 @@ def infidelity(
     inputs = take(x)
     parts = _fitting("attributions", attributions, inputs, x)
     at_least_one("n_samples", n_samples)
-    if not callable(perturb):
-        raise TypeError(f"perturb must be a function of x and a generator, but is {describe(perturb)}")
+    check_generator(generator)
+    _check_perturb(perturb)
     container = inputs.rebuild(inputs.tensors)
     predicted: list[Tensor] = []
     observed: list[Tensor] = []
@@ -142,7 +155,18 @@ def infidelity(
         return ((guess - truth) ** 2).mean(0)
 
 
-@one_draw
+def _check_perturb(perturb: Any) -> None:
+    if not callable(perturb):
+        raise TypeError(f"perturb must be a function of x and a generator, but is {describe(perturb)}")
+    try:
+        inspect.signature(perturb).bind(None, None)
+    except TypeError as error:
+        raise TypeError(f"perturb must take (x, generator), but takes {inspect.signature(perturb)}") from error
+    except ValueError:  # a built-in function, which does not say what it takes
+        return
+
+
+@one_call
 def sensitivity_max(
     attribute: Callable[[Any], Attributions],
     x: Inputs,
@@ -168,7 +192,8 @@ def sensitivity_max(
         Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).
 
     Raises:
-        TypeError: If no member of `x` is floating point, or `attribute` is not a function.
+        TypeError: If no member of `x` is floating point, or `attribute` is not a function that returns an
+            attribution, or another argument is of a wrong type.
         ValueError: If `radius` is negative, or `n_samples` below 1.
 
     Example:
@@ -182,10 +207,15 @@ def sensitivity_max(
     at_least_one("n_samples", n_samples)
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
+    check_generator(generator)
+    if isinstance(radius, bool) or not isinstance(radius, (int, float)):
+        raise TypeError(f"radius must be a number, but is {describe(radius)}")
     if not radius >= 0:
         raise ValueError(f"radius must not be negative, but is {radius}")
     order = 2 if norm_ord == "fro" else norm_ord
-    here = split(attribute(inputs.rebuild(inputs.tensors))).tensors
+    if isinstance(order, bool) or not isinstance(order, (int, float)):
+        raise TypeError(f"norm_ord must be 'fro' or a number, but is {describe(norm_ord)}")
+    here = attributions_of(attribute(inputs.rebuild(inputs.tensors))).tensors
     size = _norm(here, order)
     worst = torch.zeros_like(size)
     for _ in range(n_samples):
@@ -197,7 +227,7 @@ def sensitivity_max(
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=generator)
+    return uniform(like.shape, like.dtype, like.device, generator)
 
 
 def _norm(tensors: Sequence[Tensor], order: Any) -> Tensor:

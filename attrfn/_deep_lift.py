@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from attrfn._bent import Switch
-from attrfn._context import eager, one_draw, warn
+from attrfn._call import one_call, warn_not_finite
+from attrfn._context import eager, warn
 from attrfn._inputs import Leaves, describe, split, start_at, take
 from attrfn._layer import resolve, settled_neuron
 from attrfn._pull import detached, gradient, gradient_at
@@ -27,7 +28,7 @@ from attrfn._types import (
 )
 
 
-@one_draw
+@one_call
 def deep_lift(
     model: Model,
     x: Inputs,
@@ -78,7 +79,7 @@ def deep_lift(
     stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
     products = [(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)]
     if eager():
-        _compare(products, scores, straight, target)
+        compare("deep_lift", products, scores, straight.picked(target, scores))
     if custom_attribution_func is not None:
         return custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
     return inputs.answer(products if multiply_by_inputs else found)
@@ -102,7 +103,7 @@ def input_multipliers(
     return found, seen[0], straight
 
 
-@one_draw
+@one_call
 def layer_deep_lift(
     model: Model,
     layer: Layer,
@@ -195,10 +196,12 @@ def _copied(value: Any) -> Any:
     return leaves.rebuild(t.clone() for t in leaves.tensors)
 
 
-def _compare(parts: Sequence[Tensor], there: Tensor, straight: Referred, target: Target) -> None:
+def compare(method: str, parts: Sequence[Tensor], there: Tensor, here: Tensor) -> None:
     """Warn if the attributions miss the output difference: an operation was not seen."""
+    if not bool(here.isfinite().all()):
+        warn_not_finite("the model's output on the baselines is not finite, so neither is the attribution")
+        return
     with torch.no_grad():
-        here = pick(straight.output, target, n=parts[0].shape[0])
         owed = (there - here).detach().to(torch.promote_types(there.dtype, torch.float32))
         each = [p.detach().to(owed.dtype).flatten(1).sum(1) if p.ndim > 1 else p.detach().to(owed.dtype) for p in parts]
         total = torch.stack(each).sum(0)
@@ -211,8 +214,8 @@ def _compare(parts: Sequence[Tensor], there: Tensor, straight: Referred, target:
         batch = abs(float(total.sum() - owed.sum()))  # batch statistics mix the examples: their sum is owed alone
     if abs(sums - owes) > 1e-3 * abs(owes) + rounding and batch > 1e-3 * float(owed.abs().sum()) + rounding:
         warn(
-            f"deep_lift sums to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
-            "model does something that DeepLIFT cannot see, such as a scripted function or a detach"
+            f"{method} sums to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
+            "model does something that DeepLIFT cannot see, such as a scripted function, a detach or a branch on values"
         )
 
 
@@ -223,7 +226,7 @@ def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
     return [there.dtype, *(p.dtype for p in parts), *cast]
 
 
-@one_draw
+@one_call
 def neuron_deep_lift(
     model: Model,
     layer: Layer,

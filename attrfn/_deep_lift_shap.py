@@ -1,13 +1,14 @@
 """DeepLIFT SHAP: the mean of DeepLIFT over a sample of references."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from attrfn._context import one_draw
-from attrfn._deep_lift import custom, input_multipliers, layer_multipliers
+from attrfn._call import one_call
+from attrfn._context import eager
+from attrfn._deep_lift import compare, custom, input_multipliers, layer_multipliers
 from attrfn._inputs import Leaves, sample_of, split, take
 from attrfn._layer import settled_neuron
 from attrfn._path import bytes_of, chunk_of, over
@@ -15,7 +16,7 @@ from attrfn._pull import detached
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
-@one_draw
+@one_call
 def deep_lift_shap(
     model: Model,
     x: Inputs,
@@ -64,16 +65,29 @@ def deep_lift_shap(
     stop = detached(inputs.tensors, create_graph)
 
     def one(start: Any) -> _Parts:
-        found = input_multipliers(model, inputs, start, target, rules, create_graph)[0]
-        return found, stop, detached(split(start).tensors, create_graph)
+        found, there, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
+        scores = there.detach(), straight.picked(target, there)
+        return _Parts(found, stop, detached(split(start).tensors, create_graph), scores)
 
     sample = _Sample(x, inputs, baselines)
     mean = sample.mean(one, _product(inputs, custom_attribution_func, multiply_by_inputs), chunk_size, vectorize)
     return inputs.answer(mean)
 
 
-_Parts = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
-"""Multipliers, values at x, values on the baselines."""
+class _Parts(NamedTuple):
+    """Of one reference."""
+
+    multipliers: Sequence[Tensor]
+    stop: Sequence[Tensor]
+    """Values at x."""
+    start: Sequence[Tensor]
+    """Values on the reference."""
+    scores: tuple[Tensor, ...] = ()
+    """The explained numbers at x and on the reference, where the attributions owe their difference."""
+
+    def compare(self) -> None:
+        products = [(b - a) * m for a, b, m in zip(self.start, self.stop, self.multipliers, strict=True)]
+        compare("deep_lift of one of the references", products, *self.scores)
 
 
 def _product(
@@ -115,7 +129,9 @@ class _Sample:
         for first in range(0, self.count, chunk):
             ks = range(first, min(first + chunk, self.count))
             for parts in self._parts(one, ks, vectorize):
-                found = product(*parts)
+                if parts.scores and eager():
+                    parts.compare()
+                found = product(parts.multipliers, parts.stop, parts.start)
                 sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
         return tuple(total / self.count for total in sums)
 
@@ -126,15 +142,19 @@ class _Sample:
         stops: list[Sequence[Tensor]] = []
 
         def flat(*row: Tensor) -> tuple[Tensor, ...]:
-            queue = list(row)
-            found, stop, start = one(_refilled(self.pick(0), queue))
-            stops[:] = [stop]
-            return *found, *start
+            parts = one(_refilled(self.pick(0), list(row)))
+            stops[:] = [parts.stop]
+            return *parts.multipliers, *parts.start, *parts.scores
 
         rows = [torch.stack(column) for column in zip(*(self._tensors(k) for k in ks), strict=True)]
         values = over(flat, rows, True)
-        half = len(values) // 2
-        return [([v[k] for v in values[:half]], stops[0], [v[k] for v in values[half:]]) for k in range(len(ks))]
+        n = len(stops[0])
+
+        def parts_of(k: int) -> _Parts:
+            each = [v[k] for v in values]
+            return _Parts(each[:n], stops[0], each[n : 2 * n], tuple(each[2 * n :]))
+
+        return [parts_of(k) for k in range(len(ks))]
 
 
 def _members(x: Any) -> list[Any]:
@@ -150,7 +170,7 @@ def _refilled(x: Any, queue: list[Tensor]) -> Any:
     return queue.pop(0)
 
 
-@one_draw
+@one_call
 def layer_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -203,7 +223,7 @@ def layer_deep_lift_shap(
     def one(start: Any) -> _Parts:
         activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
         answers[:] = [activation]
-        return found, stop, begin
+        return _Parts(found, stop, begin)
 
     def product(*parts: Sequence[Tensor]) -> Sequence[Tensor]:
         return _product(answers[0], custom_attribution_func, multiply_by_inputs)(*parts)
@@ -212,7 +232,7 @@ def layer_deep_lift_shap(
     return answers[0].answer(mean)
 
 
-@one_draw
+@one_call
 def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,

@@ -117,7 +117,9 @@ def above(u: Tensor, v: Tensor) -> Tensor:
 
 
 def relu(f: Unary, u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
-    return above(u, v)
+    if torch.is_grad_enabled():
+        return above(u, v)
+    return torch.where(u == v, (u > 0).to(u.dtype), (y - w) / (u - v))  # the same in fewer steps
 
 
 def leaky(slope: float) -> Slope:

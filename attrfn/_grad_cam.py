@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrfn._bent import Switch
-from attrfn._context import compiling, one_draw, warn
+from attrfn._call import one_call
+from attrfn._context import compiling, warn
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._layer import one_leaf, resolve
 from attrfn._pull import detached, gradient_at, gradients_of_one_pass
@@ -27,7 +28,7 @@ _ONE_DIMENSIONAL = (
 )
 
 
-@one_draw
+@one_call
 def layer_grad_cam(
     model: Model,
     layer: Layer,
@@ -149,7 +150,7 @@ def _check_mode(name: str, mode: Any) -> None:
         raise ValueError(f"{name} must be one of {_MODES}, but is {describe(mode)}")
 
 
-@one_draw
+@one_call
 def guided_grad_cam(
     model: Model,
     layer: Layer,

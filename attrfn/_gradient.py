@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from attrfn._context import one_draw
+from attrfn._call import one_call
 from attrfn._inputs import split_activation, take
 from attrfn._layer import neuron, resolve
 from attrfn._pull import detached, gradient, gradient_at, score_of
@@ -14,7 +14,7 @@ from attrfn._taps import read
 from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
 
 
-@one_draw
+@one_call
 def saliency(
     model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
 ) -> Attributions:
@@ -49,7 +49,7 @@ def saliency(
     return inputs.answer(g.abs() if absolute else g for g in found)
 
 
-@one_draw
+@one_call
 def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The input times its gradient: a first-order share of the output.
 
@@ -82,7 +82,7 @@ def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_g
     return inputs.answer(t * g for t, g in zip(factors, found, strict=True))
 
 
-@one_draw
+@one_call
 def neuron_gradient(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -116,7 +116,7 @@ def neuron_gradient(
     return saliency(neuron(model, layer, selector), x, absolute=False, create_graph=create_graph)
 
 
-@one_draw
+@one_call
 def layer_activation(
     model: Model, layer: Layer | Sequence[Layer], x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -162,7 +162,7 @@ def listed(layer: Any) -> list[Any]:
     return layer if isinstance(layer, list) else [layer]
 
 
-@one_draw
+@one_call
 def layer_gradient_x_activation(
     model: Model,
     layer: Layer | Sequence[Layer],

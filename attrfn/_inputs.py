@@ -114,6 +114,8 @@ def describe(value: Any) -> str:
 
 def take(x: Inputs, *, floating: bool = True) -> Leaves:
     """The leaves of a method's `x`, checked. `floating`: one member at least must be floating point."""
+    if isinstance(x, Tensor) and x.ndim and x.shape[0] and x.is_floating_point():
+        return Leaves((x,), _only, _only)
     if isinstance(x, list) or not isinstance(x, (Tensor, tuple, Mapping)):
         raise TypeError(f"x must be a tensor, a tuple or a mapping of tensors, but is {describe(x)}")
     leaves = split(dict(x) if isinstance(x, Mapping) else x)
@@ -353,3 +355,11 @@ def at_least_one(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but is {value}")
     return value
+
+
+def attributions_of(value: Any) -> Leaves:
+    """The leaves of what a caller's `attribute` returned, one at least."""
+    leaves = split(value)
+    if not leaves.tensors:
+        raise TypeError(f"attribute must return an attribution, floating-point tensors, but returned {describe(value)}")
+    return leaves

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import one_draw
+from attrfn._call import one_call
+from attrfn._context import symbolic
 from attrfn._gradient import listed
 from attrfn._inputs import batch_size, split, split_activation, start_at, take
 from attrfn._layer import resolve, settled_neuron
@@ -20,7 +21,7 @@ from attrfn._tolerance import refined
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_draw
+@one_call
 def integrated_gradients(
     model: Model,
     x: Inputs,
@@ -108,7 +109,7 @@ class Line:
         return self.score(self.stop) - self.score(self.start)
 
 
-@one_draw
+@one_call
 def layer_integrated_gradients(
     model: Model,
     layer: Layer | list[Layer],
@@ -195,6 +196,9 @@ class _LayerPath:
         self.start = tuple(t for group in groups for t in group)
         self.sizes = [len(group) for group in groups]
         self.stop: dict[int, tuple[Tensor, ...]] = {}
+        if symbolic():  # a loop in a graph lets nothing out
+            values = read(self.model, x, self.sites)
+            self.stop = {k: detached(split(v).tensors, create_graph) for k, v in enumerate(values)}
 
     def _replaced(self, alpha: Any, shifts: Sequence[Tensor]) -> Tensor:
         """The explained number with each activation moved to its place on the line, and a little further."""
@@ -202,7 +206,7 @@ class _LayerPath:
 
         def act(k: int, value: Any) -> Any:
             here = split(value).tensors
-            self.stop[k] = detached(here, self.create_graph)
+            self.stop.setdefault(k, detached(here, self.create_graph))
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
             return put(value, places)
 
@@ -230,7 +234,7 @@ def along(alpha: Any, like: Tensor) -> Any:
     return alpha.to(like.dtype) if isinstance(alpha, Tensor) else alpha
 
 
-@one_draw
+@one_call
 def neuron_integrated_gradients(
     model: Model,
     layer: Layer,

@@ -23,6 +23,8 @@ from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
 def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, index: Index | None = None) -> Site:
     """A place in the model, $h$: the input or the output of a layer, one of its calls, one of its leaves.
 
+    The output is what the layer's `forward` returns; forward hooks of the caller's own run behind it.
+
     Args:
         layer: An `nn.Module` of the model, or its dotted name.
         io: `"output"`, or `"input"`.

@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._cells import CELLS
 from attrfn._operations import IN_PLACE
 
 _LINEAR = frozenset(
@@ -80,5 +81,5 @@ OPENED: dict[str, Callable[..., Any]] = {
         Tensor.__rpow__,
         Tensor.__rdiv__,
     )
-}
-"""Functions of torch's that are made of others, in Python."""
+} | CELLS
+"""Functions of torch's that are made of others: in Python, or in one kernel."""

@@ -1,11 +1,13 @@
 """What attrfn knows of torch's operations: their names, their spellings, and what some cannot do."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]
 
 ELEMENTWISE: frozenset[str] = frozenset(
     [
@@ -279,6 +281,9 @@ class Normal(NamedTuple):
 def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Normal:
     """The normal form of a call of `func`; an operation that is not known keeps its own name."""
     name, target = func.__name__, None
+    if not torch.compiler.is_compiling() and isinstance(func, OpOverload):
+        plain = name.partition(".")[0]  # an exported program calls `relu.default`
+        name = plain if plain.removesuffix("_") in (*ELEMENTWISE, "clamp_min", "clamp_max") else name
     if name in IN_PLACE:
         name, target = IN_PLACE[name], args[0] if args else None
     if not args and "input" in kwargs:
@@ -290,7 +295,7 @@ def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if name in ("clamp_min", "clamp_max"):
         args, kwargs = _bounds(name, args, kwargs)
     name = _NAMES.get(name, name)
-    if name == "clamp" and _is_relu(args, kwargs):
+    if (name == "clamp" and _is_relu(args, kwargs)) or (name == "threshold" and _is_relu_threshold(args, kwargs)):
         return Normal("relu", args[:1], {}, target)
     if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
         args = (args[0], *args[1])
@@ -312,14 +317,20 @@ def _without_inplace(
 
 def _bounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """`clamp_min` and `clamp_max` as a `clamp`."""
-    bound = name.removeprefix("clamp_")
+    bound = "min" if name == "clamp_min" else "max"
     return args[:1], {bound: args[1] if len(args) > 1 else kwargs[bound]}
 
 
 def _is_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     low = args[1] if len(args) > 1 else kwargs.get("min")
     high = args[2] if len(args) > 2 else kwargs.get("max")
-    return high is None and isinstance(low, (int, float)) and low == 0
+    unbounded = high is None or (isinstance(high, float) and high == math.inf)
+    return unbounded and isinstance(low, (int, float)) and low == 0
+
+
+def _is_relu_threshold(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    given = {**kwargs, **dict(zip(("threshold", "value"), args[1:], strict=False))}
+    return given.get("threshold") == 0 and given.get("value") == 0
 
 
 def _without_stacklevel(

@@ -14,8 +14,11 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._context import compiling, eager, warn_not_finite
+from attrfn._call import twice, warn_not_finite
+from attrfn._context import compiling, eager, symbolic
 from attrfn._inputs import at_least_one, describe
+from attrfn._loop import looped
+from attrfn._marks import constant
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
@@ -41,7 +44,7 @@ def quadrature(method: str, n_steps: int) -> Quadrature:
     return Quadrature(*_rule(method, n_steps))
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _rule(method: str, n: int) -> tuple[list[float], list[float]]:
     if method == "gausslegendre":
         nodes, weights = leggauss(n)
@@ -80,6 +83,8 @@ def summed(
     alphas = torch.tensor(points, dtype=precise, device=like.device)
     shares = torch.tensor(weights, dtype=precise, device=like.device)
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
+    if symbolic() and not twice():
+        return looped(f, alphas, shares)
     sums: list[Tensor] = []
     values: tuple[Tensor, ...] = ()
     for first in range(0, len(points), chunk):
@@ -123,11 +128,15 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
     """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
     if vectorize and compiling():
         return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
-    if vectorize:
-        with torch.inference_mode(False), pointing_to_loops():
+    if vectorize and not symbolic():
+        grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
+        with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops():
             values = tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
         if eager() and not all(bool(v.isfinite().all()) for v in values):
-            warn_not_finite("its gradient somewhere on the path, or at a sample, is not")
+            warn_not_finite(
+                "the model's output, or its gradient, is not finite somewhere on the path or at a sample, so neither "
+                "is the attribution"
+            )
         return values
     found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
     return tuple(torch.stack(values) for values in zip(*found, strict=True))
@@ -139,7 +148,7 @@ def pointing_to_loops() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "vectorize=False" in str(error):
+        if "vectorize=False" in str(error) or "randomness error mode" in str(error):
             raise
         raise RuntimeError(
             f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
@@ -151,6 +160,8 @@ def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None
     """How many of `count` steps, of `size` bytes each, are in memory at once."""
     if chunk_size is not None:
         return min(at_least_one("chunk_size", chunk_size), count)
+    if symbolic():  # a size that is a symbol is not to be looked at
+        return 1
     return max(1, min(count, _BUDGET.get(device.type, _BUDGET["cuda"]) // max(size, 1)))
 
 

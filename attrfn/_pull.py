@@ -5,6 +5,7 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 `torch.no_grad` unless `create_graph`, so that no graph for the parameters is recorded.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from attrfn._bent import Switch, rules_off, rules_on
-from attrfn._context import compiling, eager, plain, vjp, warn_not_finite, wrapped
-from attrfn._inputs import Leaves, batch_size, map_leaves, split, split_activation
+from attrfn._call import note_pull, warn_not_finite
+from attrfn._context import compiling, eager, grad_levels, plain, vjp, wrapped
+from attrfn._inputs import Leaves, batch_size, device_of, map_leaves, split, split_activation
 from attrfn._run import run
 from attrfn._select import pick
 from attrfn._taps import put, replaced
@@ -56,9 +58,11 @@ def gradient(
 def _by_autograd(
     score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[Tensor, ...]:
-    with torch.inference_mode(False), torch.enable_grad():
-        inputs = [_leaf(t, create_graph) for t in leaves]
-        return pull(score(inputs).sum(), inputs, create_graph, switch)
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        with torch.inference_mode(False), torch.enable_grad():
+            return _by_autograd(score, leaves, create_graph, switch)
+    inputs = [_leaf(t, create_graph) for t in leaves]
+    return pull(score(inputs).sum(), inputs, create_graph, switch)
 
 
 def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:
@@ -71,19 +75,50 @@ def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:
 
 def pull(total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None) -> tuple[Tensor, ...]:
     """The gradient of `total`, by ordinary autograd."""
-    if eager() and not bool(total.isfinite()):
-        warn_not_finite(f"the explained numbers sum to {total.item()}")
-    if not total.requires_grad:
-        return tuple(torch.zeros_like(t) for t in inputs)
+    check_differentiable(total)
+    if eager() and not math.isfinite(value := total.item()):
+        numbers = f"the explained numbers sum to {value}"
+        warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
     with nullcontext() if switch is None else switch.turned_on():
-        return torch.autograd.grad(total, inputs, create_graph=create_graph, allow_unused=True, materialize_grads=True)
+        return _pulled((total,), inputs, create_graph=create_graph)
+
+
+def _pulled(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grads: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+    retain_graph: bool = False,
+) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`; zeros where the outputs do not depend on an input."""
+    found: tuple[Tensor | None, ...] = (None,) * len(inputs)
+    if any(t.requires_grad for t in outputs):
+        retain_graph = create_graph or retain_graph
+        found = torch.autograd.grad(
+            outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
+    note_pull(any(g is not None for g in found))
+    return tuple(
+        torch.zeros_like(t, requires_grad=create_graph) if g is None else g for t, g in zip(inputs, found, strict=True)
+    )
+
+
+def check_differentiable(total: Tensor) -> None:
+    """Raise if the explained numbers are of a kind that has no derivative."""
+    if not total.is_floating_point():
+        kind = str(total.dtype).removeprefix("torch.")
+        raise TypeError(
+            f"the explained numbers must be real floating-point ones, but are {kind}, which have no gradient; explain "
+            "the logits that they come from"
+        )
 
 
 def _by_transform(
     score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[Tensor, ...]:
     with nullcontext() if create_graph else torch.no_grad():
-        total, pull_back = vjp(lambda *ts: score(ts).sum(), *leaves)
+        total, pull_back = vjp(lambda *ts: _noted(score(ts).sum()), *leaves)
         one = torch.ones_like(total)
         if switch is None:
             return pull_back(one)
@@ -91,6 +126,12 @@ def _by_transform(
             return rules_off(*pull_back(rules_on(one)))
         with switch.turned_on():
             return pull_back(one)
+
+
+def _noted(total: Tensor) -> Tensor:
+    check_differentiable(total)
+    note_pull(compiling() or total.requires_grad)
+    return total
 
 
 class AtLayer(NamedTuple):
@@ -109,16 +150,20 @@ def gradient_at(
     create_graph: bool,
     switch: Switch | None = None,
     check: Callable[[Any], Any] = split_activation,
+    like: Sequence[Tensor] | None = None,
 ) -> AtLayer:
     """The activations of the sites at `x`, and the gradient of the summed scores there, all from one pass.
 
     The pass puts leaves of its own where the activations were. Under a transform of the model or of `x` they
-    cannot be differentiated: then that pass was for reading, and a second one is pulled back. `check` raises if
-    a method cannot take an activation.
+    cannot be differentiated: then that pass was for reading, and a second one is pulled back; unless the shape of
+    the one site's activation is known, that of `like`, by a shift of which it is moved. `check` raises if a method
+    cannot take an activation.
     """
+    if like is not None and not (plain() or compiling() or create_graph):
+        return _by_shift(model, sites[0], x, target, like, switch)
     cuts: dict[int, tuple[Leaves, list[Tensor]]] = {}
     joined = len(sites) > 1  # one may feed another: each is moved by a leaf, rather than cut off
-    once = plain() or (not create_graph and not compiling() and not _wrapped(x))
+    once = plain() or (not create_graph and not compiling() and not grad_levels() and not _wrapped(x))
 
     def cut(k: int, value: Any) -> Any:
         check(value)
@@ -142,6 +187,38 @@ def gradient_at(
     return AtLayer(activations, grouped(found, sizes))
 
 
+def _by_shift(
+    model: Model, site: Site, x: Inputs, target: Target, like: Sequence[Tensor], switch: Switch | None
+) -> AtLayer:
+    met: list[Leaves] = []
+
+    def total(*shifts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def cut(_: int, value: Any) -> Any:
+            met[:] = [split_activation(value)]
+            return put(value, [h + e for h, e in zip(met[0].tensors, shifts, strict=True)])
+
+        output = replaced(model, x, (site,), cut)
+        return pick(output, target, n=batch_size(x)).sum(), met[0].tensors
+
+    slopes, values = pulled_by_shift(total, like, switch)
+    return AtLayer((met[0]._replace(tensors=values),), (slopes,))
+
+
+def pulled_by_shift(
+    total: Callable[..., tuple[Tensor, Any]], like: Sequence[Tensor], switch: Switch | None = None
+) -> tuple[tuple[Tensor, ...], Any]:
+    """The gradient of a function of shifts where they are zero, and what else it answers: one pass."""
+
+    def noted(*shifts: Tensor) -> tuple[Tensor, Any]:
+        score, rest = total(*shifts)
+        return _noted(score), rest
+
+    with torch.no_grad():
+        _, pull_back, rest = torch.func.vjp(noted, *map(torch.zeros_like, like), has_aux=True)  # pyright: ignore
+        with nullcontext() if switch is None else switch.turned_on():
+            return pull_back(total_one(like[0])), rest
+
+
 def gradients_of_one_pass(
     model: Model, site: Site, x: Leaves, target: Target, *, create_graph: bool, switch: Switch
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]] | None:
@@ -149,7 +226,7 @@ def gradients_of_one_pass(
 
     `None` where that cannot be: under a transform of the model or x, or for an activation that no gradient reaches.
     """
-    if compiling() or (not plain() and (create_graph or _wrapped(x.tensors))):
+    if compiling() or (not plain() and (create_graph or grad_levels() or _wrapped(x.tensors))):
         return None
     held: list[tuple[Tensor, ...]] = []
     n = x.tensors[0].shape[0]
@@ -168,8 +245,7 @@ def gradients_of_one_pass(
             slopes = _pull_selected(output, target, n, held[0], None, retain_graph=True)
             return detached(held[0], False), slopes, _pull_selected(output, target, n, leaves, switch)
         total = pick(output, target, n=n).sum()
-        options: Any = {"create_graph": create_graph, "allow_unused": True, "materialize_grads": True}
-        slopes = torch.autograd.grad(total, held[0], retain_graph=True, **options)
+        slopes = _pulled((total,), held[0], create_graph=create_graph, retain_graph=True)
         return detached(held[0], create_graph), slopes, pull(total, leaves, create_graph, switch)
 
 
@@ -236,7 +312,9 @@ def _pull_selected(
     leaves = split(output)
 
     def total(*tensors: Tensor) -> Tensor:
-        return pick(leaves.rebuild(tensors), target, n=n).sum()
+        chosen = pick(leaves.rebuild(tensors), target, n=n).sum()
+        check_differentiable(chosen)
+        return chosen
 
     _, select_back = vjp(total, *(t.detach() for t in leaves.tensors))
     pairs = [
@@ -244,17 +322,8 @@ def _pull_selected(
         for t, g in zip(leaves.tensors, select_back(total_one(leaves.tensors[0])), strict=True)
         if t.requires_grad
     ]
-    if not pairs:
-        return tuple(torch.zeros_like(t) for t in inputs)
     with nullcontext() if switch is None else switch.turned_on():
-        return torch.autograd.grad(
-            [t for t, _ in pairs],
-            inputs,
-            [g for _, g in pairs],
-            retain_graph=retain_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        return _pulled([t for t, _ in pairs], inputs, [g for _, g in pairs], retain_graph=retain_graph)
 
 
 def total_one(like: Tensor) -> Tensor:
@@ -264,6 +333,7 @@ def total_one(like: Tensor) -> Tensor:
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     """Raise if the activation of one site depends on that of another: a joint path needs them side by side."""
     if not plain():
+        _refuse_fed(model, sites, x)
         return
     values: dict[int, tuple[Tensor, ...]] = {}
     leaves: dict[int, list[Tensor]] = {}
@@ -288,6 +358,26 @@ def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
                         f"layer must be a list of layers none of which feeds another, but layer {j} of the list feeds "
                         f"layer {k}; attribute to one of them"
                     )
+
+
+def _refuse_fed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
+    """The same under a transform, which tells whether a value depends on what the sites before it were moved by."""
+
+    def moved_by(shift: Tensor) -> Tensor:
+        def move(k: int, value: Any) -> Any:
+            tensors = split_activation(value).tensors
+            if any(t.requires_grad for t in tensors):
+                raise ValueError(
+                    "layer must be a list of layers none of which feeds another, but another of the list feeds layer "
+                    f"{k}; attribute to one of them"
+                )
+            return put(value, [t + shift.to(t.dtype) for t in tensors])
+
+        replaced(model, x, sites, move)
+        return shift
+
+    with torch.no_grad():
+        vjp(moved_by, torch.zeros((), device=device_of(x)))
 
 
 def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:

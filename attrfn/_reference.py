@@ -8,14 +8,16 @@ from torch import Tensor
 
 from attrfn import _operations as operations
 from attrfn._bent import ALWAYS, Packed, Switch
-from attrfn._context import one_draw, vjp
+from attrfn._call import one_call
+from attrfn._context import vjp
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._multipliers import COMPOSITES, Grads, Met, Multiplier
 from attrfn._rules import refuse_scripted
 from attrfn._run import original, run
 from attrfn._seeing import RULES, Mismatch, Record, Recording, Referring, refuse_function
+from attrfn._select import pick
 from attrfn._taps import aside, put, replaced
-from attrfn._types import Baselines, Model, Multipliers, Site
+from attrfn._types import Baselines, Model, Multipliers, Site, Target
 
 Answer = TypeVar("Answer")
 
@@ -59,6 +61,11 @@ class Referred:
         for tensor in split(output).tensors:
             refuse_function(tensor)
         return output
+
+    def picked(self, target: Target, like: Tensor) -> Tensor:
+        """The explained numbers on the baselines; `like` those at the input."""
+        with torch.no_grad():
+            return pick(self.output, target, n=like.shape[0] if like.ndim else None)
 
     def _record(self, sites: Sequence[Site], values: Any) -> None:
         mode = Recording(self.rules)
@@ -114,7 +121,7 @@ def with_reference(
     """
     named = all_rules(rules)
 
-    @one_draw
+    @one_call
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from attrfn._bent import Switch
-from attrfn._context import one_draw
+from attrfn._call import one_call
 from attrfn._inputs import take
 from attrfn._layer import neuron
 from attrfn._pull import gradient, score_of
@@ -11,7 +11,7 @@ from attrfn._rules import DECONVOLUTION, GUIDED, named_rules, under_rules
 from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Target
 
 
-@one_draw
+@one_call
 def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU lets through positive gradients alone.
 
@@ -43,7 +43,7 @@ def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_gr
     return _ruled(model, _GUIDED, x, target, create_graph)
 
 
-@one_draw
+@one_call
 def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
@@ -74,7 +74,7 @@ def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_grap
     return _ruled(model, _DECONVOLUTION, x, target, create_graph)
 
 
-@one_draw
+@one_call
 def neuron_guided_backprop(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -106,7 +106,7 @@ def neuron_guided_backprop(
     return guided_backprop(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
-@one_draw
+@one_call
 def neuron_deconvolution(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:

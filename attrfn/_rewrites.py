@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._context import compiling, transformed, twice
+from attrfn._call import twice
+from attrfn._cells import CELLS, lstm_cell
+from attrfn._context import compiling, traced, transformed, wrapped
 
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -23,9 +25,9 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     values = without_buffers("batch_norm", args, kwargs)
     if values["training"]:
         return F.batch_norm(**values)
-    if not (compiling() or transformed()):
-        return func(*args, **kwargs)
     x = values["input"]
+    if not compiling() and not any(isinstance(t, Tensor) and wrapped(t) for t in values.values()):
+        return func(*args, **kwargs)
     scale = torch.rsqrt(values["running_var"] + values["eps"])
     if values["weight"] is not None:
         scale = scale * values["weight"]
@@ -72,8 +74,12 @@ def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention written out under a transform, for which its fused kernels lack forward and batching rules."""
-    return attention(*args, **kwargs) if compiling() or transformed() or twice() else func(*args, **kwargs)
+    """Attention written out under a transform, for which its fused kernels lack forward and batching rules.
+
+    In a graph too: those kernels belong to one kind of device.
+    """
+    opened = compiling() or transformed() or traced() or twice()
+    return attention(*args, **kwargs) if opened else func(*args, **kwargs)
 
 
 def attention(
@@ -131,21 +137,34 @@ def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
     """The outputs of one layer in one direction, and its last cell."""
-    biases = weights[2:4] if len(weights) >= 4 else (None, None)
     outputs: list[Tensor] = []
     for x in steps:
-        gates = F.linear(x, weights[0], biases[0]) + F.linear(h, weights[1], biases[1])
-        enter, forget, value, leave = gates.chunk(4, -1)
-        c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
-        h = leave.sigmoid() * c.tanh()
+        h, c = lstm_cell(x, (h, c), *weights)
         outputs.append(h)
     return outputs, c
 
 
+def _cell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A recurrent cell written out under a transform, for the same reason."""
+    return CELLS[func.__name__](*args, **kwargs) if transformed() and not compiling() else func(*args, **kwargs)
+
+
+def _unflatten(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`unflatten` written out in a graph that is being compiled: its method calls its parent's, which is not traced."""
+    return _unflattened(*args, **kwargs) if compiling() else func(*args, **kwargs)
+
+
+def _unflattened(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    dim = dim % input.ndim
+    return input.reshape(*input.shape[:dim], *sizes, *input.shape[dim + 1 :])
+
+
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
+    **dict.fromkeys(CELLS, _cell),
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "scaled_dot_product_attention": _attention,
     "lstm": _lstm,
+    "unflatten": _unflatten,
 }
 """Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""

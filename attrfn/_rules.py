@@ -8,8 +8,10 @@ from torch import Tensor
 
 from attrfn import _operations as operations
 from attrfn._bent import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, unary
+from attrfn._cells import rnn_relu_cell
 from attrfn._context import compiling, eager, warn
 from attrfn._inputs import describe, packed
+from attrfn._marks import in_graph
 from attrfn._run import Pass, original, parts_of, run
 from attrfn._types import Model, Rule
 
@@ -23,17 +25,29 @@ class _Bending(Pass):
         self.seen: set[str] = set()
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.__name__
+        if name in _FUSED_RELUS and "relu" in self.rules:
+            return self._fused(name, args, kwargs)
         done = operations.normal(func, args, kwargs)
         if done.name not in self.rules or not done.floating():
             return super().operation(func, args, kwargs)
         self.seen.add(done.name)
         call = pack(done.args, done.kwargs)
-        if done.target is not None or self.switch.copies:  # what is met may be written over
+        if done.target is not None or self.switch.keeps_copies():  # what is met may be written over
             call = call._replace(tensors=(call.tensors[0].clone(), *call.tensors[1:]))
         output = self._bent(done.name, call)
         if done.target is not None:
             return done.target.copy_(output)
-        return output.clone() if self.switch.copies else output
+        return output.clone() if self.switch.keeps_copies() else output
+
+    def _fused(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "rnn_relu":
+            raise ValueError(
+                "nn.RNN(nonlinearity='relu') runs its ReLUs in one kernel, where they cannot be given another "
+                "derivative; run nn.RNNCell in a loop"
+            )
+        with self:
+            return rnn_relu_cell(*args, **kwargs)
 
     def _bent(self, name: str, call: Packed) -> Any:
         rule = self.rules[name]
@@ -42,6 +56,9 @@ class _Bending(Pass):
         key = _key_of(rule)
         always = self.switch is ALWAYS
         return _bent_in_graph(name, key, always, call.places, call.args, call.kwargs, *call.tensors)
+
+
+_FUSED_RELUS = frozenset(["rnn_relu", "rnn_relu_cell"])
 
 
 def _key_of(rule: Rule) -> str:
@@ -55,7 +72,7 @@ def _key_of(rule: Rule) -> str:
     )
 
 
-@torch.compiler.allow_in_graph
+@in_graph
 def _bent_in_graph(
     name: str,
     key: str,
@@ -72,7 +89,7 @@ def _bent_in_graph(
 
 
 def _guided(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:
-    return torch.where(input > 0, grad_output.clamp(min=0), 0)
+    return torch.ops.aten.threshold_backward(grad_output, output, 0).clamp(min=0)
 
 
 def _deconvolution(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:
@@ -96,7 +113,8 @@ def with_rules(model: Model, rules: Mapping[Any, Rule]) -> Model:
         model: The model $f$; see `Model`.
         rules: Maps an elementwise operation, such as `torch.relu` or `torch.tanh`, to
             `rule(grad_output, input, output) -> grad_input`, tensors of one shape. `torch.relu` stands for
-            every ReLU, `clamp(min=0)` included. Ready-made: `GUIDED`, `DECONVOLUTION`.
+            every ReLU, `clamp(min=0)` and `threshold(x, 0, 0)` included, but not for `maximum` or `where`, which
+            are no operations of one tensor. Ready-made: `GUIDED`, `DECONVOLUTION`.
 
     Returns:
         A model with the same output, `(N, *C)`, in output units, to be used wherever a model is.

@@ -1,8 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 import functools
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -13,8 +12,13 @@ from torch.overrides import TorchFunctionMode
 
 from attrfn import _linear as linear
 from attrfn import _rewrites as rewrites
-from attrfn._context import compiling, draw_again
-from attrfn._inputs import call, device_of, map_leaves
+from attrfn._around import watched
+from attrfn._call import draw_again
+from attrfn._compiled import as_written
+from attrfn._context import compiling
+from attrfn._held import Held
+from attrfn._inputs import call, describe, map_leaves
+from attrfn._marks import known_to_compiler
 from attrfn._types import Inputs, Model
 
 
@@ -24,6 +28,10 @@ class Pass(TorchFunctionMode):
     It keeps `nn.TransformerEncoderLayer` off its fused path, where its children never run; keeps batch
     statistics out of the model's buffers; and writes out what has no good kernel under a transform.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untouched = compiling()  # there are no such hooks then
 
     counters: Sequence[Tensor] = ()
     """Batch counters of train-mode norms, which this pass must not advance."""
@@ -36,22 +44,23 @@ class Pass(TorchFunctionMode):
         Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
         with it all that makes it ours.
         """
-        if compiling() or not _hooked():
+        if self.untouched or not _hooked():
             return self.operation(func, args, kwargs or {})
         with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
             return self.operation(func, args, kwargs or {})
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func.__name__ == "multi_head_attention_forward":  # so that the attention in it is seen
+        name = func.__name__
+        if name == "multi_head_attention_forward":  # so that the attention in it is seen
             with self:
                 return linear.OPENED["multi_head_attention_forward"](*args, **kwargs)
-        rewrite = rewrites.REWRITES.get(func.__name__)
+        rewrite = rewrites.REWRITES.get(name)
         if rewrite is not None:
             return rewrite(func, args, kwargs)
         if self.counters and any(args[0] is counter for counter in self.counters):
-            if func.__name__ == "add_":
+            if name == "add_":
                 return args[0]
-            if func.__name__ == "__float__":  # the count as it would have been, for a cumulative average
+            if name == "__float__":  # the count as it would have been, for a cumulative average
                 return func(*args) + 1.0
         return func(*args, **kwargs)
 
@@ -69,26 +78,28 @@ def _hooked() -> bool:
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
     model = original(model)
+    if not callable(model):
+        raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
+    if compiling():
+        known_to_compiler()
     mode = mode or Pass()
-    draw_again(device_of(x))
-    x = map_leaves(x, _copy)
+    drawn = draw_again(x)
+    x = x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
     parts = parts_of(model)
-    if not compiling() and any(_compiled(part) for part in parts):
-        with torch.compiler.set_stance("force_eager"):  # compiled code shows none of its operations and layers
-            return _run(model, x, mode, parts)
-    return _run(model, x, mode, parts)
-
-
-def _run(model: Model, x: Inputs, mode: Pass, parts: Sequence[Any]) -> Any:
-    modules = [m for m in parts if isinstance(m, nn.Module) and m._buffers]  # pyright: ignore
-    training = [m for m in modules if m.training or not isinstance(m, _NormBase)]  # what may write to its buffers
-    if not training:
-        with mode:
+    modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
+    counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
+    mode.counters = [c for c in counters if c is not None]
+    held = Held(modules)
+    try:
+        with as_written(parts), watched(), mode:
             return call(model, x)
-    norms = [m for m in training if isinstance(m, _NormBase) and m.training]
-    mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
-    with _kept([b for m in training if not isinstance(m, _NormBase) for b in m.buffers(recurse=False)]), mode:
-        return call(model, x)
+    finally:
+        held.put_back()
+        drawn()
+
+
+def _counter(norm: _NormBase) -> Tensor | None:
+    return norm.num_batches_tracked if norm.training else None
 
 
 def _copy(leaf: Any) -> Any:
@@ -96,25 +107,9 @@ def _copy(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-@contextmanager
-def _kept(buffers: Sequence[Tensor]) -> Generator[None]:
-    """Puts back what a module in train mode writes to its buffers, such as the vectors of spectral norm."""
-    if compiling() or not buffers:
-        yield
-        return
-    before = [(buffer, buffer._version, buffer.clone()) for buffer in buffers]  # pyright: ignore[reportPrivateUsage]
-    try:
-        yield
-    finally:
-        for buffer, version, value in before:
-            if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
-                with torch.no_grad():
-                    buffer.copy_(value)
-
-
 def original(model: Model) -> Model:
     """The model before `torch.compile`, whose operations and layers can be reached."""
-    return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
+    return model._orig_mod if type(model).__name__ == "OptimizedModule" else model  # pyright: ignore
 
 
 def modules_of(model: Any) -> list[nn.Module]:
@@ -129,11 +124,6 @@ def parts_of(model: Any, depth: int = 5) -> list[Any]:
     if depth == 0 or compiling():
         return []
     return [model, *(found for part in _parts(model) for found in parts_of(part, depth - 1))]
-
-
-def _compiled(part: Any) -> bool:
-    """Whether `torch.compile` made it."""
-    return type(part).__name__ == "OptimizedModule" or hasattr(part, "_torchdynamo_orig_callable")
 
 
 def _parts(value: Any) -> list[Any]:

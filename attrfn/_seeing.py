@@ -21,6 +21,7 @@ from attrfn import _operations as operations
 from attrfn import _rewrites as rewrites
 from attrfn._bent import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack
 from attrfn._context import compiling, eager, layers, unwrapped
+from attrfn._marks import in_graph
 from attrfn._multipliers import MULTIPLIERS, Grads, Met, Multiplier, scaled
 from attrfn._run import Pass
 
@@ -62,6 +63,8 @@ class _Seeing(Pass):
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.__name__
+        if compiling() and name in _DRAWING:
+            _refuse_drawing(name, args, kwargs)
         if name in linear.OPENED and name not in self.rules:
             with self:
                 return linear.OPENED[name](*args, **kwargs)
@@ -87,10 +90,30 @@ class _Seeing(Pass):
         raise NotImplementedError
 
 
+_DRAWING = frozenset(
+    "dropout dropout_ dropout1d dropout2d dropout3d alpha_dropout alpha_dropout_ feature_alpha_dropout "
+    "feature_alpha_dropout_ feature_dropout feature_dropout_ rrelu rrelu_".split()
+)
+"""Operations that draw random numbers when they are told to train."""
+
+
+def _refuse_drawing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise if an operation draws: eagerly both passes draw the same numbers, in a graph they cannot."""
+    of_rrelu = name in ("rrelu", "rrelu_")
+    place = 3 if of_rrelu else 2
+    told = args[place] if len(args) > place else kwargs.get("training", kwargs.get("train", not of_rrelu))
+    share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+    if told and (of_rrelu or share > 0):
+        raise ValueError(
+            "the model draws random numbers (dropout in train mode), which cannot be the same in both passes of "
+            "DeepLIFT in a compiled graph; call eagerly, or put the model in eval mode"
+        )
+
+
 def _bends(name: str, call: Packed) -> bool:
     """Whether a call can be anything but linear: of two activations, or not linear in one."""
     if name in operations.COMBINING:
-        others = [t for t in call.tensors if not isinstance(t, nn.Parameter)]
+        others = [t for t in call.tensors if not isinstance(t if compiling() else unwrapped(t), nn.Parameter)]
         return len(others) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
     if name == "batch_norm":
         return bool(call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False))
@@ -211,13 +234,13 @@ class Referring(_Seeing):
         if any(t.is_complex() for t in call.tensors):
             raise _no_rule(f"{done.name} of complex numbers", done.name)
         key = self._key(done.name, call, moving)
-        if self.switch.copies or done.target is not None:
+        if self.switch.keeps_copies() or done.target is not None:
             call = call._replace(tensors=tuple(t.clone() for t in call.tensors))
         output = self._bent(key, call, record, rule)
         self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
             return done.target.copy_(output)
-        return output.clone() if self.switch.copies and isinstance(output, Tensor) else output
+        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
 
     def _still(self, call: Packed, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others met the same before."""
@@ -355,7 +378,22 @@ def _where() -> str:
     return "the model"
 
 
+_FUSED = frozenset(["gru", "lstm", "rnn_tanh", "rnn_relu"])
+
+
 def _no_rule(what: str, name: str) -> ValueError:
+    if compiling():  # which shows neither frames nor what is in a string
+        return ValueError("the operation " + what + " has no DeepLIFT rule; call eagerly to be told where it ran")
+    if name in _FUSED:
+        return ValueError(
+            f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule: it is a fused kernel of many "
+            "steps, none of which is seen; run nn.LSTMCell, nn.GRUCell or nn.RNNCell in a loop, or use another method"
+        )
+    if "." in name:
+        return ValueError(
+            f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule: it is one of an exported program; "
+            "pass the model that the program was made from"
+        )
     return ValueError(
         f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
         f"rules={{{name}: rule}}, "
@@ -383,7 +421,7 @@ def _refusal(name: str) -> ValueError:
     )
 
 
-@torch.compiler.allow_in_graph
+@in_graph
 def _bent_in_graph(
     name: str,
     key: str,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attrfn._context import values_visible
+from attrfn._context import compiling, unwrapped, values_visible
 from attrfn._inputs import describe
 from attrfn._types import Target
 
@@ -46,7 +46,7 @@ def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = Non
     """
     if callable(spec):
         return _called(spec(output), name, n)
-    value = logits_of(output, name)
+    value = output if isinstance(output, Tensor) else logits_of(output, name)
     if spec is None:
         return _itself(value, name, n)
     if value.ndim == 0 or (n is not None and value.shape[0] != n):
@@ -112,7 +112,7 @@ def _normal(spec: Any, name: str) -> Any:
         if spec and all(isinstance(entry, tuple) for entry in spec):
             return [tuple(_normal_index(index, name) for index in entry) for entry in spec]
         if all(_is_int(entry) for entry in spec):
-            return [int(entry) for entry in spec]
+            return [_int(entry, name) for entry in spec]
     raise TypeError(
         f"{name} must be None, an int, a tuple of ints and slices, N ints, N tuples or a callable, but is "
         f"{describe(spec)}"
@@ -138,7 +138,16 @@ def _normal_index(index: Any, name: str) -> int | slice:
         return index
     if not _is_int(index):
         raise TypeError(f"{name} must hold ints and slices, but one entry is {describe(index)}")
-    return int(index)
+    return _int(index, name)
+
+
+def _int(value: Any, name: str) -> int:
+    if isinstance(value, Tensor) and not values_visible(value):
+        raise TypeError(
+            f"{name} holds a tensor whose number a transform or a compiled graph hides; pass a 0-d integer tensor by "
+            "itself, or a callable that gathers the entry"
+        )
+    return int(value)
 
 
 def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
@@ -156,8 +165,8 @@ def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
         )
     if isinstance(spec, int):
         return _at(value, (spec,), name)
-    if isinstance(spec, list) or spec.ndim == 1:
-        _same_length(len(spec), value, name)
+    if isinstance(spec, list) or spec.ndim == 1:  # a size may be a symbol, which `len` would fix
+        _same_length(len(spec) if isinstance(spec, list) else spec.shape[0], value, name)
     _check_columns(value, spec, name)
     columns = torch.tensor(spec, device=value.device) if isinstance(spec, list) else spec.to(value.device)
     return _columns(value, columns)
@@ -170,14 +179,20 @@ def _same_length(length: int, value: Tensor, name: str) -> None:
 
 def _check_columns(value: Tensor, spec: Any, name: str) -> None:
     size = value.shape[1]
-    if isinstance(spec, Tensor) and not values_visible(spec):
-        return
-    given: Any = spec.tolist() if isinstance(spec, Tensor) else spec
-    if any(not -size <= column < size for column in (given if isinstance(given, list) else [given])):
+    if isinstance(spec, Tensor):
+        if compiling() or not values_visible(unwrapped(spec)):
+            return
+        spec = unwrapped(spec).tolist()  # all that a transform maps over
+    if any(not -size <= column < size for column in _numbers(spec)):
         raise IndexError(
-            f"{name} {given} is out of range for {_whose(name)} of shape {tuple(value.shape)}; indices go from "
+            f"{name} {spec} is out of range for {_whose(name)} of shape {tuple(value.shape)}; indices go from "
             f"{-size} to {size - 1}"
         )
+
+
+def _numbers(value: Any) -> list[int]:
+    """The numbers in a number, or in lists of them."""
+    return [number for item in value for number in _numbers(item)] if isinstance(value, list) else [value]
 
 
 def _columns(value: Tensor, columns: Tensor) -> Tensor:
@@ -196,6 +211,9 @@ def _at(value: Tensor, entry: tuple[int | slice, ...], name: str) -> Tensor:
         )
     for index, size in zip(entry, shape[1:], strict=True):
         if isinstance(index, int) and not -size <= index < size:
-            raise IndexError(f"{name} {entry} is out of range for {_whose(name)} of shape {shape}")
+            raise IndexError(
+                f"{name} {entry[0] if len(entry) == 1 else entry} is out of range for {_whose(name)} of shape {shape}; "
+                f"indices of a dimension of size {size} go from {-size} to {size - 1}"
+            )
     found = value[(slice(None), *entry)]
     return found.flatten(1).sum(1) if found.ndim > 1 else found

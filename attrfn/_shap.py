@@ -7,17 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import compiling, one_draw, transformed
-from attrfn._inputs import Leaves, at_least_one, describe, is_floating, sample_of, split, split_activation, take
+from attrfn._call import one_call
+from attrfn._inputs import (
+    Leaves,
+    at_least_one,
+    describe,
+    is_floating,
+    sample_of,
+    split,
+    split_activation,
+    take,
+)
 from attrfn._layer import resolve, settled_neuron
 from attrfn._path import bytes_of, chunk_of, over, precision
 from attrfn._pull import detached, gradient, gradient_at, score_of
+from attrfn._random import choices, normal, own_generator, uniform
 from attrfn._run import original
 from attrfn._taps import read, settled
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_draw
+@one_call
 def gradient_shap(
     model: Model,
     x: Inputs,
@@ -77,7 +87,7 @@ def gradient_shap(
         slopes = gradient(score, point, create_graph=create_graph)
         return [d * g for d, g in zip(step, slopes, strict=True)] if multiply_by_inputs else slopes
 
-    size = 2 * bytes_of(inputs.tensors)
+    size = bytes_of(inputs.tensors)
     found = draws.mean(share, size=size, chunk_size=chunk_size, vectorize=vectorize)
     return inputs.answer(detached(found, create_graph))
 
@@ -86,7 +96,7 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
-@one_draw
+@one_call
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -140,27 +150,30 @@ def layer_gradient_shap(
     inputs, whole = take(x), original(model)
     draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
     (site,) = settled(whole, x, (resolve(model, layer),))
-    with torch.no_grad():
-        activation = split_activation(read(whole, x, (site,))[0])
 
-    def there(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def there(point: Any) -> Leaves:
         with nullcontext() if create_graph else torch.no_grad():
-            return split(read(whole, inputs.rebuild(tensors), (site,))[0]).tensors
+            return split_activation(read(whole, point, (site,))[0])
+
+    activation = there(x)
 
     def share(*row: Tensor) -> Sequence[Tensor]:
         start, stop, alpha = draws.unpacked(row)
         point = inputs.rebuild(a + _along(alpha, a) * (b - a) for a, b in zip(start, stop, strict=True))
-        (slopes,) = gradient_at(whole, (site,), point, target, create_graph=create_graph).gradients
+        like = activation.tensors
+        (slopes,) = gradient_at(whole, (site,), point, target, create_graph=create_graph, like=like).gradients
         if not multiply_by_inputs:
             return slopes
-        return [(b - a) * g for a, b, g in zip(there(start), there(stop), slopes, strict=True)]
+        begin = there(inputs.rebuild(start)).tensors
+        end = there(inputs.rebuild(stop)).tensors if any(draws.stdevs) else activation.tensors
+        return [(b - a) * g for a, b, g in zip(begin, end, slopes, strict=True)]
 
-    size = 2 * bytes_of(inputs.tensors)
+    size = bytes_of(inputs.tensors)
     found = draws.mean(share, size=size, chunk_size=chunk_size, vectorize=vectorize)
     return activation.answer(detached(found, create_graph))
 
 
-@one_draw
+@one_call
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,
@@ -232,12 +245,9 @@ class Draws:
         """One draw for every example: references, noisy inputs, places."""
         like, generator = self.tensors[0], self.generator
         n, device = like.shape[0], like.device
-        noisy = [
-            t + s * torch.randn(t.shape, dtype=t.dtype, device=device, generator=generator) if s else t
-            for t, s in zip(self.tensors, self.stdevs, strict=True)
-        ]
-        rows = torch.randint(self.count, (n,), device=device, generator=generator)
-        alpha = torch.rand(n, dtype=precision(like), device=device, generator=generator)
+        noisy = [t + s * normal(t, generator) if s else t for t, s in zip(self.tensors, self.stdevs, strict=True)]
+        rows = choices(self.count, n, device, generator)
+        alpha = uniform((n,), precision(like), device, generator)
         return *split(self.pick(rows)).tensors, *noisy, alpha
 
     def unpacked(self, row: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
@@ -261,17 +271,6 @@ class Draws:
     def _some(self, count: int) -> Iterator[tuple[Tensor, ...]]:
         for _ in range(count):
             yield self._one()
-
-
-def own_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
-    """The source of a call's random numbers: the caller's, or one seeded from the global state.
-
-    One of its own, so that the draws do not depend on what a model in train mode draws between them. Where
-    there cannot be one, under a transform or a compiler, the global one.
-    """
-    if generator is not None or compiling() or transformed():
-        return generator
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ()).item()))
 
 
 def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._context import one_draw, values_visible
-from attrfn._inputs import Leaves, at_least_one, describe, split, take
+from attrfn._call import one_call
+from attrfn._context import values_visible
+from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, take
 from attrfn._path import bytes_of, chunk_of, over
-from attrfn._shap import deviations, own_generator
+from attrfn._random import check_generator, normal, own_generator
+from attrfn._shap import deviations
 from attrfn._types import Attributions, Inputs
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
@@ -43,7 +45,8 @@ def smooth_grad(
         `smoothgrad`).
 
     Raises:
-        TypeError: If `attribute` is not a function, or `n_samples` not an int.
+        TypeError: If `attribute` is not a function that returns an attribution, `n_samples` not an int, or
+            `generator` not a `torch.Generator`.
         ValueError: If `kind` is unknown, or a number does not fit.
 
     Example:
@@ -62,8 +65,9 @@ def smooth_grad(
     if chunk_size is not None:
         at_least_one("chunk_size", chunk_size)
     deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
+    check_generator(generator)
 
-    @one_draw
+    @one_call
     def smoothed(x: Inputs) -> Attributions:
         noise = _Noise(x, stdevs, generator)
         size = 2 * bytes_of(noise.tensors)
@@ -88,10 +92,7 @@ class _Noise:
         self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, self.device)
 
     def draw(self) -> tuple[Tensor, ...]:
-        return tuple(
-            t + s * torch.randn(t.shape, dtype=t.dtype, device=t.device, generator=self.generator)
-            for t, s in zip(self.tensors, self.stdevs, strict=True)
-        )
+        return tuple(t + s * normal(t, self.generator) for t, s in zip(self.tensors, self.stdevs, strict=True))
 
 
 def _attributed(
@@ -101,7 +102,7 @@ def _attributed(
     answers: list[Leaves] = []
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        answers[:] = [split(attribute(leaves.rebuild(tensors)))]
+        answers[:] = [attributions_of(attribute(leaves.rebuild(tensors)))]
         return answers[0].tensors
 
     rows = [torch.stack(column) for column in zip(*drawn, strict=True)]
@@ -143,7 +144,7 @@ _TARGETS = 16
 """Targets that a default chunk holds: a pull-back of each is in memory, whose size is the model's affair."""
 
 
-@one_draw
+@one_call
 def over_targets(
     attribute: Callable[[Any], Attributions],
     targets: Iterable[Any],
@@ -164,8 +165,9 @@ def over_targets(
         Attributions stacked in front, `(K, N, …)`, in the units of `attribute`.
 
     Raises:
-        TypeError: If `attribute` is not a function.
+        TypeError: If `attribute` is not a function that returns an attribution, or `targets` holds none.
         ValueError: If there are no targets, or `chunk_size` is below 1.
+        IndexError: If a target is out of range.
 
     Example:
         >>> from attrfn import saliency
@@ -182,11 +184,11 @@ def over_targets(
     answers: list[Leaves] = []
 
     def flat(target: Any) -> tuple[Tensor, ...]:
-        answers[:] = [split(attribute(target))]
+        answers[:] = [attributions_of(attribute(target))]
         return answers[0].tensors
 
     if vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in listed):
-        numbers = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else None)
+        numbers = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else "cpu")
         parts = [over(flat, (some,), True) for some in numbers.split(size)]
         found = [torch.cat(values) for values in zip(*parts, strict=True)]
     else:
@@ -195,6 +197,8 @@ def over_targets(
 
 
 def _listed(targets: Any) -> list[Any]:
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise TypeError(f"targets must hold targets, such as range(10), but is {describe(targets)}")
     if isinstance(targets, Tensor) and not values_visible(targets):
         return list(targets)
     return targets.tolist() if isinstance(targets, Tensor) else list(targets)

@@ -30,3 +30,27 @@ def same_process_state() -> Iterator[None]:
     assert torch.get_default_dtype() is torch.float32
     assert torch.is_grad_enabled()
     assert torch.overrides._get_current_function_mode_stack() == []
+
+
+# ---------------------------------------------------------------- devices
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="where tests make their tensors, by torch.set_default_device: cuda, cpu")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def default_device(request: pytest.FixtureRequest, same_process_state: None) -> Iterator[None]:
+    """The device of `--device` for a test and its fixtures; that of torch itself where none is given."""
+    device = request.config.getoption("--device")
+    if device is None:
+        yield
+        return
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device(None)

@@ -272,7 +272,7 @@ def cases(row: Method) -> Iterator[tuple[str, Case]]:
         yield from ((name, case) for case in (number(name) if name in takes else []))
     several = {"method": OF_METHOD, "rtol": OF_RTOL, "stdevs": OF_STDEVS, "custom_attribution_func": OF_CUSTOM}
     for name, listed in several.items():
-        if row.settings.get("derivative") != "difference":
+        if row.settings.get("derivative") is None:
             yield from ((name, case) for case in (listed if name in takes else []))
     yield from (("model", case) for case in ([SCRIPTED] if row in RULED else []))
 

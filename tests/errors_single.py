@@ -22,6 +22,12 @@ def tokens() -> Tokens:
     return Tokens().double().eval()
 
 
+def fed_under_vmap() -> Any:
+    net, x, layers = relu_net(), images(), ["head.0", "head.1"]
+    attribute = a.layer_integrated_gradients
+    return torch.func.vmap(lambda t: attribute(net, layers, x, target=t)[0])(torch.arange(2))
+
+
 def refusals(function: Callable[..., Any], *listed: tuple[Callable[[], Any], type[Exception], str]) -> list[Refusal]:
     return [Refusal(function, function.__name__, *one) for one in listed]
 
@@ -170,12 +176,19 @@ SINGLE = [
         (
             lambda: a.layer_conductance(flat_net(), "head", X, target=0, derivative="backward"),
             ValueError,
-            "derivative must be 'forward' or 'difference', but is 'backward'",
+            "derivative must be 'forward', 'difference' or 'trapezoid', but is 'backward'",
         ),
         (
             lambda: a.layer_conductance(flat_net(), "head", X, target=0, derivative="difference", rtol=0.1),
             ValueError,
             "rtol needs derivative='forward'",
+        ),
+        (
+            lambda: a.layer_conductance(
+                flat_net(), "head", X, target=0, derivative="trapezoid", method="riemann_left"
+            ),
+            ValueError,
+            "derivative='trapezoid' has points of its own, but method is 'riemann_left'; leave it out",
         ),
     ),
     *refusals(
@@ -262,7 +275,12 @@ SINGLE = [
          "attributions must have the shapes of x"),
         (lambda: a.infidelity(flat_net(), X, X, moved, target=0, n_samples=0), ValueError,
          "n_samples must be at least 1"),
-        (lambda: a.infidelity(flat_net(), X, X, moved, target=4), IndexError, "target .*4.* is out of range"),
+        (lambda: a.infidelity(flat_net(), X, X, moved, target=4), IndexError,
+         "target 4 is out of range .* indices of a dimension of size 4 go from -4 to 3"),
+        (lambda: a.infidelity(flat_net(), X, X, lambda x: (x, x), target=0), TypeError,
+         r"perturb must take \(x, generator\), but takes \(x\)"),
+        (lambda: a.infidelity(flat_net(), X, X, moved, target=0, generator=3), TypeError,
+         "generator must be a torch.Generator, but is 3"),
     ),
     *refusals(
         a.sensitivity_max,
@@ -271,6 +289,10 @@ SINGLE = [
         (lambda: a.sensitivity_max(lambda x: x, X, radius=-1.0), ValueError,
          "radius must not be negative, but is -1.0"),
         (lambda: a.sensitivity_max(lambda x: x, X, n_samples=0), ValueError, "n_samples must be at least 1, but is 0"),
+        (lambda: a.sensitivity_max(lambda x: 3, X), TypeError, "attribute must return an attribution, .*returned 3"),
+        (lambda: a.sensitivity_max(lambda x: x, X, radius="a"), TypeError, "radius must be a number, but is 'a'"),
+        (lambda: a.sensitivity_max(lambda x: x, X, norm_ord="zz"), TypeError, "norm_ord must be 'fro' or a"),
+        (lambda: a.sensitivity_max(lambda x: x, X, generator=3), TypeError, "generator must be a torch.Generator"),
     ),
     *refusals(
         a.smooth_grad,
@@ -281,12 +303,39 @@ SINGLE = [
         (lambda: a.smooth_grad(abs, chunk_size=0), ValueError, "chunk_size must be at least 1, but is 0"),
         (lambda: a.smooth_grad(abs, stdevs=-1.0), ValueError, "stdevs must not be negative, but is -1.0"),
         (lambda: a.smooth_grad(abs, stdevs=(1.0, 1.0))(X), ValueError, "stdevs must be a number, or contained as x"),
+        (lambda: a.smooth_grad(abs, generator=3), TypeError, "generator must be a torch.Generator, but is 3"),
+        (lambda: a.smooth_grad(lambda x: 3)(X), TypeError, "attribute must return an attribution, .*but returned 3"),
     ),
     *refusals(
         a.over_targets,
         (lambda: a.over_targets(3, range(2)), TypeError, "attribute must be a function of a target, but is 3"),
         (lambda: a.over_targets(abs, []), ValueError, "targets must hold one target at least, but is empty"),
         (lambda: a.over_targets(abs, range(2), chunk_size=0), ValueError, "chunk_size must be at least 1, but is 0"),
+        (lambda: a.over_targets(abs, 3), TypeError, r"targets must hold targets, such as range\(10\), but is 3"),
+        (lambda: a.over_targets(lambda t: 3, [0]), TypeError, "attribute must return an attribution, .*returned 3"),
+        (lambda: a.over_targets(lambda t: a.saliency(flat_net(), X, t), [0, 4]), IndexError,
+         r"target \[0, 4\] is out of range .*indices go from -4 to 3"),
+        (lambda: a.over_targets(lambda t: a.saliency(flat_net(), X, t), [-5]), IndexError,
+         r"target \[-5\] is out of range"),
+    ),
+    *refusals(
+        a.layer_integrated_gradients,
+        (fed_under_vmap, ValueError, "none of which feeds another, but another of the list feeds layer 1"),
+    ),
+    *refusals(
+        a.saliency,
+        (lambda: a.saliency(None, X), TypeError, "model must be a function or an nn.Module, but is a NoneType"),
+        (lambda: a.saliency(lambda x: x.argmax(1), X), TypeError,
+         "explained numbers must be real floating-point ones, but are int64"),
+    ),
+    *refusals(
+        a.integrated_gradients,
+        (lambda: a.integrated_gradients(lambda x: x.long().sum(1), X), TypeError, "must be real floating-point ones"),
+    ),
+    *refusals(
+        a.gradient_shap,
+        (lambda: a.gradient_shap(flat_net(), X, X, target=0, generator=3), TypeError,
+         "generator must be a torch.Generator, but is 3"),
     ),
     *refusals(
         a.layer_activation,

@@ -53,8 +53,8 @@ class Method(NamedTuple):
             settings.setdefault("target", TARGET)
         if self.spec == "selector":
             place = (*place, settings.pop("selector", NEURON))
-        if self.random:
-            settings.setdefault("generator", torch.Generator().manual_seed(SEED))
+        if self.random and "generator" not in settings:
+            settings["generator"] = torch.Generator(torch.get_default_device()).manual_seed(SEED)
         return self.attribute(net, *place, x, **settings)
 
     def by_module(self, net: Any) -> dict[str, Any]:

@@ -145,6 +145,14 @@ PATHS = (
         of="layer",
         steps=True,
     ),
+    Method(
+        attrfn.layer_conductance,
+        lambda net, x: ref.layer_conductance_trapezoid(net.head, tail(net), x, start(x), STEPS),
+        LAYER,
+        PATH | {"derivative": "trapezoid"},
+        of="layer",
+        steps=True,
+    ),
 )
 SHAPS = (
     Method(

@@ -201,9 +201,6 @@ FUNCTIONAL |= {name: loss(name) for name in LOSSES if name != "linear_cross_entr
 REFUSED = {
     **{name: name for name in LOSSES},
     **{name: name.lower() for name in ("LSTM", "GRU", "RNN")},
-    "LSTMCell": "lstm_cell",
-    "GRUCell": "gru_cell",
-    "RNNCell": "rnn_tanh_cell",
     "RNN": "rnn_tanh",
     "conv_tbc": "conv_tbc",
     "grid_sample": "grid_sample",

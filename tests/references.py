@@ -129,6 +129,18 @@ def layer_conductance_difference(head: Function, tail: Function, x: Tensor, star
     return each(one, x, start)
 
 
+def layer_conductance_trapezoid(head: Function, tail: Function, x: Tensor, start: Tensor, n: int) -> Tensor:
+    """Σ_k (∂f/∂h(k/n) + ∂f/∂h((k+1)/n))/2 · (h((k+1)/n) - h(k/n))."""
+
+    def one(x: Tensor, start: Tensor) -> Tensor:
+        hs = [head(start + k / n * (x - start)) for k in range(n + 1)]
+        slopes = [gradient(tail, h) for h in hs]
+        ends = zip(pairwise(slopes), pairwise(hs), strict=True)
+        return torch.stack([(a + b) / 2 * (there - here) for (a, b), (here, there) in ends]).sum(0)
+
+    return each(one, x, start)
+
+
 def internal_influence(head: Function, tail: Function, x: Tensor, start: Tensor, rule: Rule) -> Tensor:
     """Σ_k w_k ∂f/∂h at h(x' + α_k (x - x')) (Leino et al., 2018)."""
 

@@ -49,6 +49,7 @@ def share_of_error(found: Tensor, exact: Tensor) -> float:
     return float(((found - exact).abs().sum(1) / exact.abs().sum(1)).max())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, at its first forward derivative
 def test_ten_points_beat_captums_fifty() -> None:
     data, classes = digits()
     net = trained(data, classes)
@@ -76,6 +77,19 @@ def test_the_velocity_converges_at_the_rules_order_and_differences_at_the_first(
         share_of_error(form("difference", n, "riemann_trapezoid").flatten(1), exact.flatten(1)) for n in (100, 200)
     )
     assert first / second == pytest.approx(2.0, rel=0.05)
+
+
+def test_the_mean_of_both_gradients_is_of_second_order() -> None:
+    """The error of derivative="trapezoid" falls to a quarter with the spacing, and its path has both its ends."""
+    net, x = smooth_net(), images(2)
+    exact = attrfn.layer_conductance(net, "head", x, n_steps=30, target=1).flatten(1)
+
+    def error(n_steps: int) -> float:
+        found = attrfn.layer_conductance(net, "head", x, n_steps=n_steps, target=1, derivative="trapezoid")
+        return share_of_error(found.flatten(1), exact)
+
+    assert error(20) / error(40) == pytest.approx(4.0, rel=0.05)
+    assert error(40) < 1e-3
 
 
 @pytest.mark.parametrize("vectorize", [True, False])

@@ -1,5 +1,6 @@
 """DeepLIFT sums to the output difference on every architecture, and is spread as integrated gradients are."""
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -225,17 +226,64 @@ def test_control_flow_that_they_do_not() -> None:
         attrfn.deep_lift(loops, x, 1e-3 * x)
 
 
-@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell, nn.RNNCell, nn.GRU, nn.LSTM, nn.RNN])
-def test_fused_cells_are_refused_by_name(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_fused_recurrences_are_refused_by_name(kind: type[nn.Module]) -> None:
     net = kind(4, 3)
-    x = torch.randn(2, 4) if kind.__name__.endswith("Cell") else torch.randn(2, 5, 4)
+    with pytest.raises(ValueError, match=f"(?i){kind.__name__}.*has no DeepLIFT rule.*fused.*Cell in a loop"):
+        attrfn.deep_lift(lambda x: net(x)[0].flatten(1).sum(1), torch.randn(2, 5, 4))
+
+
+CELLS: dict[str, Callable[[], nn.Module]] = {
+    "GRU": lambda: nn.GRUCell(4, 3),
+    "GRU without bias": lambda: nn.GRUCell(4, 3, bias=False),
+    "LSTM": lambda: nn.LSTMCell(4, 3),
+    "RNN of tanh": lambda: nn.RNNCell(4, 3),
+    "RNN of ReLU": lambda: nn.RNNCell(4, 3, nonlinearity="relu"),
+}
+
+
+@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+def test_unrolled_cells(make: Callable[[], nn.Module]) -> None:
+    """Written out they sum, and their pass is the cell's own, bit for bit; on a path too, under `vmap`."""
+    cell = make().double()
 
     def f(x: Tensor) -> Tensor:
-        found = net(x)
-        return (found[0] if isinstance(found, tuple) else found).flatten(1).sum(1)
+        state = None
+        for step in x.unbind(1):
+            state = cell(step, state)
+        return (state[0] if isinstance(state, tuple) else state).sum(1)
 
-    with pytest.raises(ValueError, match=f"(?i){kind.__name__.removesuffix('Cell')}.*has no DeepLIFT rule"):
-        attrfn.deep_lift(f, x)
+    x, start = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(total(attrfn.deep_lift(f, x, start)), f(x) - f(start))
+    assert torch.equal(attrfn.with_reference(f, start)(x), f(x))
+    found = [attrfn.integrated_gradients(f, x, start, 8, vectorize=vectorize) for vectorize in (True, False)]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_spectral_norm(vectorize: bool) -> None:
+    """Its weight is worked out anew in every pass, from parameters that one pass sees wrapped."""
+    normed = torch.nn.utils.parametrizations.spectral_norm
+    net = nn.Sequential(normed(nn.Linear(4, 5)), nn.Tanh(), normed(nn.Linear(5, 1))).double().eval()
+    x, references = torch.randn(2, 3, 4, dtype=torch.float64)
+    found = attrfn.deep_lift_shap(net, x, references, vectorize=vectorize)
+    torch.testing.assert_close(total(found), (net(x) - net(references).mean())[:, 0])
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), lambda h: h.amax((2, 3))], ids=repr)
+def test_a_maximum_where_input_and_baseline_agree(pool: Callable[[Tensor], Tensor]) -> None:
+    """In all windows, or in some: nothing is divided by a difference of zero."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).double()
+    x = torch.randn(2, 1, 6, 6, dtype=torch.float64)
+    start = x.clone()
+    start[..., :3] += 0.5
+
+    def f(x: Tensor) -> Tensor:
+        return pool(net(x)).flatten(1).sum(1)
+
+    assert torch.equal(attrfn.deep_lift(f, x, x), torch.zeros_like(x))
+    for other in (start, x * (1 + 1e-12)):
+        torch.testing.assert_close(total(attrfn.deep_lift(f, x, other)), f(x) - f(other), rtol=1e-9, atol=1e-12)
 
 
 class Cube(torch.autograd.Function):

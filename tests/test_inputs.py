@@ -269,13 +269,15 @@ methods = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 @pytest.mark.parametrize("create_graph", [False, True])
 @methods
-def test_a_leaf_that_does_not_count_gets_zeros(method: Callable[..., Any], create_graph: bool) -> None:
+def test_a_leaf_that_does_not_count_gets_zeros_and_a_warning(method: Callable[..., Any], create_graph: bool) -> None:
     found = method(lambda left, right: (left + 2).relu() @ A.abs().T, (LEFT, RIGHT), create_graph=create_graph)
     assert torch.count_nonzero(found[0]) == LEFT.numel()
     assert torch.equal(found[1], torch.zeros_like(RIGHT))
 
 
 @methods
-def test_a_model_that_ignores_its_input_gets_zeros(method: Callable[..., Any]) -> None:
+def test_a_model_that_ignores_its_input_gets_zeros_and_a_warning(method: Callable[..., Any]) -> None:
     parameter = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    assert torch.equal(method(lambda x: parameter.relu(), LEFT), torch.zeros_like(LEFT))
+    with pytest.warns(attrfn.AttributionWarning, match="the attribution is zero"):
+        found = method(lambda x: parameter.relu(), LEFT)
+    assert torch.equal(found, torch.zeros_like(LEFT))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.method import Method
+from tests.method import Method, suited
 from tests.methods import METHODS
 from tests.models import Split, images, rows, smooth_net
 
@@ -157,6 +157,51 @@ def test_other_buffers_written_in_train_mode_stay() -> None:
     attrfn.saliency(net, rows(), 1)
     attrfn.integrated_gradients(net, rows(), target=1, vectorize=False)
     assert all(map(torch.equal, net.buffers(), before))
+
+
+class Bound(nn.Module):
+    """Binds tensors to its names at every run: a buffer made anew, a cache filled once, its activation set aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("runs", torch.zeros(()))
+        self.scale: Tensor | None = None
+        self.kept: Tensor | None = torch.zeros(1)
+        self.count = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs = self.runs + 1
+        if self.scale is None:
+            self.scale = 1 + 0 * x[:1].detach().mean()
+        self.hidden, self.kept, self.count = x * self.scale, None, self.count + 1
+        return self.hidden
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@every
+def test_tensors_that_a_model_binds_are_put_back(row: Method, train: bool) -> None:
+    """They would be of a transform that is over; what is no tensor, such as a count, is the model's own affair."""
+    net = suited(row)
+    net.head.add_module("binding", Bound())
+    net.train(train)
+    bound = net.head.binding
+    before, kept = bound.runs, bound.kept
+    row.call(net, images())
+    assert bound.runs is before
+    assert bound.scale is None
+    assert bound.kept is kept
+    assert not hasattr(bound, "hidden")
+    assert bound.count > 0
+    net(images()).sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_model_runs_where_no_rule_is_asked_for() -> None:
+    net, x = nn.Linear(3, 4).double(), rows()
+    traced = torch.jit.trace(net, x)
+    assert torch.equal(attrfn.saliency(traced, x, 1), attrfn.saliency(net, x, 1))
+    found = attrfn.integrated_gradients(traced, x, n_steps=3, target=1, vectorize=False)
+    torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, n_steps=3, target=1))
 
 
 # ---------------------------------------------------------------- dropout

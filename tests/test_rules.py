@@ -44,6 +44,14 @@ SPELLINGS: dict[str, Relu] = {
     "clamp_min_(0)": lambda z: z.clamp_min_(0),
     "torch.clamp_": lambda z: torch.clamp_(z, min=0),
     "clip_(0)": lambda z: z.clip_(0),
+    "clamp(0, inf)": lambda z: z.clamp(0, float("inf")),
+    "F.threshold": lambda z: F.threshold(z, 0, 0),
+    "F.threshold_": lambda z: F.threshold_(z, 0.0, 0.0),
+    "F.threshold(inplace=True)": lambda z: F.threshold(z, value=0, threshold=0, inplace=True),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "relu of an exported program": torch.ops.aten.relu.default,
+    "relu_ of an exported program": torch.ops.aten.relu_.default,
+    "clamp_min of an exported program": lambda z: torch.ops.aten.clamp_min.default(z, 0),
 }
 RULES = {
     "guided": (attrfn.guided_backprop, GUIDED, rules.guided_backprop),
@@ -102,6 +110,37 @@ def test_the_relu_inside_an_encoder_layer(
     (expected,) = torch.autograd.grad(model(x)[:, 1, 2].sum(), x)
     same(method(net, x, (1, 2)), expected)
     assert torch.equal(attrfn.with_rules(net, rule)(x), net(x))
+
+
+def recurrent(cell: nn.RNNCell) -> Callable[[Tensor], Tensor]:
+    def model(x: Tensor) -> Tensor:
+        h = torch.zeros(2, 3, dtype=x.dtype)
+        for step in x.unbind(1):
+            h = cell(step, h)
+        return h
+
+    return model
+
+
+@ruled
+def test_the_relu_inside_a_recurrent_cell(method: Any, rule: Any, literal: Any) -> None:
+    """The fused kernel of one cell is written out; that of many steps cannot be, and is refused."""
+    cell = nn.RNNCell(4, 3, nonlinearity="relu").double()
+    gate = Call(lambda z: _Literal.apply(z, method is attrfn.guided_backprop))
+
+    def by_hand(x: Tensor) -> Tensor:
+        h = torch.zeros(2, 3, dtype=x.dtype)
+        for step in x.unbind(1):
+            h = gate(F.linear(step, cell.weight_ih, cell.bias_ih) + F.linear(h, cell.weight_hh, cell.bias_hh))
+        return h
+
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(by_hand(x)[:, 1].sum(), x)
+    same(method(recurrent(cell), x, 1), expected)
+    assert torch.equal(attrfn.with_rules(recurrent(cell), rule)(x), recurrent(cell)(x))
+    fused = nn.RNN(4, 3, nonlinearity="relu", batch_first=True).double()
+    with pytest.raises(ValueError, match=r"runs its ReLUs in one kernel.*run nn\.RNNCell in a loop"):
+        method(lambda x: fused(x)[0][:, -1], x, 1)
 
 
 # ---------------------------------------------------------------- forward, bit for bit

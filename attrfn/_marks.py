@@ -1,0 +1,56 @@
+"""Marks for the compiler, which are given when it first comes by: importing attrfn does not load it.
+
+NOTE [What the compiler hides]
+A function mode sees every operation eagerly. In a graph that is being compiled torch shows it only what its own
+list of overridable functions has, from which `F.sigmoid`, `F.tanh`, `F.hardswish`, `F.hardsigmoid` and the functions in
+place (`torch.relu_`, `F.elu_`) are missing: their rules would be passed over in silence. So they are put on it.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_WAITING: list[Callable[..., Any]] = []
+"""Functions of attrfn to be marked, empty once the compiler is loaded."""
+
+
+def in_graph(function: Function) -> Function:
+    """As `torch.compiler.allow_in_graph`: one node of a compiled graph."""
+    _WAITING.append(function)
+    if "torch._dynamo" in sys.modules:
+        known_to_compiler()
+    return function
+
+
+def constant(function: Function) -> Function:
+    """As `torch.compiler.assume_constant_result`: run while a graph is traced."""
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
+
+
+@constant
+def known_to_compiler() -> bool:
+    """Give the marks: the first thing that is traced of a pass."""
+    while _WAITING:
+        torch.compiler.allow_in_graph(_WAITING.pop())
+    _show_to_modes()
+    return True
+
+
+@cache
+def _show_to_modes() -> None:
+    """See NOTE [What the compiler hides]."""
+    from torch._dynamo.variables.torch import get_overridable_functions
+
+    shown, kernels = get_overridable_functions(), vars(torch._C._nn)  # pyright: ignore
+    shown.update([F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, torch.as_strided, torch.segment_reduce])
+    shown.update(f for f in kernels.values() if inspect.isbuiltin(f))
+    for home in (torch, F):
+        shown.update(getattr(home, name) for name in dir(home) if name[0] != "_" and name[-1] == "_")
