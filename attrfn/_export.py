@@ -97,7 +97,7 @@ def _varied(x: Inputs) -> Any:
             return tensor.roll(1, -1) if tensor.ndim > 1 else tensor
         noise = 0.1 * torch.rand(tensor.shape, generator=generator).to(tensor)
         constant = bool((tensor == tensor.reshape(-1)[:1]).all())
-        return tensor * (1 - noise) + noise if constant else tensor * (1 - noise)
+        return tensor + noise if constant else tensor * (1 - noise)
 
     return contained(x, [moved(t) for t in members(x).values()])
 
@@ -111,7 +111,7 @@ def _compare(runs: nn.Module, x: Inputs, expected: tuple[Any, Any]) -> None:
             share = _missed(a, b)
             if share > torch.finfo(b.dtype if b.is_floating_point() else torch.float64).eps ** 0.4:
                 raise RuntimeError(
-                    f"the program's {what} for {batch_size(x)} examples is {describe(a)} that misses the {what} by "
+                    f"the program's {what} at N = {batch_size(x)} is {describe(a)} that misses the {what} by "
                     f"{share:.2g} of its norm, more than rounding does; what runs must not depend on values, nor, "
                     "unless dynamic_batch=False, on the number of examples"
                 )

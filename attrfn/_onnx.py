@@ -133,9 +133,9 @@ def _divided_pool(
     return _along_each(x / divisor, sides)
 
 
-def _adaptive_avg_pool(dims: int, grad: Tensor, x: Tensor) -> Tensor:
+def _adaptive_avg_pool(grad: Tensor, x: Tensor) -> Tensor:
     sides: list[Tensor] = []
-    for n, m in zip(x.shape[-dims:], grad.shape[-dims:], strict=True):
+    for n, m in zip(x.shape[-2:], grad.shape[-2:], strict=True):
         window = torch.arange(m)[:, None]
         inside = _within(n, window * n // m, ((window + 1) * n + m - 1) // m)
         sides.append(inside / inside.sum(1, keepdim=True))
@@ -170,11 +170,9 @@ OPENED: dict[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices_backward.default: partial(_max_pool, 2),
     aten.max_pool3d_with_indices_backward.default: partial(_max_pool, 3),
     aten.adaptive_max_pool2d_backward.default: partial(_max_pool, 2),
-    aten.adaptive_max_pool3d_backward.default: partial(_max_pool, 3),
     aten.avg_pool2d_backward.default: partial(_avg_pool, 2),
     aten.avg_pool3d_backward.default: partial(_avg_pool, 3),
-    aten._adaptive_avg_pool2d_backward.default: partial(_adaptive_avg_pool, 2),
-    aten._adaptive_avg_pool3d_backward.default: partial(_adaptive_avg_pool, 3),
+    aten._adaptive_avg_pool2d_backward.default: _adaptive_avg_pool,
     aten.avg_pool2d.default: partial(_divided_pool, 2),  # ONNX has no divisor, which torch then leaves out
     aten.avg_pool3d.default: partial(_divided_pool, 3),
     **{getattr(aten, f"replication_pad{n}d_backward").default: _replication_pad for n in (1, 2, 3)},

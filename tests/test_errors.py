@@ -12,12 +12,13 @@ from torch import Tensor
 
 import attrfn
 from tests.errors import OF_METHODS, Refusal
+from tests.errors_export import EXPORTS
 from tests.errors_single import SINGLE
 from tests.method import suited
 from tests.methods import METHODS
 from tests.models import images, relu_net, rows, smooth_net
 
-REFUSALS = [*OF_METHODS, *SINGLE]
+REFUSALS = [*OF_METHODS, *SINGLE, *EXPORTS]
 
 
 @pytest.mark.parametrize("row", REFUSALS, ids=[f"{k}-{row.case}" for k, row in enumerate(REFUSALS)])
