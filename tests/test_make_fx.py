@@ -70,3 +70,13 @@ def test_weights_are_arguments_where_they_are_asked_for(row: Method) -> None:
     found = graph(dict(other.named_parameters()), x)
     seeded(given)
     torch.testing.assert_close(found.detach(), row.call(other, x, **given), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
+def test_sizes_that_are_symbols_serve_other_numbers_of_examples(row: Method) -> None:
+    net = suited(row)
+    trace = make_fx(lambda x: row.call(net, x), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    with torch.no_grad():
+        graph = trace(images(5))
+        x = images(3)
+        torch.testing.assert_close(graph(x), row.call(net, x), rtol=1e-10, atol=1e-12)
