@@ -68,7 +68,7 @@ def _compiled(part: Any) -> bool:
     """Whether `torch.compile` made it, or something that it calls."""
     if not isinstance(part, nn.Module):
         return _by_compiler(part)
-    if part._compiled_call_impl is not None or type(part).__name__ == "OptimizedModule":  # pyright: ignore
+    if type(part).__name__ == "OptimizedModule":
         return True
     return any(_by_compiler(value) for value in vars(part).values()) or _class_calls_compiled(type(part))
 

@@ -206,7 +206,8 @@ class _LayerPath:
 
         def act(k: int, value: Any) -> Any:
             here = split(value).tensors
-            self.stop.setdefault(k, detached(here, self.create_graph))
+            if not symbolic():
+                self.stop[k] = detached(here, self.create_graph)
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
             return put(value, places)
 
