@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from attrfn._around import explained, noting_constants
+from attrfn._around import explained, noting_constants, under_own_name
 from attrfn._context import compiling, eager, transformed, warn
 from attrfn._inputs import device_of, split
 
@@ -68,7 +68,7 @@ def one_call(method: Method) -> Method:
         finally:
             _CALL.open, _CALL.draws = False, None
 
-    return cast("Method", called)
+    return cast("Method", under_own_name(called, method))
 
 
 def _warn_of(answer: Any) -> None:
@@ -78,11 +78,11 @@ def _warn_of(answer: Any) -> None:
             "the attribution is zero: the explained number does not depend on what is attributed to by any operation "
             "that has a derivative; look for detach, torch.no_grad, .data, .item() or rounding in the model"
         )
-    elif not all(map(_finite, split(answer).tensors)):
+    elif not all(map(finite, split(answer).tensors)):
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")
 
 
-def _finite(tensor: Tensor) -> bool:
+def finite(tensor: Tensor) -> bool:
     """Whether all entries are: their sum tells faster, unless it overflows."""
     return math.isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
 

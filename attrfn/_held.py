@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,6 +27,12 @@ class Held:
             buffers = own.get("_buffers")
             if buffers is None:  # a TorchScript module holds its things elsewhere
                 continue
+            if (
+                not buffers
+                and _keeps_nothing(type(module))
+                and not (own["_forward_pre_hooks"] or own["_forward_hooks"] or "forward" in own)
+            ):
+                continue
             self.names.append((own, own.copy()))
             if buffers:
                 self.names.append((buffers, buffers.copy()))
@@ -45,6 +52,12 @@ class Held:
             if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
                 with torch.no_grad():
                     buffer.copy_(value)
+
+
+@cache
+def _keeps_nothing(kind: type) -> bool:
+    """Whether a module's class is torch's own: no pass of it, but for its buffers, leaves anything in it."""
+    return kind.__module__.startswith("torch.nn.modules.")
 
 
 def _bind_again(home: dict[str, Any], before: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from attrfn._bent import Switch, rules_off, rules_on
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._context import compiling, eager, grad_levels, plain, vjp, wrapped
 from attrfn._inputs import Leaves, batch_size, device_of, map_leaves, split, split_activation
-from attrfn._run import run
+from attrfn._run import run_unseen
 from attrfn._select import pick
 from attrfn._taps import put, replaced
 from attrfn._types import Inputs, Model, Site, Target
@@ -29,7 +29,7 @@ Score = Callable[[Sequence[Tensor]], Tensor]
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = x.tensors[0].shape[0]
-    return lambda tensors: pick(run(model, x.rebuild(tensors)), target, n=n)
+    return lambda tensors: pick(run_unseen(model, x.rebuild(tensors)), target, n=n)
 
 
 def gradient(

@@ -13,13 +13,15 @@ from torch.overrides import TorchFunctionMode
 from attrfn import _linear as linear
 from attrfn import _rewrites as rewrites
 from attrfn._around import watched
-from attrfn._call import draw_again
+from attrfn._call import draw_again, twice
 from attrfn._compiled import as_written
-from attrfn._context import compiling
+from attrfn._context import compiling, eager
 from attrfn._held import Held
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._marks import known_to_compiler
 from attrfn._types import Inputs, Model
+
+_autograd: Any = torch._C._autograd  # pyright: ignore
 
 
 class Pass(TorchFunctionMode):
@@ -71,27 +73,64 @@ def _itself(value: Any) -> Any:
 
 def _hooked() -> bool:
     """Whether something stands between an operation and what it saves for the backward pass."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
+    hooks = _autograd._top_saved_tensors_default_hooks(False)
     return hooks is not None and hooks[0] is not _itself
+
+
+class _Hidden:
+    """In place of the mode where it would change nothing, for it costs microseconds an operation.
+
+    Activation checkpointing, which it would keep from running parts of the model again, fails here.
+    """
+
+    def __enter__(self) -> None:
+        self.before = _autograd._saved_tensors_hooks_get_disabled_error_message()
+        _autograd._saved_tensors_hooks_disable(_CHECKPOINTED)
+
+    def __exit__(self, *error: object) -> None:
+        if self.before is None:
+            _autograd._saved_tensors_hooks_enable()
+        else:
+            _autograd._saved_tensors_hooks_disable(self.before)
+
+
+_CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
+
+
+def run_unseen(model: Model, x: Inputs) -> Any:
+    """As `run`, of a pass into which nothing looks."""
+    if isinstance(model, nn.Module) and eager() and not twice() and not _hooked():
+        try:
+            return _run(model, x, None)
+        except RuntimeError as error:
+            if _CHECKPOINTED not in str(error):
+                raise
+    return run(model, x)
 
 
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
+    return _run(model, x, mode or Pass())
+
+
+def _run(model: Model, x: Inputs, mode: Pass | None) -> Any:
     model = original(model)
     if not callable(model):
         raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
     if compiling():
         known_to_compiler()
-    mode = mode or Pass()
     drawn = draw_again(x)
     x = x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
     parts = parts_of(model)
     modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
-    counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
-    mode.counters = [c for c in counters if c is not None]
+    if mode is None and any(module.training for module in modules):
+        mode = Pass()
+    if mode is not None:
+        counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
+        mode.counters = [c for c in counters if c is not None]
     held = Held(modules)
     try:
-        with as_written(parts), watched(), mode:
+        with as_written(parts), watched(), mode or _Hidden():
             return call(model, x)
     finally:
         held.put_back()
@@ -120,10 +159,22 @@ def modules_of(model: Any) -> list[nn.Module]:
 def parts_of(model: Any, depth: int = 5) -> list[Any]:
     """What a model is made of, as far as it can be seen: its modules; of a function, what it closes over or names."""
     if isinstance(model, nn.Module):
-        return list(model.modules())
+        return _tree(model)
     if depth == 0 or compiling():
         return []
     return [model, *(found for part in _parts(model) for found in parts_of(part, depth - 1))]
+
+
+def _tree(model: nn.Module) -> list[nn.Module]:
+    """The module and all that are in it: `model.modules()`, in half of its time."""
+    found = [model]
+    seen = {model}
+    for module in found:  # which grows meanwhile
+        for child in module._modules.values():  # pyright: ignore[reportPrivateUsage]
+            if child is not None and child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
 
 
 def _parts(value: Any) -> list[Any]:

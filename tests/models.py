@@ -1,10 +1,12 @@
 """Models that the tests explain: tiny ones with attributions in closed form, and small nets for the laws.
 
+import re
 Letters as in the papers: f the model, x the input, x' the start of the path (the baseline), h a layer.
 """
 
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -288,3 +290,8 @@ def images(n: int = 3) -> Tensor:
 def rows(n: int = 3) -> Tensor:
     """Inputs of the flat nets, (n, 3)."""
     return torch.randn(n, 3, dtype=torch.float64)
+
+
+def named(value: Any) -> str:
+    """The name of a parameter that is a function or a module: the same in every process."""
+    return re.sub(r"( of type object)? at 0x[0-9a-f]+", "", repr(value))

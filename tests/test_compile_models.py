@@ -12,7 +12,7 @@ import attrfn
 from tests.built import BUILT, JUDGES
 from tests.method import Method, suited
 from tests.methods import METHODS
-from tests.models import Split, images
+from tests.models import Split, images, relu_net
 from tests.test_compile import fresh_compiler, rows_of, same
 
 __all__ = ["fresh_compiler"]
@@ -163,3 +163,21 @@ def test_a_transformer_in_a_graph(method: str, frozen: bool) -> None:
     call = functools.partial(OF_AN_ENCODER[method], lambda x: whole(x).mean(1), whole.layers[0].linear1)
     same(torch.compile(lambda x: call(x), fullgraph=True, backend="eager")(x), call(x))
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+# ---------------------------------------------------------------- many methods in one process
+
+DIRECTLY = (
+    "saliency input_x_gradient guided_backprop deconvolution integrated_gradients deep_lift layer_grad_cam "
+    "layer_gradient_x_activation guided_grad_cam"
+).split()
+
+
+def test_methods_compiled_as_they_are_have_their_graphs_each_for_itself() -> None:
+    """The compiler allows eight graphs of one code, which a wrapper that methods share would be."""
+    assert len(DIRECTLY) > torch._dynamo.config.recompile_limit
+    net, x = relu_net(), images()
+    for name in DIRECTLY:
+        method: Any = getattr(attrfn, name)
+        given = (net, "head", x) if "layer" in name or name == "guided_grad_cam" else (net, x)
+        same(torch.compile(method, fullgraph=True, backend="eager")(*given, target=1), method(*given, target=1))

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attrfn
 from tests.architectures import ALL, SMALL, Explained, built, mlp, most_changed
+from tests.models import named
 from tests.references import pulled_back
 
 JUMPS = ("MLP, Hardshrink", "MLP, Threshold")
@@ -270,7 +271,7 @@ def test_spectral_norm(vectorize: bool) -> None:
     torch.testing.assert_close(total(found), (net(x) - net(references).mean())[:, 0])
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), lambda h: h.amax((2, 3))], ids=repr)
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), lambda h: h.amax((2, 3))], ids=named)
 def test_a_maximum_where_input_and_baseline_agree(pool: Callable[[Tensor], Tensor]) -> None:
     """In all windows, or in some: nothing is divided by a difference of zero."""
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).double()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn import deep_lift
-from tests.models import rows
+from tests.models import named, rows
 
 ALL = (slice(None),)
 W = torch.tensor([[2.0, -1.0], [0.5, 1.0], [-1.0, 3.0]], dtype=torch.float64)
@@ -31,7 +31,7 @@ TANHS: list[Any] = [torch.tanh, F.tanh, Tensor.tanh, Tensor.tanh_, torch.tanh_, 
 
 
 @pytest.mark.filterwarnings("ignore:deep_lift sums to")  # these rules are no slopes
-@pytest.mark.parametrize("key", TANHS, ids=repr)
+@pytest.mark.parametrize("key", TANHS, ids=named)
 @pytest.mark.parametrize("run", [torch.tanh, lambda z: z.clone().tanh_(), nn.Tanh()], ids=["function", "_", "module"])
 def test_a_rule_replaces_one(run: Callable[[Tensor], Tensor], key: Any) -> None:
     x = rows()

@@ -13,7 +13,7 @@ import attrfn
 from attrfn import DECONVOLUTION, GUIDED
 from tests import references_rules as rules
 from tests.method import steps
-from tests.models import Call, images, relu_net, rows, spelled
+from tests.models import Call, images, named, relu_net, rows, spelled
 
 Relu = Callable[[Tensor], Tensor]
 
@@ -94,7 +94,7 @@ class _Literal(torch.autograd.Function):
         return grads[0] * (grads[0] > 0) * ((z > 0) if ctx.guided else 1), None
 
 
-@pytest.mark.parametrize("activation", ["relu", F.relu, nn.ReLU(), nn.ReLU(inplace=True)], ids=repr)
+@pytest.mark.parametrize("activation", ["relu", F.relu, nn.ReLU(), nn.ReLU(inplace=True)], ids=named)
 @pytest.mark.parametrize("norm_first", [False, True])
 @ruled
 def test_the_relu_inside_an_encoder_layer(
@@ -250,7 +250,7 @@ def scaled(grad: Tensor, input: Tensor, output: Tensor) -> Tensor:
 SIGMOIDS: list[Any] = [torch.sigmoid, F.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, nn.Sigmoid, nn.Sigmoid()]
 
 
-@pytest.mark.parametrize("key", SIGMOIDS, ids=repr)
+@pytest.mark.parametrize("key", SIGMOIDS, ids=named)
 @pytest.mark.parametrize("run", [torch.sigmoid, torch.special.expit, lambda z: z.clone().sigmoid_(), nn.Sigmoid()])
 def test_a_rule_for_sigmoid(run: Relu, key: Any) -> None:
     x, w = rows(), torch.randn(3, 2, dtype=torch.float64)

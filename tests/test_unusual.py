@@ -148,3 +148,17 @@ def test_the_fused_lstm_and_velocity(row: Method) -> None:
     net = net.float()
     near(row.call(net, x), expected)
     near(row.call(net, x, vectorize=False), expected)
+
+
+# ---------------------------------------------------------------- hooks on what a backward pass needs
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "backward hook"])
+def test_hooks_on_saved_tensors_are_as_they_were_after_a_call(kind: str) -> None:
+    (special, plain), x = unusual_nets(kind), images()
+    message = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message
+    same(attrfn.saliency(special, x, 1), attrfn.saliency(plain, x, 1))
+    assert message() is None
+    with torch.autograd.graph.disable_saved_tensors_hooks("of the caller"):
+        attrfn.saliency(plain, x, 1)
+        assert message() == "of the caller"
