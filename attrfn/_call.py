@@ -22,6 +22,8 @@ class _Call(threading.local):
     open = False
     draws: Tensor | None = None
     """The random state from which every pass starts."""
+    single = False
+    """Whether there is one pass only."""
     twice = False
     """Whether the passes are to be differentiated twice."""
     pulled = False
@@ -36,7 +38,12 @@ _CALL = _Call()
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def one_call(method: Method) -> Method:
+def one_pass(method: Method) -> Method:
+    """As `one_call`, of a method that passes the model once: no random state need be kept for a second pass."""
+    return one_call(method, single=True)
+
+
+def one_call(method: Method, *, single: bool = False) -> Method:
     """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say.
 
     If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
@@ -55,7 +62,7 @@ def one_call(method: Method) -> Method:
                 return called(*args, **kwargs)
         if _CALL.open:
             return method(*args, **kwargs)
-        _CALL.open, _CALL.draws = True, None
+        _CALL.open, _CALL.draws, _CALL.single = True, None, single
         _CALL.pulled = _CALL.reached = _CALL.warned = False
         try:
             if transformed():
@@ -124,7 +131,7 @@ def draw_again(x: Any) -> Callable[[], None]:
     Returns:
         What to do after the pass: numbers drawn between passes go on where they were.
     """
-    if compiling() or not _CALL.open or _get_current_dispatch_mode() is not None:
+    if compiling() or not _CALL.open or _CALL.single or _get_current_dispatch_mode() is not None:
         return _nothing
     device = x.device if isinstance(x, Tensor) else device_of(x)
     now = _random_state(device)

@@ -70,7 +70,10 @@ def _compiled(part: Any) -> bool:
         return _by_compiler(part)
     if type(part).__name__ == "OptimizedModule":
         return True
-    return any(_by_compiler(value) for value in vars(part).values()) or _class_calls_compiled(type(part))
+    for value in vars(part).values():
+        if type(value) is FunctionType and _by_compiler(value):
+            return True
+    return _class_calls_compiled(type(part))
 
 
 def _by_compiler(value: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from attrfn._call import one_call
+from attrfn._call import one_call, one_pass
 from attrfn._inputs import split_activation, take
 from attrfn._layer import neuron, resolve
 from attrfn._pull import detached, gradient, gradient_at, score_of
@@ -14,7 +14,7 @@ from attrfn._taps import read
 from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@one_pass
 def saliency(
     model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
 ) -> Attributions:
@@ -49,7 +49,7 @@ def saliency(
     return inputs.answer(g.abs() if absolute else g for g in found)
 
 
-@one_call
+@one_pass
 def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The input times its gradient: a first-order share of the output.
 

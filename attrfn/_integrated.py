@@ -50,7 +50,7 @@ def integrated_gradients(
         rtol: Refine until every example has settled to this share; see `attrfn._tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
         vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -141,7 +141,7 @@ def layer_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `attrfn._tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
         vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -264,7 +264,7 @@ def neuron_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `attrfn._tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
         vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

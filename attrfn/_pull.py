@@ -62,7 +62,8 @@ def _by_autograd(
         with torch.inference_mode(False), torch.enable_grad():
             return _by_autograd(score, leaves, create_graph, switch)
     inputs = [_leaf(t, create_graph) for t in leaves]
-    return pull(score(inputs).sum(), inputs, create_graph, switch)
+    scores = score(inputs)
+    return pull(scores if scores.numel() == 1 else scores.sum(), inputs, create_graph, switch)
 
 
 def _leaf(tensor: Tensor, create_graph: bool) -> Tensor:

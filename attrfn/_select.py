@@ -215,5 +215,7 @@ def _at(value: Tensor, entry: tuple[int | slice, ...], name: str) -> Tensor:
                 f"{name} {entry[0] if len(entry) == 1 else entry} is out of range for {_whose(name)} of shape {shape}; "
                 f"indices of a dimension of size {size} go from {-size} to {size - 1}"
             )
+    if len(entry) == 1 and isinstance(entry[0], int):
+        return value.select(1, entry[0])
     found = value[(slice(None), *entry)]
     return found.flatten(1).sum(1) if found.ndim > 1 else found

@@ -57,7 +57,7 @@ def gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
         vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -127,7 +127,7 @@ def layer_gradient_shap(
         multiply_by_inputs: Times $h(\tilde x) - h(b)$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
         vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -202,7 +202,7 @@ def neuron_gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None` picks it from shapes, dtype and kind of device.
+        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
         vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

@@ -1,6 +1,6 @@
 """Steps by tolerance: nested quadrature points, refined until the attribution has settled.
 
-Clenshaw-Curtis points nest (3, 5, 9, 17, ...), so that each doubling evaluates the new points only. An example
+Clenshaw-Curtis points nest (5 in 9, in 17, ...), so that each doubling evaluates the new points only. An example
 has settled when its attribution's change (L1) at the last doubling is within `rtol` of its L1 norm, and its
 completeness gap within `rtol` of the larger of its output difference and that norm. The gap alone would not
 do: errors of two entries can cancel in it. That is an estimate of the relative error, not a bound. Examples
@@ -19,6 +19,8 @@ from attrfn._inputs import at_least_one, describe
 from attrfn._path import evaluated, weighted
 
 Tensors = Sequence[Tensor]
+_FIRST = 9
+"""Points of the first passes, if so many are allowed: fewer settle nothing that is not nearly linear."""
 
 
 def refined(
@@ -56,11 +58,13 @@ def refined(
     owed = None if difference is None else difference().detach()
     values: tuple[Tensor, ...] = ()
     before: Tensors = ()
-    points, worst = 3, (math.inf, 0.0)
+    points, worst = _FIRST if cap >= _FIRST else 3, (math.inf, 0.0)
     while True:
-        new = _points(points) if not values else _points(points)[1::2]
+        new = _points(points)[1::2] if values else _points(points)
         found = evaluated(f, new, like, size=size, chunk_size=chunk_size, vectorize=vectorize)
         values = tuple(_woven(a, b) for a, b in zip(values, found, strict=True)) if values else found
+        if points == _FIRST:
+            before = [t.detach() for t in finish(weighted([v[::2] for v in values], _weights(points // 2 + 1), like))]
         integral = weighted(values, _weights(points), like)
         now = [t.detach() for t in finish(integral)]
         if before:

@@ -27,7 +27,7 @@ def closed_figures() -> Iterator[None]:
 
 
 def test_every_block_has_a_title() -> None:
-    assert len(BLOCKS) == README.count("```python") == 6
+    assert len(BLOCKS) == README.count("```python") == 7
 
 
 @pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
