@@ -24,6 +24,7 @@ from attrfn._context import compiling, eager, layers, unwrapped
 from attrfn._marks import in_graph
 from attrfn._multipliers import MULTIPLIERS, Grads, Met, Multiplier, scaled
 from attrfn._run import Pass
+from attrfn._selections import max_pool, pooled
 
 
 def _mul_by_reciprocal(met: Met) -> Grads:
@@ -133,8 +134,12 @@ class Recording(_Seeing):
             self._save_from(done.args[0])
         copies = written or compiling()
         inputs = tuple(t.clone() for t in call.tensors) if copies else call.tensors
-        output = run()
-        outputs = output if isinstance(output, tuple) else (output,)
+        if rule is max_pool and not compiling():  # which asks where the maxima are
+            outputs = pooled(done.name, done.args[0], done.args[1:], done.kwargs)
+            output = outputs if done.name.endswith("_with_indices") else outputs[0]
+        else:
+            output = run()
+            outputs = output if isinstance(output, tuple) else (output,)
         self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output
 

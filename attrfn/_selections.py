@@ -15,11 +15,11 @@ def max_pool(met: Met) -> Grads:
     As in the paper: $|u_p - v_p| \geq |y - w|$ there, so that no multiplier exceeds one.
     """
     u, v, y, w = met.inputs[0], met.references[0], met.outputs[0], met.reference_outputs[0]
-    name = met.name.removesuffix("_with_indices")
-    dims, pool = int(name[-2]), getattr(F, name)
-    kwargs = {**met.kwargs, "return_indices": True}
-    args = _without_indices(name, met.args[1:])
-    at_u, at_v = pool(u.detach(), *args, **kwargs)[1], pool(v.detach(), *args, **kwargs)[1]
+    dims = int(met.name.removesuffix("_with_indices")[-2])
+    at_u, at_v = (
+        outputs[1] if len(outputs) > 1 else pooled(met.name, t.detach(), met.args[1:], met.kwargs)[1]
+        for t, outputs in ((u, met.outputs), (v, met.reference_outputs))
+    )
     at = torch.where(y >= w, at_u, at_v).flatten(-dims)
     return met.rest(
         _routed(
@@ -28,10 +28,11 @@ def max_pool(met: Met) -> Grads:
     )
 
 
-def _without_indices(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments of a pooling without its positional flag for indices, which is last."""
-    last = 1 if name.startswith("adaptive") else 5
-    return args[:last]
+def pooled(name: str, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The maxima of windows, and where in the flat input they are."""
+    name = name.removesuffix("_with_indices")
+    last = 1 if name.startswith("adaptive") else 5  # then comes the flag for indices
+    return getattr(F, name)(x, *args[:last], **{**kwargs, "return_indices": True})
 
 
 def _routed(grad: Tensor, u: Tensor, v: Tensor, y: Tensor, w: Tensor, at: Tensor) -> Tensor:
