@@ -21,22 +21,23 @@ SCRIPTS = {  # and the seconds that each takes, about, for the progress bar
     "deep_lift": 90, "overhead": 10, "tolerance": 40, "memory": 60, "importing": 50, "methods": 70, "growth": 90,
     "scale": 50, "completeness": 30,
 }  # fmt: skip
-LONG = {"compile": 3600}
+LONG = {"compile": 2700}
 """Run by name alone."""
 
 
-def measured(name: str, setting: Setting, bar: Any) -> dict[str, Any]:
-    """What one script finds, with all that is needed to take it again."""
+def measured(name: str, setting: Setting, home: Path, bar: Any) -> list[Row]:
+    """What one script finds, written row by row, with all that is needed to take it again."""
     script = importlib.import_module(f"bench.{name}")
-    machine = about(setting)
-    torch.manual_seed(setting.seed)
-    start, rows = time.perf_counter(), list[Row]()
-    for row in script.rows(setting):
-        rows.append(row)
-        bar.set_postfix_str(f"{row['work']}, {row['model']}")
-    taken = time.perf_counter() - start
     question = (script.__doc__ or "").strip()
-    return {"question": question, "about": machine, "setting": setting._asdict(), "seconds": taken, "rows": rows}
+    found: dict[str, Any] = {"question": question, "about": about(setting), "setting": setting._asdict(), "rows": []}
+    torch.manual_seed(setting.seed)
+    start = time.perf_counter()
+    for row in script.rows(setting):
+        found["rows"].append(row)
+        found["seconds"] = time.perf_counter() - start
+        (home / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        bar.set_postfix_str(f"{row['work']}, {row['model']}")
+    return found["rows"]
 
 
 def home_of(setting: Setting) -> Path:
@@ -70,9 +71,8 @@ def run(names: Sequence[str], setting: Setting) -> None:
     with tqdm(total=sum(every[name] for name in names), unit="s", disable=None) as bar:
         for name in names:
             bar.set_description(name)
-            found = measured(name, setting, bar)
-            (home / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-            bar.write(f"\n{name}\n{report.shown(name, found['rows'])}")
+            rows = measured(name, setting, home, bar)
+            bar.write(f"\n{name}\n{report.shown(name, rows)}")
             bar.update(every[name])
     report.written(home, list(every))
 

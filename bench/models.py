@@ -84,12 +84,12 @@ def images(setting: Setting, n: int) -> Tensor:
     return setting.randn(n, 3, side, side)
 
 
-def vit(setting: Setting) -> ViT:
-    """Twelve layers of width 192 and three heads; 50 tokens."""
+def vit(setting: Setting, layers: int = 12) -> ViT:
+    """Layers of width 192 and three heads; 50 tokens."""
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(setting.seed)
-    sizes = {"num_hidden_layers": 12, "num_attention_heads": 3, "num_labels": 100}
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": 3, "num_labels": 100}
     width = setting.pick(192, 12)
     config = ViTConfig(image_size=setting.pick(112, 32), hidden_size=width, intermediate_size=4 * width, **sizes)
     return ViT(ViTForImageClassification(config)).eval().to(setting.device)
