@@ -61,7 +61,8 @@ def noting_constants(method: Method) -> Method:
 
 def under_own_name(wrapper: Any, method: Any) -> Any:
     """The wrapper of a method, with code of its own: the compiler counts its graphs by code, and stops at eight."""
-    wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{method.__name__}")
+    if not compiling():  # a function that a graph makes is a part of the graph
+        wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{method.__name__}")
     return wrapper
 
 

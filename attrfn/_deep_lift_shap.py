@@ -13,6 +13,7 @@ from attrfn._inputs import Leaves, sample_of, split, take
 from attrfn._layer import settled_neuron
 from attrfn._path import bytes_of, chunk_of, over
 from attrfn._pull import detached
+from attrfn._scan import left
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
@@ -143,7 +144,7 @@ class _Sample:
 
         def flat(*row: Tensor) -> tuple[Tensor, ...]:
             parts = one(_refilled(self.pick(0), list(row)))
-            stops[:] = [parts.stop]
+            left(stops, parts.stop)
             return *parts.multipliers, *parts.start, *parts.scores
 
         rows = [torch.stack(column) for column in zip(*(self._tensors(k) for k in ks), strict=True)]
@@ -222,7 +223,7 @@ def layer_deep_lift_shap(
 
     def one(start: Any) -> _Parts:
         activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
-        answers[:] = [activation]
+        left(answers, activation)
         return _Parts(found, stop, begin)
 
     def product(*parts: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import one_call
-from attrfn._context import symbolic
+from attrfn._context import compiling, symbolic
 from attrfn._gradient import listed
 from attrfn._inputs import batch_size, split, split_activation, start_at, take
 from attrfn._layer import resolve, settled_neuron
@@ -206,7 +206,7 @@ class _LayerPath:
 
         def act(k: int, value: Any) -> Any:
             here = split(value).tensors
-            if not symbolic():
+            if not (symbolic() or (compiling() and k in self.stop)):  # the first step, see NOTE [Open sizes]
                 self.stop[k] = detached(here, self.create_graph)
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
             return put(value, places)

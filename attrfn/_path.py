@@ -19,6 +19,7 @@ from attrfn._context import compiling, eager, symbolic
 from attrfn._inputs import at_least_one, describe
 from attrfn._loop import looped
 from attrfn._marks import constant
+from attrfn._scan import scanned, scanned_rows, scanned_sums
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
@@ -85,6 +86,8 @@ def summed(
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
     if symbolic() and not twice():
         return looped(f, alphas, shares)
+    if vectorize and scanned():
+        return scanned_sums(f, alphas, shares)
     sums: list[Tensor] = []
     values: tuple[Tensor, ...] = ()
     for first in range(0, len(points), chunk):
@@ -126,6 +129,8 @@ def weighted(values: Sequence[Tensor], weights: Sequence[float], like: Tensor) -
 
 def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: bool) -> tuple[Tensor, ...]:
     """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
+    if vectorize and scanned():
+        return scanned_rows(f, rows)
     if vectorize and compiling():
         return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
     if vectorize and not symbolic():
@@ -166,6 +171,8 @@ def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None
         return min(at_least_one("chunk_size", chunk_size), count)
     if symbolic():  # a size that is a symbol is not to be looked at
         return 1
+    if scanned():  # nor here; a loop has one step in memory at a time
+        return count
     fits = max(1, _BUDGET.get(device.type, _BUDGET["cuda"]) // max(size, 1))
     return count if 2 * count <= 3 * fits else fits
 

@@ -159,11 +159,23 @@ def _unflattened(input: Tensor, dim: int, sizes: Any) -> Tensor:
     return input.reshape(*input.shape[:dim], *sizes, *input.shape[dim + 1 :])
 
 
+def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A linear map of tokens adds its bias apart in a graph, where one operation would fix the number of examples."""
+    return _plus_bias(*args, **kwargs) if compiling() else func(*args, **kwargs)
+
+
+def _plus_bias(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if bias is None or input.ndim < 3:
+        return F.linear(input, weight, bias)
+    return F.linear(input, weight) + bias
+
+
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
     **dict.fromkeys(CELLS, _cell),
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "scaled_dot_product_attention": _attention,
+    "linear": _linear,
     "lstm": _lstm,
     "unflatten": _unflatten,
 }

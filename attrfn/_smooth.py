@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from attrfn._call import one_call
-from attrfn._context import values_visible
+from attrfn._context import compiling, values_visible
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, take
 from attrfn._path import bytes_of, chunk_of, over
 from attrfn._random import check_generator, normal, own_generator
+from attrfn._scan import left
 from attrfn._shap import deviations
 from attrfn._types import Attributions, Inputs
 
@@ -102,8 +103,9 @@ def _attributed(
     answers: list[Leaves] = []
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        answers[:] = [attributions_of(attribute(leaves.rebuild(tensors)))]
-        return answers[0].tensors
+        answer = attributions_of(attribute(leaves.rebuild(tensors)))
+        left(answers, answer)
+        return answer.tensors
 
     rows = [torch.stack(column) for column in zip(*drawn, strict=True)]
     if vectorize:
@@ -184,12 +186,16 @@ def over_targets(
     answers: list[Leaves] = []
 
     def flat(target: Any) -> tuple[Tensor, ...]:
-        answers[:] = [attributions_of(attribute(target))]
-        return answers[0].tensors
+        answer = attributions_of(attribute(target))
+        left(answers, answer)
+        return answer.tensors
 
     if vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in listed):
         numbers = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else "cpu")
-        parts = [over(flat, (some,), True) for some in numbers.split(size)]
+        parts: list[tuple[Tensor, ...]] = []
+        if compiling():  # the first by itself: it shows the sizes, see NOTE [Open sizes]
+            parts, numbers = [tuple(v[None] for v in flat(numbers[0]))], numbers[1:]
+        parts += [over(flat, (some,), True) for some in numbers.split(size) if len(some)]
         found = [torch.cat(values) for values in zip(*parts, strict=True)]
     else:
         found = [torch.stack(values) for values in zip(*(flat(t) for t in listed), strict=True)]

@@ -163,7 +163,7 @@ def test_a_fused_recurrent_layer_is_the_compilers_to_refuse() -> None:
 
 
 def test_two_vmaps_of_a_convolution_take_a_graph_for_each_batch_size() -> None:
-    """Torch batches no convolution of a symbolic size twice: `dynamic=False`, or a loop in place of one of them."""
+    """With `dynamic=False`; or with a loop in place of one of them. By default: `test_compile_batches.py`."""
     row = next(row for row in BUILT if row.name == "variance")
     net, x = suited(row), images()
 
