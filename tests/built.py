@@ -20,9 +20,12 @@ def smoothed(model: Any, x: Any, target: Any, *, generator: Any = None, create_g
     return attrfn.smooth_grad(attribute, n_samples=3, stdevs=0.2, generator=generator, **how)(x)
 
 
-def variance(model: Any, x: Any, target: Any, *, generator: Any = None, create_graph: bool = False, **how: Any) -> Any:
+def variance(
+    model: Any, x: Any, target: Any, *, baselines: Any = START, generator: Any = None, create_graph: bool = False,
+    **how: Any,
+) -> Any:  # fmt: skip
     def attribute(x: Any) -> Any:
-        return attrfn.integrated_gradients(model, x, START, 3, target=target, create_graph=create_graph)
+        return attrfn.integrated_gradients(model, x, baselines, 3, target=target, create_graph=create_graph)
 
     return attrfn.smooth_grad(attribute, n_samples=3, stdevs=0.2, kind="vargrad", generator=generator, **how)(x)
 
@@ -47,8 +50,8 @@ def guided(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> An
     return attrfn.saliency(attrfn.with_rules(model, attrfn.GUIDED), x, target, create_graph=create_graph)
 
 
-def referred(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
-    return attrfn.input_x_gradient(attrfn.with_reference(model, START), x, target, create_graph=create_graph)
+def referred(model: Any, x: Any, target: Any, *, baselines: Any = START, create_graph: bool = False) -> Any:
+    return attrfn.input_x_gradient(attrfn.with_reference(model, baselines), x, target, create_graph=create_graph)
 
 
 def behind(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
@@ -64,9 +67,9 @@ def unit(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = Fa
     return attrfn.saliency(lambda x: one(x) * select(model(x)), x, absolute=False, create_graph=create_graph)
 
 
-def gap(model: Any, x: Any, target: Any) -> Tensor:
-    attribution = attrfn.integrated_gradients(model, x, START, 2, target=target)
-    return attrfn.convergence_delta(model, attribution, x, START, target=target)
+def gap(model: Any, x: Any, target: Any, *, baselines: Any = START) -> Tensor:
+    attribution = attrfn.integrated_gradients(model, x, baselines, 2, target=target)
+    return attrfn.convergence_delta(model, attribution, x, baselines, target=target)
 
 
 def perturbed(x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -93,15 +96,15 @@ def row(attribute: Any, place: tuple[Any, ...] = INPUT, **flags: Any) -> Method:
 
 BUILT = (
     row(smoothed, random=True, steps=True),
-    row(variance, random=True, steps=True),
+    row(variance, random=True, steps=True, settings={"baselines": START}),
     row(many_targets),
     row(enlarged, LAYER),
     row(ruled),
     row(guided, relu=True),
-    row(referred),
+    row(referred, settings={"baselines": START}),
     row(behind, LAYER, of="layer"),
     row(unit, LAYER),
 )
 """Attributions."""
-JUDGES = (row(gap), row(unfaithful, random=True), row(moving, random=True))
+JUDGES = (row(gap, settings={"baselines": START}), row(unfaithful, random=True), row(moving, random=True))
 """Numbers about attributions, one for each example."""

@@ -1,4 +1,8 @@
-"""Attributions as losses: their gradients by `torch.func.grad`, by `.backward()` and by finite differences."""
+"""Attributions as losses: their gradients by `torch.func.grad`, by `.backward()` and by finite differences.
+
+Not those of the judges, `convergence_delta`, `infidelity` and `sensitivity_max`: they are to be read, and take no
+`create_graph`.
+"""
 
 import copy
 from typing import Any
