@@ -27,6 +27,7 @@ class _Around(threading.local):
 
 
 _AROUND = _Around()
+_NOTHING = nullcontext()
 
 
 def noting_constants(method: Method) -> Method:
@@ -68,7 +69,7 @@ def under_own_name(wrapper: Any, method: Any) -> Any:
 
 def watched() -> Any:
     """The context of a pass of the model; see NOTE [Constants]."""
-    return nullcontext() if compiling() or not _AROUND.levels or _AROUND.followed else _Watch()
+    return _NOTHING if compiling() or not _AROUND.levels or _AROUND.followed else _Watch()
 
 
 class _Watch(TorchFunctionMode):

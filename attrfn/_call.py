@@ -48,7 +48,7 @@ def one_call(method: Method, *, single: bool = False) -> Method:
 
     If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
     """
-    method = noting_constants(method)
+    noting = noting_constants(method)
 
     @functools.wraps(method)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -61,13 +61,13 @@ def one_call(method: Method, *, single: bool = False) -> Method:
             with differentiated_twice():
                 return called(*args, **kwargs)
         if _CALL.open:
-            return method(*args, **kwargs)
+            return noting(*args, **kwargs)
         _CALL.open, _CALL.draws, _CALL.single = True, None, single
         _CALL.pulled = _CALL.reached = _CALL.warned = False
         try:
             if transformed():
                 with explained():
-                    return method(*args, **kwargs)
+                    return noting(*args, **kwargs)
             answer = method(*args, **kwargs)
             if _CALL.pulled and eager():
                 _warn_of(answer)
@@ -85,7 +85,7 @@ def _warn_of(answer: Any) -> None:
             "the attribution is zero: the explained number does not depend on what is attributed to by any operation "
             "that has a derivative; look for detach, torch.no_grad, .data, .item() or rounding in the model"
         )
-    elif not all(map(finite, split(answer).tensors)):
+    elif not (finite(answer) if isinstance(answer, Tensor) else all(map(finite, split(answer).tensors))):
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from attrfn._context import compiling
 
 _MHA: Any = torch.backends.mha
+_NOTHING = nullcontext()
 
 
 def as_written(parts: Iterable[Any]) -> AbstractContextManager[None]:
@@ -24,7 +25,7 @@ def as_written(parts: Iterable[Any]) -> AbstractContextManager[None]:
     if compiling():
         return _FastPathClosed()
     loaded = "torch._dynamo" in sys.modules  # else there is no such code
-    return _STANCE if loaded and any(_compiled(part) for part in parts) else nullcontext()
+    return _STANCE if loaded and any(_compiled(part) for part in parts) else _NOTHING
 
 
 class _FastPathClosed:

@@ -22,6 +22,8 @@ def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Batch norm that leaves its buffers alone, and that has a kernel under `vmap`."""
+    if not (compiling() or transformed() or (args[5] if len(args) > 5 else kwargs.get("training", False))):
+        return func(*args, **kwargs)
     values = without_buffers("batch_norm", args, kwargs)
     if values["training"]:
         return F.batch_norm(**values)

@@ -52,7 +52,7 @@ def fewest(it: Learned, truth: Tensor, bound: float, most: int, derivative: str)
 def rows(setting: Setting) -> Iterator[Row]:
     exact, n_steps = setting.pick(2000, 200), setting.pick(50, 20)
     for activation, derivative, bar in (("GELU", "forward", ahead(4)), ("ReLU", "trapezoid", ahead(1.2))):
-        it = learned(setting, activation, setting.pick(8, 2))
+        it = learned(setting, activation, setting.pick(16, 2))
         truth, scheme = truth_of(it, exact, "forward"), truth_of(it, exact, "difference")
         peer = LayerConductance(it.net, it.net[LAYER])
 

@@ -55,7 +55,7 @@ def depths(setting: Setting) -> Iterator[Row]:
 
 def targets(setting: Setting) -> Iterator[Row]:
     net, x = resnet18(setting), _images(setting, 2)
-    for n in setting.pick((1, 5, 20, 50), (1, 3)):
+    for n in setting.pick((1, 5, 20), (1, 3)):
         given = target_contenders(net, x, range(n))
         yield compared(setting, f"saliency of {n} targets", given, model=MODEL, at={"targets": n})
 
