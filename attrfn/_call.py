@@ -61,6 +61,7 @@ def one_call(method: Method, *, single: bool = False) -> Method:
             with differentiated_twice():
                 return called(*args, **kwargs)
         if _CALL.open:
+            _CALL.single = _CALL.single and single
             return noting(*args, **kwargs)
         _CALL.open, _CALL.draws, _CALL.single = True, None, single
         _CALL.pulled = _CALL.reached = _CALL.warned = False

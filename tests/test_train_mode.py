@@ -249,3 +249,16 @@ def test_a_sample_of_references_is_one_draw() -> None:
     outputs = [fixed(b.expand_as(x))[:, TARGET] for b in sample(x)]
     change = fixed(x)[:, TARGET] - torch.stack(outputs).mean(0)
     same(found.flatten(1).sum(1), change)
+
+
+def test_a_model_of_two_passes_is_one_draw_in_a_method_of_one_pass() -> None:
+    net, x = dropping(METHODS[0]), images()
+    start = torch.full_like(x, 0.25)
+    found: list[Tensor] = []
+    for attribute in (
+        lambda: (x - start) * attrfn.saliency(attrfn.with_reference(net, start), x, TARGET, absolute=False),
+        lambda: attrfn.deep_lift(net, x, start, target=TARGET),
+    ):
+        torch.manual_seed(SEED)
+        found.append(attribute())
+    same(*found)
