@@ -1,9 +1,9 @@
 """What does compiling an attribution buy, and what does it cost?
 
-Every method that draws nothing, of a ResNet-18 (64 x 64), a ViT of four layers and an MLP, a batch of 2, 8 steps: in
+Every method that draws nothing, of a ResNet-18 (64 x 64), a ViT of two layers and an MLP, a batch of 2, 8 steps: in
 eager, as the graph that `make_fx` takes, and compiled in one graph by `torch.compile` (inductor, its caches off). First
 call in seconds, then milliseconds, in turn with Captum's; and the peak of resident memory that a call adds. Each method
-has a process of its own. Takes 45 minutes: `python -m bench` leaves it out, `python -m bench compile` runs it.
+has a process of its own. Takes half an hour: `python -m bench` leaves it out, `python -m bench compile` runs it.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def _resnet(setting: Setting) -> Subject:
 
 
 def _vit(setting: Setting) -> Subject:
-    net: Any = vit(setting, layers=4)
+    net: Any = vit(setting, layers=2)
     side = setting.pick(112, 32)
     both = setting.randn(6, 3, side, side)
-    return Subject(net, net.net.vit.layers[2], (3, 5), both[:2], both[2:], 8)
+    return Subject(net, net.net.vit.layers[1], (3, 5), both[:2], both[2:], 8)
 
 
 def _mlp(setting: Setting) -> Subject:
