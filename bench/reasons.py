@@ -40,6 +40,13 @@ REASONS: dict[tuple[str, str, str, str], str] = {
     ("plain", "deconvolution, batch 16", "ResNet-18", CAPTUM): (
         "the rounds differ by more; 17 ReLUs are functions of our own in place of torch's, as in the loop by hand."
     ),
+    ("plain", "guided backprop, batch 16", "ResNet-18", FLOOR): (
+        "as deconvolution; the middle half of the rounds is on both sides of the bar."
+    ),
+    ("plain", "deconvolution, batch 16", "ResNet-18", FLOOR): (
+        "the middle half of the rounds is on both sides of the bar, and an earlier run had 1.05. A ReLU of ours "
+        "passes a function mode, which calls an autograd function; the one of the loop by hand is that function."
+    ),
     ("plain", "guided backprop, batch 16", "ResNet-18", CAPTUM): (
         "the rounds differ by more; 17 ReLUs are functions of our own in place of torch's, as in the loop by hand."
     ),
