@@ -13,8 +13,9 @@ REASONS: dict[tuple[str, str, str, str], str] = {
         "batch, in which the convolutions' weights are read once (20 convolutions in place of 40)."
     ),
     ("layer_integrated", "layer IG, 50 steps, layer1", "ResNet-18", FLOOR): (
-        "on one thread it is 1.09: copies of folded batches (3 %), the pass on the baseline. On two threads the "
-        "loop by hand picks the fold that is fastest there; ours holds 4 MiB."
+        "on one thread it is 1.09: torch's batching rule for the backward pass of a convolution copies a stand-in "
+        "for each input (3 %), and the baseline has a pass of its own. On two threads the loop by hand picks the "
+        "fold that is fastest there; ours holds 4 MiB."
     ),
     ("layer_integrated", "layer IG, 50 steps, layer1", "ResNet-18", CAPTUM): (
         "88 % of the time are convolutions behind the layer, once a step in all three; the loop by hand is the bound."

@@ -159,3 +159,8 @@ def test_an_unknown_script_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         bench.main(["nothing"])
     assert "no script nothing" in capsys.readouterr().err
+
+
+def test_every_bar_that_is_missed_has_its_reason() -> None:
+    page = (bench.RESULTS / "README.md").read_text(encoding="utf-8")
+    assert "not yet profiled" not in page
