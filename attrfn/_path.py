@@ -19,7 +19,7 @@ from attrfn._context import compiling, eager, symbolic
 from attrfn._inputs import at_least_one, describe
 from attrfn._loop import looped
 from attrfn._marks import constant
-from attrfn._scan import scanned, scanned_rows, scanned_sums
+from attrfn._scan import batched, scanned, scanned_rows, scanned_sums
 
 METHODS = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
@@ -132,11 +132,11 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
     if vectorize and scanned():
         return scanned_rows(f, rows)
     if vectorize and compiling():
-        return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+        return batched(f, rows)
     if vectorize and not symbolic():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
         with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops():
-            values = tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
+            values = batched(f, rows)
         if eager() and not all(map(finite, values)):
             warn_not_finite(
                 "the model's output, or its gradient, is not finite somewhere on the path or at a sample, so neither "

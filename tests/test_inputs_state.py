@@ -278,3 +278,26 @@ def test_saliency_draws_as_the_model_does() -> None:
     torch.manual_seed(3)
     assert torch.equal(attrfn.saliency(net, x, 1, absolute=False), expected)
     assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "forward of its own"])
+def test_what_is_bound_to_a_module_of_torchs_own_is_put_back(how: str) -> None:
+    """Such a module binds nothing itself, so that it is looked at only if the caller made it do more."""
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU()).double()
+    first: Any = net[0]
+
+    def keep(module: Any, *values: Any) -> None:
+        module.kept = values[-1]
+
+    if how == "hook":
+        first.register_forward_hook(keep)
+    elif how == "pre-hook":
+        first.register_forward_pre_hook(keep)
+    else:
+        own = first.forward
+        first.forward = lambda x: (keep(first, x), own(x))[1]
+    x = torch.randn(3, 5, dtype=torch.float64)
+    net(x)
+    before = first.kept
+    attrfn.saliency(net, x, 1)
+    assert first.kept is before

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._path import chunk_of
 from tests.models import Affine, Exponential, Power, Split, rows
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
@@ -127,3 +128,12 @@ def test_second_derivative_passes_through_the_path(method: str) -> None:
     total = attrfn.integrated_gradients(Power(p), x, 0.0, 3, method=method, create_graph=True).sum()
     (slope,) = torch.autograd.grad(total, x)
     same(slope, p * x.detach() ** (p - 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "chunk"), [(50, 13, 13), (19, 13, 19), (20, 13, 13), (500, 13, 13), (3, 0, 1)]
+)
+def test_a_default_chunk_holds_four_mebibytes(count: int, size: int, chunk: int) -> None:
+    """All steps, if they are no more than half as many again; one at least. `size`: steps that make 4 MiB."""
+    bytes_each = 2**22 // size if size else 2**23
+    assert chunk_of(count, bytes_each, torch.device("cpu"), None) == chunk

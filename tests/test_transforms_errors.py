@@ -76,6 +76,14 @@ def test_the_same_draws_and_different_ones(row: Method) -> None:
 # ---------------------------------------------------------------- models that no transform takes
 
 FAILED = r"(?s)the model failed inside a torch.func transform: .*a loop in place of vmap.*\.backward\(\) in place of"
+
+
+def met(kind: str, row: Method) -> tuple[Split, Split, Tensor]:
+    """A model that no transform takes, the same in a plain spelling, and images that take both of its ways."""
+    torch.manual_seed(6)
+    return *unusual_nets(kind, row.relu), images(6)
+
+
 STEPPING = [row for row in METHODS if row.steps and row not in DEEP_LIFTS]
 
 
@@ -83,9 +91,7 @@ STEPPING = [row for row in METHODS if row.steps and row not in DEEP_LIFTS]
 @rows_of(STEPPING)
 def test_a_loop_over_steps_does_not_help_inside_a_vmap(row: Method, kind: str) -> None:
     """`vectorize=False` leaves out the `vmap` of the method's own: the caller's is there still."""
-    torch.manual_seed(6)
-    special, plain = unusual_nets(kind, row.relu)
-    x = images(6)
+    special, plain, x = met(kind, row)
     if (row.name, kind) == ("layer_conductance", "backward hook"):  # which is not pulled back in its pass
         same(vmap(lambda x: row.call(special, x[None], vectorize=False)[0])(x), row.call(plain, x))
         return
@@ -100,9 +106,7 @@ WITHOUT_STEPS = [row for row in METHODS if row.spec == "target" and not row.step
 @pytest.mark.parametrize("kind", UNUSUAL)
 @rows_of(WITHOUT_STEPS)
 def test_the_loop_over_targets_that_the_error_names(row: Method, kind: str) -> None:
-    torch.manual_seed(6)
-    special, plain = unusual_nets(kind, row.relu)
-    x = images(6)
+    special, plain, x = met(kind, row)
     with pytest.raises(RuntimeError, match=FAILED):
         vmap(lambda x: row.call(special, x[None]))(x)
     found = attrfn.over_targets(lambda t: row.call(special, x, target=t), range(4), vectorize=False)
