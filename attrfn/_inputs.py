@@ -167,7 +167,7 @@ def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
         baselines: As the caller gave them; see `Baselines`.
         fixed: Members that are not floating point are held fixed, and have no baseline of their own.
     """
-    _refuse_container(x, baselines)
+    refuse_container(x, baselines)
     if baselines is None and not split(x).tensors:
         raise ValueError(
             f"baselines are required, since x, {describe(x)}, has no floating-point member that could start "
@@ -198,9 +198,9 @@ def _spread(value: Any) -> Any:
     return _Spread(value)
 
 
-def _refuse_container(x: Any, baselines: Any) -> None:
+def refuse_container(x: Any, baselines: Any) -> None:
     """Raise if `baselines` is not contained as `x` is; numbers and `None` go with every container."""
-    if baselines is None or _is_number(baselines):
+    if baselines is None or is_number(baselines):
         return
     if isinstance(x, Tensor) and isinstance(baselines, Tensor):
         return
@@ -215,7 +215,7 @@ def _refuse_container(x: Any, baselines: Any) -> None:
     raise error(f"baselines must be contained as x is, which is {describe(x)}, but is {describe(baselines)}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -226,7 +226,7 @@ def _baseline_of(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
         return _fixed_baseline(name, x, None if spread else baseline, fixed)
     if baseline is None:
         return torch.zeros_like(x)
-    if _is_number(baseline):
+    if is_number(baseline):
         return torch.full_like(x, baseline)
     if not isinstance(baseline, Tensor):
         raise TypeError(f"{name} must be None, a number or a tensor, but is {describe(baseline)}")
@@ -273,79 +273,6 @@ def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
             f"{tuple(baseline.shape)}"
         )
     return baseline.expand(shape)
-
-
-def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any]]:
-    """The reference sample of a `*_shap` method.
-
-    Returns:
-        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
-        container of those baselines, aligned over its members.
-    """
-    if callable(baselines):
-        baselines = baselines(x)
-    if baselines is None or _is_number(baselines):
-        raise ValueError(
-            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
-            "pass a tensor such as some rows of the training data"
-        )
-    _refuse_container(x, baselines)
-    members = _aligned(x, baselines)
-    sizes = {rows.shape[0] for _, rows in members if rows is not None}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
-        )
-    (count,) = sizes
-    if count == 0:
-        raise ValueError("baselines must hold one reference at least, but have 0 rows")
-    n = batch_size(x)
-
-    def pick(rows_at: Any) -> Any:
-        chosen = [t if rows is None else _rows(rows, rows_at, n).expand_as(t) for t, rows in members]
-        return chosen[0] if isinstance(x, Tensor) else _contain(x, chosen)
-
-    return count, pick
-
-
-def _contain(x: Any, members: list[Any]) -> Any:
-    return dict(zip(x, members, strict=True)) if isinstance(x, Mapping) else tuple(members)
-
-
-def _rows(rows: Tensor, at: Any, n: int) -> Tensor:
-    """Row `at` (an int: for all examples; N indices: one for each) of a `(K, 1 or N, *F)` sample."""
-    if isinstance(at, int):
-        return rows[at]
-    example = torch.arange(n, device=rows.device) if rows.shape[1] == n else torch.zeros_like(at)
-    return rows[at.to(rows.device), example]
-
-
-def _aligned(x: Any, baselines: Any) -> list[tuple[Any, Tensor | None]]:
-    """Each member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
-    if isinstance(x, Tensor):
-        return [(x, _references("baselines", x, baselines))]
-    if isinstance(x, tuple):
-        return [(t, _references(f"baselines[{k}]", t, b)) for k, (t, b) in enumerate(zip(x, baselines, strict=True))]
-    return [(t, _references(f"baselines[{key!r}]", t, baselines.get(key))) for key, t in x.items()]
-
-
-def _references(name: str, x: Any, rows: Any) -> Tensor | None:
-    if rows is None:
-        return None
-    if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
-    if x.is_floating_point():
-        refuse_integers(name, rows)
-    elif rows.is_floating_point():
-        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
-    shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
-    features = rows.shape[1:] if shared else rows.shape[2:]
-    if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
-        raise ValueError(
-            f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
-            f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
-        )
-    return (rows[:, None] if shared else rows).to(x)
 
 
 def at_least_one(name: str, value: Any) -> int:

@@ -188,7 +188,7 @@ def vectors(net: nn.Module, *shape: int, by: float = 3.0) -> Explained:
 
 
 def activation_nets() -> dict[str, Callable[[], Explained]]:
-    from attrfn._operations import _MODULES, ELEMENTWISE
+    from attrfn._torch.operations import _MODULES, ELEMENTWISE
 
     found: dict[str, Callable[[], Explained]] = {}
     for kind, name in _MODULES.items():

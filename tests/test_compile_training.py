@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._run import Pass, run
+from attrfn._model.run import Pass, run
 from tests.method import Method, suited
 from tests.methods import METHODS
 from tests.models import images, rows

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._linear import LINEAR
-from attrfn._operations import _ALIASES, _INPLACE_ARGUMENT, _MODULES, ELEMENTWISE
-from attrfn._reference import RULES
+from attrfn._rules.deep_lift.multipliers import RULES
+from attrfn._torch.operations import _ALIASES, _INPLACE_ARGUMENT, _MODULES, ELEMENTWISE, LINEAR
 from tests.operations import OPERATIONS
 from tests.operations_linear import LINEAR_CALLS
 from tests.operations_nn import FUNCTIONAL, MODULES, REFUSED

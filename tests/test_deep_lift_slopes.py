@@ -16,7 +16,7 @@ from mpmath import mp, mpf
 from torch import Tensor
 
 import attrfn
-from attrfn._operations import ELEMENTWISE, FUNCTIONS
+from attrfn._torch.operations import ELEMENTWISE, FUNCTIONS
 
 Scalar = Callable[[mpf], mpf]
 

@@ -109,7 +109,7 @@ def test_the_bound_would_catch_linear_growth(name: str) -> None:
 
 CALLS_AGAIN = """
 import threading
-from attrfn import _taps
+from attrfn._model import taps as _taps
 x, row = x[:1, :, :32, :32], row[:, :, :32, :32]
 net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(900, 4)).eval()
 WORK = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._path import chunk_of
+from attrfn._sampling.chunks import chunk_of
 from tests.models import Affine, Exponential, Power, Split, rows
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn import _taps
+from attrfn._model import taps as _taps
 from tests.method import TARGET
 from tests.methods import METHODS
 from tests.models import Split, images, relu_net

@@ -1,0 +1,1 @@
+"""Explanations that leave with their model."""

@@ -1,0 +1,1 @@
+"""The gradient, in which the number, the rule and the place join."""

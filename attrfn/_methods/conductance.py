@@ -1,0 +1,215 @@
+"""Conductance: how much of a path's change in output flows through a layer's units."""
+
+from typing import Any
+
+from attrfn._call import one_call
+from attrfn._gradients.flow import Flow
+from attrfn._inputs import at_least_one, describe, split, start_at, take
+from attrfn._model.layers import resolve
+from attrfn._model.modules import original
+from attrfn._model.taps import settled
+from attrfn._sampling.chunks import bytes_of, summed
+from attrfn._sampling.integrate import refined
+from attrfn._sampling.quadrature import quadrature
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+
+
+@one_call
+def layer_conductance(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    derivative: str = "forward",
+    rtol: float | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    r"""The part of integrated gradients that flows through each unit of a layer.
+
+    $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
+    $f(x) - f(x')$ where every path passes through the layer.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        derivative: `forward`: $dh / d\alpha$ by `jvp`. `difference`: differences of $h$ between `n_steps + 1` points,
+            times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
+            gradients: of second order, and the cheapest for networks with kinks.
+        rtol: Refine until every example has settled, by its change alone; see `attrfn._sampling.integrate`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_conductance(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[3.]])
+
+    References:
+        Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
+    """
+    inputs = take(x)
+    if derivative not in ("forward", "difference", "trapezoid"):
+        raise ValueError(f"derivative must be 'forward', 'difference' or 'trapezoid', but is {describe(derivative)}")
+    at_least_one("n_steps", n_steps)
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = Flow(whole, site, inputs, start, target, create_graph)
+    numbers: Any = {"size": bytes_of(inputs.tensors), "chunk_size": chunk_size, "vectorize": vectorize}
+    if rtol is not None:
+        if derivative != "forward":
+            raise ValueError(f"rtol needs derivative='forward', the integrand itself, but it is {derivative!r}")
+        found = refined(
+            flow.rate, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0], finish=tuple, **numbers
+        )
+    elif derivative == "forward":
+        rule = quadrature(method, n_steps)
+        found = summed(flow.rate, rule.points, rule.weights, inputs.tensors[0], **numbers)
+    else:
+        mean = derivative == "trapezoid"
+        if mean and method not in ("gausslegendre", "riemann_trapezoid"):
+            raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
+        rule = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
+        found = flow.by_differences(rule.points, mean=mean, **numbers)
+    return flow.activation().answer(found)
+
+
+@one_call
+def internal_influence(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
+
+    $\int_0^1 \partial f / \partial h \; d\alpha$ along $x' + \alpha (x - x')$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units per activation unit.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `baselines`, `target`, `method` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> internal_influence(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[1.]])
+
+    References:
+        Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = Flow(whole, site, inputs, start, target, create_graph)
+    rule = quadrature(method, n_steps)
+    found = summed(
+        flow.slope, rule.points, rule.weights, inputs.tensors[0], size=bytes_of(inputs.tensors), chunk_size=chunk_size,
+        vectorize=vectorize,
+    )  # fmt: skip
+    return flow.activation().answer(found)
+
+
+@one_call
+def neuron_conductance(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "riemann_trapezoid",
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    r"""The part of integrated gradients that flows through some neurons of a layer, by input.
+
+    $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the $y_j$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neurons; see `Layer`.
+        selector: Neurons that count; see `Selector`. A callable must pick one of each example.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units.
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or a callable `selector` does not pick one neuron.
+        ValueError: If `layer`, `selector`, `baselines`, `target`, `method` or a number does not fit.
+        IndexError: If `selector` or `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_conductance(net, "0", 0, torch.tensor([[3.0]]), n_steps=4, method="gausslegendre")
+        tensor([[3.]])
+
+    References:
+        Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    whole = original(model)
+    (site,) = settled(whole, x, (resolve(model, layer),))
+    flow = Flow(whole, site, inputs, start, target, create_graph)
+    chosen = flow.chosen(selector)
+    rule = quadrature(method, n_steps)
+    slopes = summed(
+        lambda alpha: flow.through(alpha, chosen), rule.points, rule.weights, inputs.tensors[0],
+        size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+    )  # fmt: skip
+    return inputs.answer(flow.line.times_step(slopes))

@@ -1,0 +1,188 @@
+"""DeepLIFT SHAP: the mean of DeepLIFT over a sample of references."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from attrfn._call import one_call
+from attrfn._gradients.gradient import detached
+from attrfn._gradients.multipliers import Parts, Sample, input_multipliers, layer_multipliers, product_of
+from attrfn._inputs import Leaves, split, take
+from attrfn._model.layers import settled_neuron
+from attrfn._torch.loops import left
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+
+
+@one_call
+def deep_lift_shap(
+    model: Model,
+    x: Inputs,
+    baselines: Baselines,
+    *,
+    target: Target = None,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`deep_lift` averaged over a sample of references; sums to $f(x)$ minus the mean of $f(b_k)$.
+
+    The references of a chunk share the input's forward pass.
+
+    Args:
+        model: The model $f$; see `Model`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Sample of the reference distribution, `(K, *F)` or `(K, N, *F)`; see `Baselines`.
+        target: Number to explain; see `Target`.
+        multiply_by_inputs: Times $x - b_k$; otherwise the mean multipliers themselves.
+        custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
+        ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> deep_lift_shap(lambda x: (x**2).sum(1), torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[8.5000]])
+
+    References:
+        Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
+    """
+    inputs = take(x)
+    stop = detached(inputs.tensors, create_graph)
+
+    def one(start: Any) -> Parts:
+        found, there, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
+        scores = there.detach(), straight.picked(target, there)
+        return Parts(found, stop, detached(split(start).tensors, create_graph), scores)
+
+    sample = Sample(x, inputs, baselines)
+    mean = sample.mean(one, product_of(inputs, custom_attribution_func, multiply_by_inputs), chunk_size, vectorize)
+    return inputs.answer(mean)
+
+
+@one_call
+def layer_deep_lift_shap(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    baselines: Baselines,
+    *,
+    target: Target = None,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`layer_deep_lift` averaged over a sample of references.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, $h$; see `Layer`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+        baselines: Sample of the reference distribution, `(K, *F)` or `(K, N, *F)`; see `Baselines`.
+        target: Number to explain; see `Target`.
+        multiply_by_inputs: Times $h(x) - h(b_k)$; otherwise the mean multipliers themselves.
+        custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
+        unit).
+
+    Raises:
+        TypeError: If `x` holds no tensor, or `model` is a TorchScript module.
+        ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_deep_lift_shap(net, "0", torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[2.5000]])
+
+    References:
+        Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
+    """
+    inputs = take(x, floating=False)
+    answers: list[Leaves] = []
+
+    def one(start: Any) -> Parts:
+        activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
+        left(answers, activation)
+        return Parts(found, stop, begin)
+
+    def product(*parts: Sequence[Tensor]) -> Sequence[Tensor]:
+        return product_of(answers[0], custom_attribution_func, multiply_by_inputs)(*parts)
+
+    mean = Sample(x, inputs, baselines).mean(one, product, chunk_size, vectorize)
+    return answers[0].answer(mean)
+
+
+@one_call
+def neuron_deep_lift_shap(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines,
+    *,
+    multiply_by_inputs: bool = True,
+    custom_attribution_func: Callable[..., Any] | None = None,
+    rules: Mapping[Any, Multipliers] | None = None,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`deep_lift_shap` of one neuron, in place of the model's output.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neuron; see `Layer`.
+        selector: Neuron to explain; see `Selector`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Sample of the reference distribution, `(K, *F)` or `(K, N, *F)`; see `Baselines`.
+        multiply_by_inputs: Times $x - b_k$; otherwise the mean multipliers themselves.
+        custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
+        rules: Adds or replaces rules of operations; see `with_reference`.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
+        ValueError: If `baselines` is no sample, an operation has no rule, or an argument does not fit.
+        IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron_deep_lift_shap(net, "0", 0, torch.tensor([[3.0]]), torch.tensor([[0.0], [1.0]]))
+        tensor([[2.5000]])
+
+    References:
+        Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
+    """
+    take(x)
+    return deep_lift_shap(
+        settled_neuron(model, layer, selector, x), x, baselines, multiply_by_inputs=multiply_by_inputs,
+        custom_attribution_func=custom_attribution_func, rules=rules, create_graph=create_graph,
+        chunk_size=chunk_size, vectorize=vectorize,
+    )  # fmt: skip

@@ -1,0 +1,258 @@
+"""Grad-CAM: a layer's channels weighted by their mean gradients."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attrfn._call import one_call
+from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
+from attrfn._gradients.gradient import detached
+from attrfn._inputs import Leaves, describe, split, take
+from attrfn._methods.relu import guided_backprop
+from attrfn._model.layers import one_leaf, resolve
+from attrfn._model.modules import original
+from attrfn._rules.elementwise import guided_model
+from attrfn._rules.override import Switch
+from attrfn._torch.context import compiling, warn
+from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
+
+_MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
+_ONE_DIMENSIONAL = (
+    nn.Conv1d,
+    nn.BatchNorm1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.LPPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.ConvTranspose1d,
+)
+
+
+@one_call
+def layer_grad_cam(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    target: Target = None,
+    *,
+    relu: bool = False,
+    channel_dim: int | None = None,
+    sum_channels: bool = True,
+    create_graph: bool = False,
+) -> Attributions:
+    r"""Gradient-weighted class activation map of a layer.
+
+    $\sum_c w_c A_c$, $w_c$ the mean of $\partial f / \partial A_c$ over the places of channel $c$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the map $A$, of one leaf; see `Layer`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+        target: Number to explain; see `Target`.
+        relu: Keep what is positive.
+        channel_dim: Dimension of the channels. `None`: 1, for activations of 2, 4 and 5 dimensions, and for 3
+            where the layer is a 1-d convolution, batch norm or pooling; else an error (tokens: -1).
+        sum_channels: Sum over the channels; their dimension is kept, of size 1.
+        create_graph: Keep the graph, to differentiate the attributions.
+
+    Returns:
+        Attributions, `(N, *L)` with 1 channel (or all), in output units.
+
+    Raises:
+        ValueError: If `channel_dim` is ambiguous; if `layer` is not in the model or does not run exactly once.
+        TypeError: If the layer's value has several leaves, or `target` is a bool.
+        IndexError: If `channel_dim` or `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten())
+        >>> layer_grad_cam(net, "0", torch.ones(1, 2, 2, 2), 0)[0, 0]
+        tensor([[0.2500, 0.2500],
+                [0.2500, 0.2500]])
+
+    References:
+        Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
+    """
+    take(x, floating=False)
+    site = resolve(model, layer)
+    there = gradient_at(original(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    (activation,) = detached(there.activations[0].tensors, create_graph)
+    (slope,) = there.gradients[0]
+    return _map(activation, slope, channel_of(activation, site, channel_dim), relu, sum_channels)
+
+
+def _map(activation: Tensor, slope: Tensor, channel: int, relu: bool, sum_channels: bool) -> Tensor:
+    places = [d for d in range(1, activation.ndim) if d != channel]
+    weights = slope.mean(places, keepdim=True) if places else slope
+    found = weights * activation
+    found = found.sum(channel, keepdim=True) if sum_channels else found
+    return found.relu() if relu else found
+
+
+def channel_of(activation: Tensor, site: Site, channel_dim: int | None) -> int:
+    """The dimension of the channels, from the front."""
+    rank = activation.ndim
+    if channel_dim is None:
+        if rank in (2, 4, 5) or (rank == 3 and isinstance(site.layer, _ONE_DIMENSIONAL)):
+            return 1
+        raise ValueError(
+            f"channel_dim is needed for an activation of shape {tuple(activation.shape)}: pass 1 for channels "
+            "first, -1 for tokens"
+        )
+    channel = channel_dim + rank if channel_dim < 0 else channel_dim
+    if not 1 <= channel < rank:
+        raise IndexError(
+            f"channel_dim must be a dimension after the first of the activation's shape {tuple(activation.shape)}, "
+            f"but is {channel_dim}"
+        )
+    return channel
+
+
+def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "nearest") -> Tensor:
+    """A layer's map at the input's size.
+
+    Args:
+        attribution: Map, `(N, C, *L)`, of one to three dimensions after the channels.
+        size: Size of those dimensions afterwards, such as `x.shape[2:]`.
+        mode: One of `torch.nn.functional.interpolate`; corners are not aligned.
+
+    Returns:
+        The map, `(N, C, *size)`, in the units it had.
+
+    Raises:
+        ValueError: If `mode` is unknown, or does not fit the map's rank, or `size` does not.
+        TypeError: If `attribution` is not a floating-point tensor.
+
+    Example:
+        >>> interpolate(torch.ones(1, 1, 2, 2), (4, 4)).shape
+        torch.Size([1, 1, 4, 4])
+
+    References:
+        Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
+    """
+    if not isinstance(attribution, Tensor) or not attribution.is_floating_point():  # pyright: ignore
+        raise TypeError(f"attribution must be a floating-point tensor, but is {describe(attribution)}")
+    _check_mode("mode", mode)
+    rank = attribution.ndim - 2
+    wanted = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}.get(mode, rank)
+    if not 1 <= rank <= 3 or wanted != rank:
+        raise ValueError(f"mode {mode!r} does not fit an attribution of shape {tuple(attribution.shape)}")
+    sizes = (size,) * rank if isinstance(size, int) else tuple(size)
+    if len(sizes) != rank or any(s < 1 for s in sizes):
+        raise ValueError(
+            f"size must give {rank} positive sizes for the attribution shape {tuple(attribution.shape)}, but is {size}"
+        )
+    align = False if mode in ("linear", "bilinear", "bicubic", "trilinear") else None
+    return F.interpolate(attribution, list(sizes), mode=mode, align_corners=align)
+
+
+def _check_mode(name: str, mode: Any) -> None:
+    if mode not in _MODES:
+        raise ValueError(f"{name} must be one of {_MODES}, but is {describe(mode)}")
+
+
+@one_call
+def guided_grad_cam(
+    model: Model,
+    layer: Layer,
+    x: Inputs,
+    target: Target = None,
+    *,
+    channel_dim: int | None = None,
+    interpolate_mode: str = "nearest",
+    create_graph: bool = False,
+) -> Attributions:
+    r"""Guided backpropagation times the positive part of Grad-CAM, at the input's size.
+
+    $R \odot \mathrm{up}(\max(\mathrm{cam}, 0))$, with $R$ of `guided_backprop`.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the map; see `Layer`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        target: Number to explain; see `Target`.
+        channel_dim: Dimension of the layer's channels; see `layer_grad_cam`.
+        interpolate_mode: How the map is enlarged; see `interpolate`.
+        create_graph: Keep the graph, to differentiate the attributions.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in squared output units per input unit. One of several
+        inputs that the map cannot be put at, for its rank, is answered by an empty tensor and a warning.
+
+    Raises:
+        ValueError: If the map cannot be put at a single input; if `interpolate_mode` is unknown, or `channel_dim`
+            ambiguous; if `layer` is not in the model or does not run exactly once.
+        TypeError: If no member of `x` is floating point, or `model` is a TorchScript module.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten())
+        >>> guided_grad_cam(net, "0", torch.ones(1, 1, 1, 2), 0)
+        tensor([[[[0.5000, 0.0000]]]])
+
+    References:
+        Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
+    """
+    _check_mode("interpolate_mode", interpolate_mode)
+    inputs, site = take(x), resolve(model, layer)
+    activation, slope, guided = _both(model, site, inputs, target, create_graph)
+    channel = channel_of(activation, site, channel_dim)
+    cam = _map(activation, slope, channel, True, True)
+    return inputs.answer(_put_at(g, cam, channel, interpolate_mode, len(guided) == 1) for g in guided)
+
+
+def _both(
+    model: Model, site: Site, inputs: Leaves, target: Target, create_graph: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The activation, the gradient there, and guided gradients at the input: of one forward pass where that can be."""
+    x, switch = inputs.rebuild(inputs.tensors), Switch(False)
+    settings: Any = {"create_graph": create_graph, "switch": switch}
+    try:
+        found = gradients_of_one_pass(guided_model(model, switch), site, inputs, target, **settings)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        found = None
+    if found is not None:
+        (activation, *others), slopes, guided = found
+        if not others:
+            return activation, slopes[0], guided
+    there = gradient_at(original(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    (activation,) = detached(there.activations[0].tensors, create_graph)
+    return (
+        activation,
+        there.gradients[0][0],
+        split(guided_backprop(model, x, target, create_graph=create_graph)).tensors,
+    )
+
+
+def _put_at(guided: Tensor, cam: Tensor, channel: int, mode: str, alone: bool) -> Tensor:
+    """Guided gradients times the map at their size; empty if it cannot be put there."""
+    if guided.ndim != cam.ndim or not 3 <= cam.ndim <= 5:
+        message = (
+            f"the map of shape {tuple(cam.shape)} cannot be put at an input of shape {tuple(guided.shape)}: their "
+            "ranks differ, or have no places"
+        )
+        if alone:
+            raise ValueError(f"{message}; choose another layer")
+        if not compiling():
+            warn(f"{message}; it is answered by an empty tensor")
+        return guided.new_empty(0)
+    at = _channels_of_input(guided, channel)
+    places = [s for d, s in enumerate(guided.shape) if d not in (0, at)]
+    enlarged = interpolate(cam.movedim(channel, 1), tuple(places), mode)
+    return guided * enlarged.movedim(1, at)
+
+
+def _channels_of_input(x: Tensor, channel: int) -> int:
+    """Where the input has its channels, given where the layer has them."""
+    last = x.ndim - 1
+    if channel != last or x.ndim == 3 or x.shape[last] < x.shape[1]:
+        return channel
+    if x.shape[1] < x.shape[last]:
+        return 1
+    raise ValueError(
+        f"the input's shape {tuple(x.shape)} does not tell its channels, while the layer's are last; use "
+        "layer_grad_cam and interpolate"
+    )

@@ -1,0 +1,204 @@
+"""Integrated gradients: the mean gradient along the straight line from the baseline."""
+
+from typing import Any
+
+from attrfn._call import one_call
+from attrfn._gradients.gradient import score_of
+from attrfn._gradients.line import LayerLine, Line
+from attrfn._inputs import batch_size, split, start_at, take
+from attrfn._model.layers import listed, settled_neuron
+from attrfn._sampling.chunks import bytes_of, summed
+from attrfn._sampling.integrate import refined
+from attrfn._sampling.quadrature import quadrature
+from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+
+
+@one_call
+def integrated_gradients(
+    model: Model,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    rtol: float | None = None,
+    multiply_by_inputs: bool = True,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
+
+    $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$
+
+    Args:
+        model: The model $f$; see `Model`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `baselines`, `target`, `n_steps`, `method`, `rtol` or `chunk_size` does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> integrated_gradients(lambda x: (x**2).sum(1), torch.tensor([[1.0, 2.0]]), n_steps=5)
+        tensor([[1., 4.]])
+
+    References:
+        Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
+    """
+    inputs = take(x)
+    start = split(start_at(x, baselines)).tensors
+    score = score_of(model, inputs, target)
+    line = Line(score, start, inputs.tensors, create_graph)
+    if rtol is None:
+        rule = quadrature(method, n_steps)
+        slopes = summed(
+            line.slope, rule.points, rule.weights, inputs.tensors[0],
+            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+        )  # fmt: skip
+    else:
+        slopes = refined(
+            line.slope, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0],
+            finish=line.times_step if multiply_by_inputs else tuple,
+            sums=line.times_step, difference=line.difference,
+            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
+        )  # fmt: skip
+    return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
+
+
+@one_call
+def layer_integrated_gradients(
+    model: Model,
+    layer: Layer | list[Layer],
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    target: Target = None,
+    method: str = "gausslegendre",
+    rtol: float | None = None,
+    multiply_by_inputs: bool = True,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    r"""`integrated_gradients` of a layer: along the straight line between its activations.
+
+    $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to
+    $F(h(x)) - F(h(x'))$. A list of layers, none of which feeds another, is one joint path.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place to attribute to, or a list of places; see `Layer`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+        baselines: The reference input $x'$; see `Baselines`. Token ids need one.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        target: Number to explain; see `Target`.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
+        unit); a tuple for a list.
+
+    Raises:
+        TypeError: If `x` holds no tensor, or `baselines` holds integers for a floating-point member.
+        ValueError: If layers feed each other; if `layer`, `baselines`, `target` or a number does not fit.
+        IndexError: If `target` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> layer_integrated_gradients(net, "0", torch.tensor([[3.0]]), n_steps=4)
+        tensor([[3.]])
+
+    References:
+        Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
+    """
+    take(x, floating=False)
+    path = LayerLine(model, listed(layer), x, start_at(x, baselines, fixed=False), target, create_graph)
+    numbers: Any = {"size": bytes_of(path.start), "chunk_size": chunk_size, "vectorize": vectorize}
+    if rtol is None:
+        rule = quadrature(method, n_steps)
+        slopes = summed(path.slope, rule.points, rule.weights, path.start[0], **numbers)
+    else:
+        finish = path.times_step if multiply_by_inputs else tuple
+        slopes = refined(
+            path.slope, n_steps, rtol, method, path.start[0], n=batch_size(x), finish=finish, sums=path.times_step,
+            difference=path.difference, **numbers,
+        )  # fmt: skip
+    found = path.answer(path.times_step(slopes) if multiply_by_inputs else slopes)
+    return found if isinstance(layer, list) else found[0]
+
+
+@one_call
+def neuron_integrated_gradients(
+    model: Model,
+    layer: Layer,
+    selector: Selector,
+    x: Inputs,
+    baselines: Baselines = None,
+    n_steps: int = 50,
+    *,
+    method: str = "gausslegendre",
+    rtol: float | None = None,
+    multiply_by_inputs: bool = True,
+    create_graph: bool = False,
+    chunk_size: int | None = None,
+    vectorize: bool = True,
+) -> Attributions:
+    """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neuron; see `Layer`.
+        selector: Neuron to explain; see `Selector`.
+        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        baselines: Where the path starts, $x'$; see `Baselines`.
+        n_steps: Points of the quadrature rule; with `rtol`, the most.
+        method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
+        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
+        create_graph: Keep the graph, to differentiate the attributions.
+        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+
+    Returns:
+        Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).
+
+    Raises:
+        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        ValueError: If `layer`, `selector`, `baselines`, `n_steps`, `method`, `rtol` or `chunk_size` does not fit.
+        IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Flatten(0))
+        >>> neuron_integrated_gradients(net, "0", 0, torch.tensor([[2.0, 1.0]]))
+        tensor([[0.3808, 0.0000]])
+
+    References:
+        Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
+    """
+    take(x)
+    unit = settled_neuron(model, layer, selector, x)
+    return integrated_gradients(
+        unit, x, baselines, n_steps, method=method, rtol=rtol, multiply_by_inputs=multiply_by_inputs,
+        create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
+    )  # fmt: skip

@@ -1,0 +1,157 @@
+"""What some operations cannot do themselves, and how every pass of a model writes them instead."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attrfn._call import twice
+from attrfn._torch.context import compiling, traced, transformed, wrapped
+from attrfn._torch.written_out import CELLS, attention, lstm_cell
+
+
+def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a batch or instance norm which leaves its running statistics alone."""
+    values = _arguments(_BATCH_NORM if name == "batch_norm" else _INSTANCE_NORM, args, kwargs)
+    if values["training" if name == "batch_norm" else "use_input_stats"]:
+        values.update(running_mean=None, running_var=None)
+    return values
+
+
+def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Batch norm that leaves its buffers alone, and that has a kernel under `vmap`."""
+    if not (compiling() or transformed() or (args[5] if len(args) > 5 else kwargs.get("training", False))):
+        return func(*args, **kwargs)
+    values = without_buffers("batch_norm", args, kwargs)
+    if values["training"]:
+        return F.batch_norm(**values)
+    x = values["input"]
+    if not compiling() and not any(isinstance(t, Tensor) and wrapped(t) for t in values.values()):
+        return func(*args, **kwargs)
+    scale = torch.rsqrt(values["running_var"] + values["eps"])
+    if values["weight"] is not None:
+        scale = scale * values["weight"]
+    shift = -values["running_mean"] * scale
+    if values["bias"] is not None:
+        shift = shift + values["bias"]
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))
+
+
+_BATCH_NORM: dict[str, Any] = {
+    "input": None,
+    "running_mean": None,
+    "running_var": None,
+    "weight": None,
+    "bias": None,
+    "training": False,
+    "momentum": 0.1,
+    "eps": 1e-5,
+}
+_INSTANCE_NORM: dict[str, Any] = {
+    "input": None,
+    "running_mean": None,
+    "running_var": None,
+    "weight": None,
+    "bias": None,
+    "use_input_stats": True,
+    "momentum": 0.1,
+    "eps": 1e-5,
+}
+
+
+def _arguments(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    values = dict(defaults)
+    for key, value in zip(defaults, args, strict=False):
+        values[key] = value
+    values.update(kwargs)
+    return values
+
+
+def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Instance norm that leaves its buffers alone."""
+    return F.instance_norm(**without_buffers("instance_norm", args, kwargs))
+
+
+def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Attention written out under a transform, for which its fused kernels lack forward and batching rules.
+
+    In a graph too: those kernels belong to one kind of device.
+    """
+    opened = compiling() or transformed() or traced() or twice()
+    return attention(*args, **kwargs) if opened else func(*args, **kwargs)
+
+
+def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An LSTM written out under a transform, for which the fused kernels lack forward and batching rules."""
+    packed_or_projected = not isinstance(args[1], (tuple, list)) or args[1][0].shape != args[1][1].shape
+    if compiling() or not transformed() or packed_or_projected:
+        return func(*args, **kwargs)
+    x, states, weights, biased, count, dropout, train, both, batch_first = args
+    steps = list((x.transpose(0, 1) if batch_first else x).unbind(0))
+    size, ways = 4 if biased else 2, 2 if both else 1
+    hidden: list[Tensor] = []
+    cells: list[Tensor] = []
+    for layer in range(count):
+        found: list[list[Tensor]] = []
+        for way in range(ways):
+            k = layer * ways + way
+            order = steps[::-1] if way else steps
+            outputs, cell = _lstm_layer(order, states[0][k], states[1][k], weights[k * size : (k + 1) * size])
+            hidden.append(outputs[-1])
+            cells.append(cell)
+            found.append(outputs[::-1] if way else outputs)
+        steps = [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
+        if dropout and train and layer < count - 1:
+            steps = list(F.dropout(torch.stack(steps), dropout).unbind(0))
+    output = torch.stack(steps)
+    return output.transpose(0, 1) if batch_first else output, torch.stack(hidden), torch.stack(cells)
+
+
+def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
+    """The outputs of one layer in one direction, and its last cell."""
+    outputs: list[Tensor] = []
+    for x in steps:
+        h, c = lstm_cell(x, (h, c), *weights)
+        outputs.append(h)
+    return outputs, c
+
+
+def _cell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A recurrent cell written out under a transform, for the same reason."""
+    return CELLS[func.__name__](*args, **kwargs) if transformed() and not compiling() else func(*args, **kwargs)
+
+
+def _unflatten(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`unflatten` written out in a graph that is being compiled: its method calls its parent's, which is not traced."""
+    return _unflattened(*args, **kwargs) if compiling() else func(*args, **kwargs)
+
+
+def _unflattened(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    dim = dim % input.ndim
+    return input.reshape(*input.shape[:dim], *sizes, *input.shape[dim + 1 :])
+
+
+def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A linear map of tokens adds its bias apart in a graph, where one operation would fix the number of examples."""
+    return _plus_bias(*args, **kwargs) if compiling() else func(*args, **kwargs)
+
+
+def _plus_bias(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if bias is None or input.ndim < 3:
+        return F.linear(input, weight, bias)
+    return F.linear(input, weight) + bias
+
+
+REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
+    **dict.fromkeys(CELLS, _cell),
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "scaled_dot_product_attention": _attention,
+    "linear": _linear,
+    "lstm": _lstm,
+    "unflatten": _unflatten,
+}
+"""Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""

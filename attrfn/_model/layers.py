@@ -1,0 +1,208 @@
+"""Places in a model, and the model cut there: the only room that touches an `nn.Module`."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrfn._inputs import describe, packed, split, split_activation
+from attrfn._model.modules import original
+from attrfn._model.taps import leaf_paths, put, read, replaced, settled
+from attrfn._model.targets import pick
+from attrfn._torch.context import compiling
+from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
+
+
+def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, index: Index | None = None) -> Site:
+    """A place in the model, $h$: the input or the output of a layer, one of its calls, one of its leaves.
+
+    The output is what the layer's `forward` returns; forward hooks of the caller's own run behind it.
+
+    Args:
+        layer: An `nn.Module` of the model, or its dotted name.
+        io: `"output"`, or `"input"`.
+        call: Which run of the layer, from 0, when it runs more than once in a pass; the pass stops there where
+            nothing after it is needed. Left out: the layer must run exactly once.
+        index: Which leaf, when the value is a tuple or a mapping: an int, a key, or a path of them. Of an
+            input an int is a positional argument, a string a keyword.
+
+    Returns:
+        A `Site`, which stands wherever a layer does. Its value has the layer's shape, `(N, *L)`, in activation
+        units.
+
+    Raises:
+        ValueError: If `io` is neither, or `call` is negative.
+        TypeError: If `layer` is neither a module nor a name, or `call` is not an int.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+        >>> to_layer(net, at("1", "input"))(torch.tensor([[-1.0]]))
+        tensor([[-1.]])
+    """
+    if io not in ("input", "output"):
+        raise ValueError(f"io must be 'input' or 'output', but is {io!r}")
+    if not isinstance(layer, (nn.Module, str)):
+        raise TypeError(f"layer must be an nn.Module or its dotted name, but is {describe(layer)}")
+    if call is not None and (isinstance(call, bool) or not isinstance(call, int)):
+        raise TypeError(f"call must be an int, but is {describe(call)}")
+    if call is not None and call < 0:
+        raise ValueError(f"call counts from 0, but is {call}")
+    return Site(layer, io, call, index)
+
+
+def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
+    r"""The part of the model that ends at a layer.
+
+    $x \mapsto h(x)$. With `call` given, nothing after the layer is computed.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Where to end; see `Layer`.
+
+    Returns:
+        A function, called as the model is, that returns the activation, `(N, *L)`, in activation units.
+
+    Raises:
+        ValueError: If `layer` is not in the model, or does not run exactly once and no `call` was given.
+        TypeError: If `layer` is a name and the model no `nn.Module`, or `layer` is a TorchScript module.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> to_layer(net, "0")(torch.tensor([[-1.0, 2.0]]))
+        tensor([[0., 2.]])
+    """
+    site = resolve(model, layer)
+    whole = original(model)
+
+    def activation(*args: Any, **kwargs: Any) -> Any:
+        (value,) = read(whole, packed(args, kwargs), (site,))
+        leaves = split_activation(value)
+        return leaves.answer(leaves.tensors) if len(leaves.tensors) == 1 else value
+
+    return activation
+
+
+def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
+    r"""The rest of the model behind a layer, all else as it is at `x`.
+
+    $F: h \mapsto f(x)$ with the layer's value replaced by $h$.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Where to begin; see `Layer`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+
+    Returns:
+        A function from an activation, `(N, *L)`, to the model's output, `(N, *C)`, in output units.
+
+    Raises:
+        ValueError: If `layer` is not in the model, or does not run exactly once and no `call` was given;
+            if the activation given has other leaves than the layer's.
+        TypeError: If `layer` is a name and the model no `nn.Module`, or `layer` is a TorchScript module.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> from_layer(net, "0", torch.zeros(1, 2))(torch.tensor([[3.0, 4.0]]))
+        tensor([3., 4.])
+    """
+    site = resolve(model, layer)
+    whole = original(model)
+
+    def rest(*args: Any, **kwargs: Any) -> Any:
+        given = split(packed(args, kwargs)).tensors
+        return replaced(whole, x, (site,), lambda _, value: put(value, given))
+
+    return rest
+
+
+def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]:
+    r"""The model cut short at one neuron of a layer.
+
+    $x \mapsto h_{\mathrm{selector}}(x)$; every method takes it where it takes a model.
+
+    Args:
+        model: The model $f$; see `Model`.
+        layer: Place of the neuron; see `Layer`.
+        selector: Neuron to explain; see `Selector`.
+
+    Returns:
+        A function, called as the model is, that returns `(N,)`, in activation units.
+
+    Raises:
+        ValueError: If `layer` is not in the model, or does not run exactly once and no `call` was given;
+            if `selector` does not fit its activation.
+        TypeError: If `layer` is a name and the model no `nn.Module`, or its value has several leaves.
+        IndexError: If `selector` is out of range.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(0))
+        >>> neuron(net, "0", 1)(torch.tensor([[-1.0, 2.0]]))
+        tensor([2.])
+    """
+    site = resolve(model, layer)
+    whole = original(model)
+
+    def unit(*args: Any, **kwargs: Any) -> Tensor:
+        (value,) = read(whole, packed(args, kwargs), (site,))
+        return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
+
+    return unit
+
+
+def settled_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
+    """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
+    (site,) = settled(original(model), x, (resolve(model, layer),))
+    return neuron(model, site, selector)
+
+
+def one_leaf(value: Any) -> Tensor:
+    """The only floating leaf of an activation, or an error that lists them."""
+    leaves = split(value).tensors
+    if len(leaves) != 1:
+        raise TypeError(
+            f"layer must have one floating-point leaf here, but its activation, {describe(value)}, has "
+            f"{len(leaves)}: {leaf_paths(value)}; choose one with at(layer, index=...)"
+        )
+    return leaves[0]
+
+
+def resolve(model: Model, layer: Layer) -> Site:
+    """The site that `layer` names, its module found, or an error that helps."""
+    site = layer if isinstance(layer, Site) else Site(layer)
+    whole = original(model)
+    module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
+    module = original(module)
+    assert isinstance(module, nn.Module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")
+    if isinstance(whole, nn.Module) and not compiling() and all(module is not m for m in whole.modules()):
+        raise ValueError(
+            f"layer {type(module).__name__} is not in the model, a {type(whole).__name__}; pass one of its modules, "
+            "or its dotted name"
+        )
+    return site._replace(layer=module)
+
+
+def _named(model: Model, name: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"layer is the name {name!r}, but the model is {describe(model)}, which has no names; pass the layer itself"
+        )
+    modules = dict(model.named_modules())
+    name = name.removeprefix("_orig_mod.")
+    if name not in modules:
+        near = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.3)
+        hint = f"the nearest are {near}" if near else f"there are {[known for known in modules if known][:9]}"
+        raise ValueError(f"layer {name!r} is not in the model; {hint}")
+    return modules[name]
+
+
+def listed(layer: Any) -> list[Any]:
+    """One layer, or a list of them, as a list."""
+    if isinstance(layer, list) and not layer:
+        raise ValueError("layer must be a layer or a list of them, but the list is empty")
+    return layer if isinstance(layer, list) else [layer]

@@ -1,0 +1,143 @@
+"""One pass of a model, which leaves the model as it was."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.overrides import TorchFunctionMode
+
+from attrfn._call import draw_again, twice, watched
+from attrfn._inputs import call, describe, map_leaves
+from attrfn._model import kernels
+from attrfn._model.modules import Held, original, parts_of
+from attrfn._torch.compiled import as_written
+from attrfn._torch.compiler import known_to_compiler
+from attrfn._torch.context import compiling, eager
+from attrfn._torch.written_out import WRITTEN_OUT
+from attrfn._types import Inputs, Model
+
+_autograd: Any = torch._C._autograd  # pyright: ignore
+
+
+class Pass(TorchFunctionMode):
+    """Every pass of a model runs under this mode, inert but for what operations cannot do themselves.
+
+    It keeps `nn.TransformerEncoderLayer` off its fused path, where its children never run; keeps batch
+    statistics out of the model's buffers; and writes out what has no good kernel under a transform.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untouched = compiling()  # there are no such hooks then
+
+    counters: Sequence[Tensor] = ()
+    """Batch counters of train-mode norms, which this pass must not advance."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one operation; what it saves for the backward pass is kept as it is.
+
+        Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
+        with it all that makes it ours.
+        """
+        if self.untouched or not _hooked():
+            return self.operation(func, args, kwargs or {})
+        with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+            return self.operation(func, args, kwargs or {})
+
+    def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = func.__name__
+        if name == "multi_head_attention_forward":  # so that the attention in it is seen
+            with self:
+                return WRITTEN_OUT["multi_head_attention_forward"](*args, **kwargs)
+        rewrite = kernels.REWRITES.get(name)
+        if rewrite is not None:
+            return rewrite(func, args, kwargs)
+        if self.counters and any(args[0] is counter for counter in self.counters):
+            if name == "add_":
+                return args[0]
+            if name == "__float__":  # the count as it would have been, for a cumulative average
+                return func(*args) + 1.0
+        return func(*args, **kwargs)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _hooked() -> bool:
+    """Whether something stands between an operation and what it saves for the backward pass."""
+    hooks = _autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and hooks[0] is not _itself
+
+
+class _Hidden:
+    """In place of the mode where it would change nothing, for it costs microseconds an operation.
+
+    Activation checkpointing, which it would keep from running parts of the model again, fails here.
+    """
+
+    def __enter__(self) -> None:
+        self.before = _autograd._saved_tensors_hooks_get_disabled_error_message()
+        _autograd._saved_tensors_hooks_disable(_CHECKPOINTED)
+
+    def __exit__(self, *error: object) -> None:
+        if self.before is None:
+            _autograd._saved_tensors_hooks_enable()
+        else:
+            _autograd._saved_tensors_hooks_disable(self.before)
+
+
+_CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
+
+
+def run_unseen(model: Model, x: Inputs) -> Any:
+    """As `run`, of a pass into which nothing looks."""
+    if isinstance(model, nn.Module) and eager() and not twice() and not _hooked():
+        try:
+            return _run(model, x, None)
+        except RuntimeError as error:
+            if _CHECKPOINTED not in str(error):
+                raise
+    return run(model, x)
+
+
+def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
+    """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
+    return _run(model, x, mode or Pass())
+
+
+def _run(model: Model, x: Inputs, mode: Pass | None) -> Any:
+    model = original(model)
+    if not callable(model):
+        raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
+    if compiling():
+        known_to_compiler()
+    drawn = draw_again(x)
+    x = x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
+    parts = parts_of(model)
+    modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
+    if mode is None and any(module.training for module in modules):
+        mode = Pass()
+    if mode is not None:
+        counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
+        mode.counters = [c for c in counters if c is not None]
+    held = Held(modules)
+    try:
+        with as_written(parts), watched(), mode or _Hidden():
+            return call(model, x)
+    finally:
+        held.put_back()
+        drawn()
+
+
+def _counter(norm: _NormBase) -> Tensor | None:
+    return norm.num_batches_tracked if norm.training else None
+
+
+def _copy(leaf: Any) -> Any:
+    """A model may write over its inputs, and a tensor made in `inference_mode` cannot be saved: copies of them can."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,291 @@
+"""Taps: one pass of a model in which the values at some places are read, or replaced.
+
+NOTE [Taps]
+For the length of one pass a tapped layer's `forward` is replaced by an instance attribute, and put back. That
+reaches the layer from any callable, closures included, leaves the caller's own hooks running, and can be
+compiled, which hooks cannot. The replacement asks a table keyed by thread, so that another thread's pass
+through the same model sees nothing. While compiling there is one thread, and a plain replacement.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrfn._inputs import describe, is_floating, like_mapping, split
+from attrfn._model.run import Pass, run
+from attrfn._torch.context import compiling
+from attrfn._types import Index, Inputs, Model, Site
+
+
+class _Done(BaseException):
+    """Ends a pass once all that was wanted has run. Models catch `Exception`."""
+
+
+def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
+    """Where the floating leaves of an activation are, as `index` takes them."""
+    if is_floating(value):
+        return [path[0] if len(path) == 1 else path]
+    if isinstance(value, Mapping):
+        return [p for key, item in value.items() for p in leaf_paths(item, (*path, key))]
+    if isinstance(value, (tuple, list)):
+        return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
+    return []
+
+
+def put(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """An activation with its floating leaves replaced, by copies that may be written over."""
+    leaves = split(value)
+    if len(leaves.tensors) != len(tensors):
+        raise ValueError(
+            f"the activation must have {len(leaves.tensors)} floating-point leaves, as the layer's value, "
+            f"{describe(value)}, has, but has {len(tensors)}"
+        )
+    return leaves.rebuild(t.clone() for t in tensors)
+
+
+class _Tap:
+    """One pass's hold on one site: counts its calls, and acts on the one that is wanted."""
+
+    def __init__(self, site: Site, act: Callable[[Any], Any]) -> None:
+        self.site, self.act, self.count, self.paused = site, act, 0, False
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.paused or self.site.io == "output" or not self._wanted():
+            return args, kwargs
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        value, put_back = _argument(given, len(args), self.site.index)
+        changed = put_back(self.act(value))
+        return tuple(changed[k] for k in range(len(args))), {k: changed[k] for k in kwargs}
+
+    def after(self, output: Any) -> Any:
+        if self.paused or self.site.io == "input" or not self._wanted():
+            return output
+        index = self.site.index
+        return self.act(output) if index is None else _put_at(output, index, self.act(_get_at(output, index)))
+
+    def _wanted(self) -> bool:
+        self.count += 1
+        return self.count - 1 == (self.site.call or 0)
+
+    def check(self) -> None:
+        """After a whole pass: the layer must have run as the site says."""
+        name = type(self.site.layer).__name__
+        times = f"{self.count} time{'' if self.count == 1 else 's'}"
+        if self.site.call is None and self.count != 1:
+            remedy = (
+                f"choose which with at(layer, call=k), k from 0 to {self.count - 1}"
+                if self.count
+                else "choose a layer that runs"
+            )
+            raise ValueError(f"layer {name} must run exactly once in a forward pass, but ran {times}; {remedy}")
+        if self.site.call is not None and self.count <= self.site.call:
+            raise ValueError(f"layer {name} ran {times} in a forward pass, so there is no call={self.site.call}")
+
+
+def _argument(given: dict[Any, Any], positional: int, index: Index | None) -> tuple[Any, Callable[[Any], Any]]:
+    """What an input site is, among a layer's arguments, and how its new value is put back."""
+    if index is not None:
+        return _get_at(given, index), lambda new: _put_at(given, index, new)
+    places = [k for k in given if isinstance(k, int)]
+    names = [k for k in given if isinstance(k, str)]
+    by_place = any(split(given[k]).tensors for k in places)
+    by_name = any(split(given[k]).tensors for k in names)
+    if by_name:
+        keys = [*places, *names] if by_place else names
+        return {k: given[k] for k in keys}, lambda new: {**given, **new}
+    value = tuple(given[k] for k in range(positional))
+    return value, lambda new: {**given, **dict(enumerate(new))}
+
+
+def _path(index: Index) -> tuple[int | str, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _get_at(value: Any, index: Index) -> Any:
+    found: Any = value
+    for key in _path(index):
+        try:
+            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore
+        except (KeyError, IndexError):
+            _no_leaf(value, index)
+    return found
+
+
+def _no_leaf(value: Any, index: Index) -> Any:
+    raise ValueError(
+        f"index {index!r} is no leaf of the layer's value, {describe(value)}; its leaves are {leaf_paths(value)}"
+    )
+
+
+def _put_at(value: Any, index: Index, new: Any) -> Any:
+    """`value` with the leaf at `index` replaced, its containers kept."""
+    key, *rest = _path(index)
+    inner = _put_at(value[key], tuple(rest), new) if rest else new
+    if isinstance(value, Mapping):
+        return like_mapping(value, {k: inner if k == key else item for k, item in value.items()})
+    assert isinstance(key, int)
+    items = list(value)
+    items[key] = inner
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def replaced(
+    model: Model, x: Inputs, sites: Sequence[Site], act: Callable[[int, Any], Any], mode: Pass | None = None
+) -> Any:
+    """The model's output at `x`, the value `v` of the k-th site replaced by `act(k, v)`."""
+    taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
+    with _tapped(taps):
+        output = run(model, x, mode)
+    for tap in taps:
+        tap.check()
+    return output
+
+
+def read(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
+    """The values of the sites at `x`.
+
+    A pass stops once all are read if every site says which call it means; else it goes on to the end, without
+    gradients, to count them.
+    """
+    found: dict[int, Any] = {}
+    stops = all(site.call is not None for site in sites)
+
+    def note(k: int, value: Any) -> Any:
+        found[k] = value
+        if len(found) == len(sites):
+            if stops:
+                raise _Done
+            torch.set_grad_enabled(False)
+        return put(value, split(value).tensors)
+
+    taps = [_Tap(site, functools.partial(note, k)) for k, site in enumerate(sites)]
+    grad_mode = torch.is_grad_enabled()
+    try:
+        with _tapped(taps):
+            run(model, x)
+    except _Done:  # ours, or that of a tap around this model, which ends its pass too
+        if not stops or len(found) < len(sites):
+            raise
+    finally:
+        torch.set_grad_enabled(grad_mode)
+    if len(found) < len(sites) or not stops:
+        for tap in taps:
+            tap.check()
+    return tuple(found[k] for k in range(len(sites)))
+
+
+def settled(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites, each with its call: one pass without gradients finds out that it is the only one."""
+    if all(site.call is not None for site in sites):
+        return tuple(sites)
+    with torch.no_grad():
+        read(model, x, sites)
+    return tuple(site if site.call is not None else site._replace(call=0) for site in sites)
+
+
+@contextmanager
+def _tapped(taps: Sequence[_Tap]) -> Generator[None]:
+    """See NOTE [Taps]."""
+    tap_in = _plainly if compiling() else _by_thread
+    with ExitStack() as stack:
+        for tap in taps:
+            stack.enter_context(tap_in(tap))
+        yield
+
+
+def _through(taps: Sequence[_Tap], forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for tap in taps:
+        args, kwargs = tap.before(args, kwargs)
+    output = forward(*args, **kwargs)
+    for tap in taps:
+        output = tap.after(output)
+    return output
+
+
+@contextmanager
+def _plainly(tap: _Tap) -> Generator[None]:
+    layer = tap.site.layer
+    assert isinstance(layer, nn.Module)
+    own = vars(layer)
+    had, before, forward = "forward" in own, own.get("forward"), layer.forward
+
+    def tapped(*args: Any, **kwargs: Any) -> Any:
+        return _through((tap,), forward, args, kwargs)
+
+    own["forward"] = tapped
+    try:
+        yield
+    finally:
+        if had:
+            own["forward"] = before
+        else:
+            own.pop("forward")
+
+
+class _Switchboard:
+    """What stands as a layer's `forward` while any thread has a tap in it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.forward = layer.forward
+        self.taps: dict[int, list[_Tap]] = {}
+        self.had, self.before = "forward" in vars(layer), vars(layer).get("forward")
+
+        @functools.wraps(self.forward)
+        def tapped(*args: Any, **kwargs: Any) -> Any:
+            return _through(tuple(self.taps.get(threading.get_ident(), ())), self.forward, args, kwargs)
+
+        vars(layer)["forward"] = tapped
+
+    def take_away(self, layer: nn.Module) -> None:
+        if self.had:
+            vars(layer)["forward"] = self.before
+        else:
+            vars(layer).pop("forward")
+
+
+_LOCK = threading.Lock()
+_BOARDS: dict[int, _Switchboard] = {}
+"""The switchboards that stand at this moment, by the `id` of their layer."""
+
+
+@contextmanager
+def _by_thread(tap: _Tap) -> Generator[None]:
+    layer, thread = tap.site.layer, threading.get_ident()
+    assert isinstance(layer, nn.Module)
+    with _LOCK:
+        board = _BOARDS.get(id(layer)) or _Switchboard(layer)
+        _BOARDS[id(layer)] = board
+        board.taps.setdefault(thread, []).append(tap)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            board.taps[thread].remove(tap)
+            if not board.taps[thread]:
+                del board.taps[thread]
+            if not board.taps:
+                board.take_away(layer)
+                del _BOARDS[id(layer)]
+
+
+@contextmanager
+def aside() -> Generator[None]:
+    """A pass of its own inside another: this thread's taps neither act in it nor count it."""
+    if compiling():
+        yield
+        return
+    thread = threading.get_ident()
+    taps = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ())]
+    running = [tap for tap in taps if not tap.paused]
+    for tap in running:
+        tap.paused = True
+    try:
+        yield
+    finally:
+        for tap in running:
+            tap.paused = False

@@ -1,0 +1,1 @@
+"""Which derivative is in force: the true one, or a rule in its place."""

@@ -1,0 +1,1 @@
+"""DeepLIFT's rule: the slope of every operation between two passes."""

@@ -1,0 +1,83 @@
+"""What DeepLIFT refuses, and what to do."""
+
+import re
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrfn._torch.context import compiling, layers
+
+DRAWING = frozenset(
+    "dropout dropout_ dropout1d dropout2d dropout3d alpha_dropout alpha_dropout_ feature_alpha_dropout "
+    "feature_alpha_dropout_ feature_dropout feature_dropout_ rrelu rrelu_".split()
+)
+"""Operations that draw random numbers when they are told to train."""
+
+
+def refuse_drawing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise if an operation draws: eagerly both passes draw the same numbers, in a graph they cannot."""
+    of_rrelu = name in ("rrelu", "rrelu_")
+    place = 3 if of_rrelu else 2
+    told = args[place] if len(args) > place else kwargs.get("training", kwargs.get("train", not of_rrelu))
+    share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+    if told and (of_rrelu or share > 0):
+        raise ValueError(
+            "the model draws random numbers (dropout in train mode), which cannot be the same in both passes of "
+            "DeepLIFT in a compiled graph; call eagerly, or put the model in eval mode"
+        )
+
+
+def _where() -> str:
+    """The module whose forward is running, for an error message."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            return type(owner).__name__
+        frame = frame.f_back
+    return "the model"
+
+
+_FUSED = frozenset(["gru", "lstm", "rnn_tanh", "rnn_relu"])
+
+
+def no_rule(what: str, name: str) -> ValueError:
+    if compiling():  # which shows neither frames nor what is in a string
+        return ValueError("the operation " + what + " has no DeepLIFT rule; call eagerly to be told where it ran")
+    if name in _FUSED:
+        return ValueError(
+            f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule: it is a fused kernel of many "
+            "steps, none of which is seen; run nn.LSTMCell, nn.GRUCell or nn.RNNCell in a loop, or use another method"
+        )
+    if "." in name:
+        return ValueError(
+            f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule: it is one of an exported program; "
+            "pass the model that the program was made from"
+        )
+    return ValueError(
+        f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
+        f"rules={{{name}: rule}}, "
+        "rule(grad_output, inputs, reference_inputs, output, reference_output) -> grad_inputs"
+    )
+
+
+def refuse_function(tensor: Tensor) -> None:
+    """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
+    for layer in () if compiling() else layers(tensor):
+        node = layer.grad_fn
+        name = type(node).__name__
+        if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
+            raise function_refused(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
+
+
+_KNOWN_FUNCTION = re.compile("_Bent|BackwardHookFunction|_NoopSaveInputs")
+"""Autograd functions that are ours, or of torch: identities, for full backward hooks and for checkpointing."""
+
+
+def function_refused(name: str) -> ValueError:
+    return ValueError(
+        f"the model applies the autograd function {name!r}, which has no DeepLIFT rule and cannot be seen; write it "
+        "with torch's operations"
+    )

@@ -1,0 +1,1 @@
+"""How a derivative is gathered: points, draws, and how many at once."""

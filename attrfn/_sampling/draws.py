@@ -1,0 +1,219 @@
+"""Random numbers: of the caller's generator, of one that is the call's own, or of the global state."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrfn._inputs import (
+    Leaves,
+    batch_size,
+    describe,
+    is_floating,
+    is_number,
+    refuse_container,
+    refuse_integers,
+    split,
+    take,
+)
+from attrfn._sampling.chunks import chunk_of, over, precision
+from attrfn._torch.context import compiling, transformed
+from attrfn._types import Baselines, Inputs
+
+
+def own_generator(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
+    """The source of a call's random numbers: the caller's, or one seeded from the global state.
+
+    One of its own, so that the draws do not depend on what a model in train mode draws between them. Where
+    there cannot be one, under a transform or a compiler, the global one.
+    """
+    check_generator(generator)
+    if generator is not None or compiling() or transformed():
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), device="cpu").item()))
+
+
+def check_generator(generator: Any) -> None:
+    """Raise if `generator` is none, or is one that a compiler cannot trace."""
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, but is {describe(generator)}")
+    if compiling():
+        raise ValueError(
+            "generator cannot be used in a compiled graph, since torch's compiler does not trace it; leave it out "
+            "there, and set the global state that the graph draws from with torch.manual_seed"
+        )
+
+
+def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers, as many as `like` has."""
+    return torch.randn(like.shape, dtype=like.dtype, device=like.device, **_of(generator))
+
+
+def uniform(
+    shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    """Numbers between 0 and 1."""
+    return torch.rand(shape, dtype=dtype, device=device, **_of(generator))
+
+
+def choices(count: int, n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """`n` whole numbers below `count`."""
+    return torch.randint(count, (n,), device=device, **_of(generator))
+
+
+def _of(generator: torch.Generator | None) -> dict[str, Any]:
+    """No keyword at all without a generator: with one, a compiled graph would hold for one batch size alone."""
+    return {} if generator is None else {"generator": generator}
+
+
+def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any]]:
+    """The reference sample of a `*_shap` method.
+
+    Returns:
+        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
+        container of those baselines, aligned over its members.
+    """
+    if callable(baselines):
+        baselines = baselines(x)
+    if baselines is None or is_number(baselines):
+        raise ValueError(
+            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
+            "pass a tensor such as some rows of the training data"
+        )
+    refuse_container(x, baselines)
+    members = _aligned(x, baselines)
+    sizes = {rows.shape[0] for _, rows in members if rows is not None}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
+        )
+    (count,) = sizes
+    if count == 0:
+        raise ValueError("baselines must hold one reference at least, but have 0 rows")
+    n = batch_size(x)
+
+    def pick(rows_at: Any) -> Any:
+        chosen = [t if rows is None else _rows(rows, rows_at, n).expand_as(t) for t, rows in members]
+        return chosen[0] if isinstance(x, Tensor) else _contain(x, chosen)
+
+    return count, pick
+
+
+def _contain(x: Any, members: list[Any]) -> Any:
+    return dict(zip(x, members, strict=True)) if isinstance(x, Mapping) else tuple(members)
+
+
+def _rows(rows: Tensor, at: Any, n: int) -> Tensor:
+    """Row `at` (an int: for all examples; N indices: one for each) of a `(K, 1 or N, *F)` sample."""
+    if isinstance(at, int):
+        return rows[at]
+    example = torch.arange(n, device=rows.device) if rows.shape[1] == n else torch.zeros_like(at)
+    return rows[at.to(rows.device), example]
+
+
+def _aligned(x: Any, baselines: Any) -> list[tuple[Any, Tensor | None]]:
+    """Each member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
+    if isinstance(x, Tensor):
+        return [(x, _references("baselines", x, baselines))]
+    if isinstance(x, tuple):
+        return [(t, _references(f"baselines[{k}]", t, b)) for k, (t, b) in enumerate(zip(x, baselines, strict=True))]
+    return [(t, _references(f"baselines[{key!r}]", t, baselines.get(key))) for key, t in x.items()]
+
+
+def _references(name: str, x: Any, rows: Any) -> Tensor | None:
+    if rows is None:
+        return None
+    if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
+    if x.is_floating_point():
+        refuse_integers(name, rows)
+    elif rows.is_floating_point():
+        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
+    features = rows.shape[1:] if shared else rows.shape[2:]
+    if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
+        raise ValueError(
+            f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
+            f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
+        )
+    return (rows[:, None] if shared else rows).to(x)
+
+
+class Draws:
+    """Noisy inputs, references and places between them, drawn one sample at a time, in order."""
+
+    def __init__(
+        self, x: Inputs, inputs: Leaves, baselines: Baselines, stdevs: Any, n_samples: int,
+        generator: torch.Generator | None,
+    ) -> None:  # fmt: skip
+        self.tensors = inputs.tensors
+        self.count, self.pick = sample_of(dict(x) if isinstance(x, Mapping) else x, baselines)
+        self.stdevs = deviations(x, stdevs)
+        self.n_samples, self.generator = n_samples, own_generator(generator, self.tensors[0].device)
+
+    def _one(self) -> tuple[Tensor, ...]:
+        """One draw for every example: references, noisy inputs, places."""
+        like, generator = self.tensors[0], self.generator
+        n, device = like.shape[0], like.device
+        noisy = [t + s * normal(t, generator) if s else t for t, s in zip(self.tensors, self.stdevs, strict=True)]
+        rows = choices(self.count, n, device, generator)
+        alpha = uniform((n,), precision(like), device, generator)
+        return *split(self.pick(rows)).tensors, *noisy, alpha
+
+    def unpacked(self, row: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
+        half = len(self.tensors)
+        return row[:half], row[half : 2 * half], row[-1]
+
+    def mean(
+        self, f: Callable[..., Sequence[Tensor]], *, size: int, chunk_size: int | None, vectorize: bool
+    ) -> tuple[Tensor, ...]:
+        """The mean of `f` over the draws."""
+        device = self.tensors[0].device
+        chunk = chunk_of(self.n_samples, size, device, chunk_size) if vectorize else 1
+        sums: list[Tensor] = []
+        for first in range(0, self.n_samples, chunk):
+            drawn = self._some(min(chunk, self.n_samples - first))
+            rows = [torch.stack(part) for part in zip(*drawn, strict=True)]
+            part = [v.sum(0) for v in over(f, rows, vectorize)]
+            sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
+        return tuple(total / self.n_samples for total in sums)
+
+    def _some(self, count: int) -> Iterator[tuple[Tensor, ...]]:
+        for _ in range(count):
+            yield self._one()
+
+
+def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:
+    """A standard deviation for each floating leaf of `x`."""
+    if not isinstance(stdevs, (tuple, Mapping)):
+        return tuple(_deviation("stdevs", stdevs) for _ in split(x).tensors)
+    if isinstance(x, tuple) and isinstance(stdevs, tuple) and len(x) == len(stdevs):
+        pairs: list[tuple[Any, Any]] = list(zip(x, stdevs, strict=True))
+    elif isinstance(x, Mapping) and isinstance(stdevs, Mapping):
+        pairs = [(value, stdevs.get(key, 0.0)) for key, value in x.items()]
+    else:
+        raise ValueError(f"stdevs must be a number, or contained as x, {describe(x)}, but is {describe(stdevs)}")
+    return tuple(_deviation("stdevs", s) for value, s in pairs if is_floating(value))
+
+
+def _deviation(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, or a container of numbers, but is {describe(value)}")
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative, but is {value}")
+    return float(value)
+
+
+class Noise:
+    """Noisy inputs, drawn one at a time, in order."""
+
+    def __init__(self, x: Inputs, stdevs: Any, generator: torch.Generator | None) -> None:
+        self.leaves = take(x)
+        self.tensors, self.device = self.leaves.tensors, self.leaves.tensors[0].device
+        self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, self.device)
+
+    def draw(self) -> tuple[Tensor, ...]:
+        return tuple(t + s * normal(t, self.generator) for t, s in zip(self.tensors, self.stdevs, strict=True))

@@ -1,0 +1,42 @@
+"""Quadrature: points on [0, 1], and their weights."""
+
+from collections.abc import Sequence
+
+from numpy.polynomial.legendre import leggauss
+
+from attrfn._inputs import at_least_one, describe
+from attrfn._torch.compiler import constant
+
+QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
+
+
+class Quadrature:
+    """Points on [0, 1] and their weights, which sum to one."""
+
+    def __init__(self, points: Sequence[float], weights: Sequence[float]) -> None:
+        self.points, self.weights = tuple(points), tuple(weights)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def quadrature(method: str, n_steps: int) -> Quadrature:
+    """The rule `method` with `n_steps` points."""
+    at_least_one("n_steps", n_steps)
+    if method not in QUADRATURES:
+        raise ValueError(f"method must be one of {QUADRATURES}, but is {describe(method)}")
+    return Quadrature(*_rule(method, n_steps))
+
+
+@constant
+def _rule(method: str, n: int) -> tuple[list[float], list[float]]:
+    if method == "gausslegendre":
+        nodes, weights = leggauss(n)
+        return [(1 + a) / 2 for a in nodes.tolist()], [w / 2 for w in weights.tolist()]
+    if method == "riemann_trapezoid":
+        if n == 1:
+            return [0.5], [1.0]
+        ends = [0.5 / (n - 1)]
+        return [k / (n - 1) for k in range(n)], ends + [1 / (n - 1)] * (n - 2) + ends
+    offset = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}[method]
+    return [(k + offset) / n for k in range(n)], [1 / n] * n

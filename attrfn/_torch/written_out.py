@@ -1,0 +1,282 @@
+"""Operations written as others: DeepLIFT of those is DeepLIFT of them."""
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _sums(
+    x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the gates see of the input, and of the state."""
+    return F.linear(x, w_x, b_x), F.linear(h, w_h, b_h)
+
+
+def _rnn_tanh_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+    of_x, of_h = _sums(x, h, *weights)
+    return (of_x + of_h).tanh()
+
+
+def rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+    of_x, of_h = _sums(x, h, *weights)
+    return (of_x + of_h).relu()
+
+
+def lstm_cell(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, Tensor]:
+    h, c = state
+    of_x, of_h = _sums(x, h, *weights)
+    enter, forget, value, leave = (of_x + of_h).chunk(4, -1)
+    c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
+    return leave.sigmoid() * c.tanh(), c
+
+
+def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+    (x_reset, x_keep, x_new), (h_reset, h_keep, h_new) = (sums.chunk(3, -1) for sums in _sums(x, h, *weights))
+    new = (x_new + (x_reset + h_reset).sigmoid() * h_new).tanh()
+    return new + (x_keep + h_keep).sigmoid() * (h - new)
+
+
+CELLS: dict[str, Callable[..., Any]] = {
+    "rnn_tanh_cell": _rnn_tanh_cell,
+    "rnn_relu_cell": rnn_relu_cell,
+    "lstm_cell": lstm_cell,
+    "gru_cell": _gru_cell,
+}
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` made of its products and its softmax."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        rows = torch.arange(query.shape[-2], device=query.device)[:, None]
+        attn_mask = rows >= torch.arange(key.shape[-2], device=query.device)
+    if attn_mask is not None:
+        masked = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
+    weights = F.softmax(logits, -1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # a row that may look nowhere is zero
+        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+    return _scaled(_standardised(input, dims, eps), weight, bias)
+
+
+def _standardised(input: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    centred = input - input.mean(dims, keepdim=True)
+    return centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+
+
+def _scaled(value: Tensor, weight: Any, bias: Any) -> Tensor:
+    value = value if weight is None else value * weight
+    return value if bias is None else value + bias
+
+
+def _rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+    eps = torch.finfo(input.dtype).eps if eps is None else eps
+    return _scaled(input / (input.square().mean(dims, keepdim=True) + eps).sqrt(), weight, None)
+
+
+def _group_norm(
+    input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    groups = input.reshape(input.shape[0], num_groups, -1)
+    return _by_channel(_standardised(groups, (-1,), eps).reshape(input.shape), weight, bias)
+
+
+def _by_channel(value: Tensor, weight: Any, bias: Any) -> Tensor:
+    shape = (1, -1) + (1,) * (value.ndim - 2)
+    return _scaled(
+        value, None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape)
+    )
+
+
+def _instance_norm(
+    input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    if not use_input_stats:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    return _by_channel(_standardised(input, tuple(range(2, input.ndim)), eps), weight, bias)
+
+
+def _batch_norm(
+    input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    return _by_channel(_standardised(input, (0, *range(2, input.ndim)), eps), weight, bias)
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    value, gate = input.chunk(2, dim)
+    return value * gate.sigmoid()
+
+
+def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    lengths = [x.square().sum(dim).sqrt().clamp(min=eps) for x in (x1, x2)]
+    return (x1 * x2).sum(dim) / lengths[0] / lengths[1]
+
+
+def _var(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    dims = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    lost = correction if correction is not None else 1 if unbiased is None else int(unbiased)
+    count = 1
+    for d in dims:
+        count *= input.shape[d]
+    centred = input - input.mean(dims, keepdim=True)
+    return centred.square().sum(dims, keepdim=keepdim) / max(count - lost, 0)
+
+
+def _std(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return _var(input, *args, **kwargs).sqrt()
+
+
+def _norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *_: Any, **others: Any) -> Tensor:
+    p = 2 if p in (None, "fro") else others.get("ord", p)
+    dims = tuple(range(input.ndim)) if dim is None else dim
+    if p == 2:
+        return input.square().sum(dims, keepdim=keepdim).sqrt()
+    if p in (float("inf"), float("-inf")):
+        return input.abs().amax(dims, keepdim=keepdim) if p > 0 else input.abs().amin(dims, keepdim=keepdim)
+    total = (input.abs() if p == 1 else input.abs().pow(p)).sum(dims, keepdim=keepdim)
+    return total if p == 1 else total.pow(1 / p)
+
+
+def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    return _norm(x, ord, dim, keepdim)
+
+
+def _maximum(input: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(input, other)).amax(0)
+
+
+def _minimum(input: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(input, other)).amin(0)
+
+
+def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (a @ b)
+
+
+def _addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (a * b)
+
+
+def _addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (a / b)
+
+
+def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    return input + weight * (end - input)
+
+
+def _addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (a @ b).sum(0)
+
+
+def _addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (a[:, None] * b)
+
+
+def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    return _norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def _logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(input, other)).logsumexp(0)
+
+
+def _hypot(input: Tensor, other: Tensor) -> Tensor:
+    return (input.square() + other.square()).sqrt()
+
+
+COMPOSITES: dict[str, Callable[..., Any]] = {
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "batch_norm": _batch_norm,
+    "scaled_dot_product_attention": attention,
+    "glu": _glu,
+    "cosine_similarity": _cosine_similarity,
+    "var": _var,
+    "std": _std,
+    "norm": _norm,
+    "linalg_norm": _vector_norm,
+    "linalg_vector_norm": _vector_norm,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "addmm": _addmm,
+    "addmv": _addmm,
+    "baddbmm": _addmm,
+    "addbmm": _addbmm,
+    "addr": _addr,
+    "pairwise_distance": _pairwise_distance,
+    "logaddexp": _logaddexp,
+    "hypot": _hypot,
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    "lerp": _lerp,
+}
+"""Operations made of others: their multipliers are those of their parts, worked out in the pull-back alone."""
+
+
+def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A Python function of torch's that lets its own operations be seen, and not itself as one."""
+    assert isinstance(function, FunctionType)
+
+    def never(*_: Any) -> bool:
+        return False
+
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    opened = FunctionType(
+        function.__code__,
+        {**function.__globals__, **dict.fromkeys(names, never)},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+WRITTEN_OUT: dict[str, Callable[..., Any]] = {
+    function.__name__: _opened(function)
+    for function in (
+        F.multi_head_attention_forward,
+        F.normalize,
+        F.local_response_norm,
+        F.softmin,
+        F.lp_pool1d,
+        F.lp_pool2d,
+        F.lp_pool3d,
+        Tensor.__rpow__,
+        Tensor.__rdiv__,
+    )
+} | CELLS
+"""Functions of torch's that are made of others: in Python, or in one kernel."""
