@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier, summed
-from attrfn._rules.deep_lift.divided_differences import above, below, exponential
+from attrfn._rules.deep_lift.divided_differences import exponential
 from attrfn._rules.deep_lift.maxima import extremum, max_pool, tensor_clamp
+from attrfn._rules.deep_lift.overlaps import above, below
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
 from attrfn._torch.context import vjp
@@ -27,23 +27,7 @@ def elementwise(met: Met) -> Grads:
     """Rescale: $m = (y - w) / (u - v)$."""
     u, v = torch.broadcast_tensors(met.inputs[0], met.references[0])
     y, w = met.outputs[0], met.reference_outputs[0]
-    rule = slope_of(met.name, met.args, met.kwargs)
-    return met.rest(met.grads[0] * rule(_unary(met), u, v, y, w))
-
-
-def _unary(met: Met) -> Callable[[Tensor], Tensor]:
-    if met.name in _DIFFERENTIABLE:
-        return _DIFFERENTIABLE[met.name]
-    others = met.inputs[1:]
-    return lambda z: met.call(z, *others)
-
-
-_DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
-    "hardsigmoid": lambda z: (z / 6 + 0.5).clamp(0, 1),
-    "hardswish": lambda z: z * (z / 6 + 0.5).clamp(0, 1),
-    "mish": lambda z: z * F.softplus(z).tanh(),
-}
-"""Operations whose second derivative torch has not, or has wrong, or not where it overflows."""
+    return met.rest(met.grads[0] * slope_of(met.name, met.args, met.kwargs)(u, v, y, w))
 
 
 def product(met: Met) -> Grads:
@@ -134,7 +118,7 @@ def power(met: Met) -> Grads:
 
 
 def _base_slope(u: Tensor, v: Tensor, exponent: Tensor) -> Tensor:
-    return slope_of("pow", (None, None), {})(lambda z: z**exponent, u, v, u**exponent, v**exponent)
+    return slope_of("pow", (None, exponent), {})(u, v, u**exponent, v**exponent)
 
 
 def _exponent_slope(p: Tensor, q: Tensor, base: Tensor) -> Tensor:

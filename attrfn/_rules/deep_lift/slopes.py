@@ -4,8 +4,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from attrfn._rules.deep_lift import divided_differences as divided
+from attrfn._rules.deep_lift import gates, overlaps
 from attrfn._rules.deep_lift.divided_differences import Slope
+
+Arguments = tuple[Any, ...]
+
+
+def _flat(z: Tensor) -> Tensor:
+    return torch.zeros_like(z)
+
 
 _CLOSED: dict[str, Slope] = {
     "exp": divided.exp,
@@ -19,89 +30,112 @@ _CLOSED: dict[str, Slope] = {
     "rsqrt": divided.rsqrt,
     "reciprocal": divided.reciprocal,
     "square": divided.square,
+    "sin": divided.sin,
+    "cos": divided.cos,
     "tan": divided.tan,
     "sinh": divided.sinh,
     "cosh": divided.cosh,
-    "selu": divided.bent_exponential(1.6732632423543772, scale=1.0507009873554805),
-    "softsign": divided.softsign,
-    "relu": divided.relu,
-    "abs": divided.exact,
-    "hardshrink": divided.exact,
-    "threshold": divided.exact,
-    **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], divided.exact),
+    "tanh": divided.tanh,
+    "tanhshrink": divided.tanhshrink,
+    "atan": divided.atan,
+    "asinh": divided.smooth(lambda z: (1 + z * z).rsqrt()),
+    "sigmoid": gates.sigmoid,
+    "logsigmoid": gates.logsigmoid,
+    "silu": gates.silu,
+    "mish": gates.mish,
+    "erf": gates.erf,
+    "erfc": gates.erfc,
+    "relu": overlaps.relu,
+    "relu6": overlaps.clamped(0.0, 6.0),
+    "hardsigmoid": overlaps.clamped(-3.0, 3.0, 1 / 6),
+    "hardswish": overlaps.hardswish,
+    "selu": overlaps.bent_exponential(1.6732632423543772, scale=1.0507009873554805),
+    "softsign": overlaps.softsign,
+    "abs": overlaps.stepped(torch.sign),
+    **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], overlaps.stepped(_flat)),
 }
 """Operations with a slope of their own."""
 
-_KINKS: dict[str, tuple[float, ...]] = {
-    "relu6": (0.0, 6.0),
-    "hardsigmoid": (-3.0, 3.0),
-    "hardswish": (-3.0, 3.0),
-}
 
-
-def slope_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
-    """The slope rule of an elementwise operation called with these arguments."""
-    if name in _CLOSED:
-        return _CLOSED[name]
-    if name in _KINKS:
-        return divided.kinked(_KINKS[name])
+def slope_of(name: str, args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    """The slope of an elementwise operation called with these arguments, in single precision at least."""
     made = _MADE.get(name)
-    return made(args, kwargs) if made else divided.smooth()
+    return _in_single_precision(made(args, kwargs) if made else _CLOSED[name])
 
 
-def _of_pow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _in_single_precision(slope: Slope) -> Slope:
+    def precise(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        if u.dtype in (torch.float32, torch.float64):
+            return slope(u, v, y, w)
+        return slope(u.float(), v.float(), y.float(), w.float()).to(u.dtype)
+
+    return precise
+
+
+def _of_pow(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     base, exponent = _argument(args, kwargs, 0, "self", None), _argument(args, kwargs, 1, "exponent", None)
     if isinstance(base, (int, float)):
-        return divided.to_the(base) if base > 0 else divided.smooth()
+        return divided.to_the(base) if base > 0 else overlaps.stepped(_flat)
     return divided.power(exponent)
 
 
-def _of_leaky_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
-    return divided.leaky(_argument(args, kwargs, 1, "negative_slope", 0.01))
+def _of_leaky_relu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return overlaps.leaky(_argument(args, kwargs, 1, "negative_slope", 0.01))
 
 
-def _of_rrelu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _of_rrelu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     if _argument(args, kwargs, 3, "training", False):
-        return divided.drawn
-    return divided.leaky((_argument(args, kwargs, 1, "lower", 1 / 8) + _argument(args, kwargs, 2, "upper", 1 / 3)) / 2)
+        return overlaps.drawn
+    return overlaps.leaky((_argument(args, kwargs, 1, "lower", 1 / 8) + _argument(args, kwargs, 2, "upper", 1 / 3)) / 2)
 
 
-def _of_elu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
-    return divided.bent_exponential(_argument(args, kwargs, 1, "alpha", 1.0))
+def _of_elu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return overlaps.bent_exponential(_argument(args, kwargs, 1, "alpha", 1.0))
 
 
-def _of_celu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _of_celu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     alpha = _argument(args, kwargs, 1, "alpha", 1.0)
-    return divided.bent_exponential(alpha, alpha)
+    return overlaps.bent_exponential(alpha, alpha)
 
 
-def _of_clamp(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _of_clamp(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     bounds = (_argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None))
-    low, high = (b if isinstance(b, (int, float)) and math.isfinite(b) else None for b in bounds)
-    if low is not None and high is not None and low >= high:
-        return divided.kinked(())
-    return divided.kinked(tuple(float(b) for b in (low, high) if b is not None))
+    low, high = (b if isinstance(b, (int, float)) else None for b in bounds)
+    return overlaps.clamped(-math.inf if low is None else low, math.inf if high is None else high)
 
 
-def _of_hardtanh(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
-    return divided.kinked((_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0)))
+def _of_hardtanh(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return overlaps.clamped(_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0))
 
 
-def _of_softshrink(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _of_softshrink(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return overlaps.shrunk(_argument(args, kwargs, 1, "lambd", 0.5))
+
+
+def _of_hardshrink(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     bound = _argument(args, kwargs, 1, "lambd", 0.5)
-    return divided.kinked((-bound, bound))
+    return overlaps.stepped(lambda z: (z.abs() > bound).to(z.dtype))
 
 
-def _of_softplus(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
-    return divided.smooth(1 / abs(_argument(args, kwargs, 1, "beta", 1.0)))
+def _of_threshold(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    bound = _argument(args, kwargs, 1, "threshold", 0.0)
+    return overlaps.stepped(lambda z: (z > bound).to(z.dtype))
 
 
-def _of_logit(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Slope:
+def _of_gelu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return gates.gelu(_argument(args, kwargs, 1, "approximate", "none"))
+
+
+def _of_softplus(args: Arguments, kwargs: dict[str, Any]) -> Slope:
+    return gates.softplus(_argument(args, kwargs, 1, "beta", 1.0), _argument(args, kwargs, 2, "threshold", 20.0))
+
+
+def _of_logit(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     eps = _argument(args, kwargs, 1, "eps", None) or 0.0
-    return divided.logit(eps, 1 - eps)
+    return overlaps.logit(eps, 1 - eps)
 
 
-_MADE: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Slope]] = {
+_MADE: dict[str, Callable[[Arguments, dict[str, Any]], Slope]] = {
     "pow": _of_pow,
     "leaky_relu": _of_leaky_relu,
     "rrelu": _of_rrelu,
@@ -110,11 +144,14 @@ _MADE: dict[str, Callable[[tuple[Any, ...], dict[str, Any]], Slope]] = {
     "clamp": _of_clamp,
     "hardtanh": _of_hardtanh,
     "softshrink": _of_softshrink,
+    "hardshrink": _of_hardshrink,
+    "threshold": _of_threshold,
+    "gelu": _of_gelu,
     "softplus": _of_softplus,
     "logit": _of_logit,
 }
 """Operations whose slope depends on their other arguments."""
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], place: int, key: str, default: Any) -> Any:
+def _argument(args: Arguments, kwargs: dict[str, Any], place: int, key: str, default: Any) -> Any:
     return args[place] if len(args) > place else kwargs.get(key, default)
