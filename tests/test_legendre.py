@@ -18,7 +18,7 @@ def exact(n: int, k: int) -> tuple[mpf, mpf]:
     return x, 2 / ((1 - x * x) * slope * slope)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 20, 21, 22, 50, 51, 333, 1000, 4000, 4001, 5000])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 20, 21, 22, 50, 51, 333, 1000, 2000, 4001])
 def test_nodes_and_weights(n: int) -> None:
     nodes, weights = gauss_legendre(n)
     assert len(nodes) == len(weights) == n
@@ -36,5 +36,5 @@ def test_nodes_and_weights(n: int) -> None:
 def test_polynomials_up_to_twice_the_number_are_integrated(n: int) -> None:
     nodes, weights = gauss_legendre(n)
     assert abs(sum(weights) - 2) < 1e-13
-    for power in {0, 2, n - n % 2, 2 * n - 2}:
+    for power in {p for p in (0, 2, n - n % 2, 2 * n - 2) if p < 2 * n}:
         assert abs(sum(w * x**power for x, w in zip(nodes, weights, strict=True)) - 2 / (power + 1)) < 1e-13
