@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._types import Baselines, Inputs, Model
 
@@ -39,7 +41,9 @@ def _like_sequence(value: Any, items: list[Any]) -> Any:
         return tuple(items)
     if type(value) is list:
         return items
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, PackedSequence):  # how the sequences are packed stays
+        items[1:] = value[1:]
+    return type(value)._make(items) if hasattr(value, "_fields") else type(value)(items)  # made without its checks
 
 
 def like_mapping(value: Any, items: dict[Any, Any]) -> Any:
@@ -49,28 +53,27 @@ def like_mapping(value: Any, items: dict[Any, Any]) -> Any:
     return type(value)(**items) if dataclasses.is_dataclass(value) else type(value)(items)
 
 
+def flat(value: Any) -> list[Any]:
+    """The leaves of a container, in order."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [leaf for item in value for leaf in flat(item)] if isinstance(value, (tuple, list)) else [value]
+
+
 def split(value: Any) -> Leaves:
     """Take a tensor or a container apart into its floating-point leaves."""
     if is_floating(value):
         return Leaves((value,), _only, _only)
-    found: list[Tensor] = []
-
-    def note(leaf: Any) -> Any:
-        if is_floating(leaf):
-            found.append(leaf)
-        return leaf
-
-    map_leaves(value, note)
 
     def rebuild(tensors: Iterable[Any]) -> Any:
-        queue = list(tensors)
-        return map_leaves(value, lambda leaf: queue.pop(0) if is_floating(leaf) else leaf)
+        rest = iter(tensors)
+        return map_leaves(value, lambda leaf: next(rest) if is_floating(leaf) else leaf)
 
     def answer(tensors: Iterable[Any]) -> Any:
-        queue = list(tensors)
-        return map_leaves(value, lambda leaf: queue.pop(0) if is_floating(leaf) else None)
+        rest = iter(tensors)
+        return map_leaves(value, lambda leaf: next(rest) if is_floating(leaf) else None)
 
-    return Leaves(tuple(found), rebuild, answer)
+    return Leaves(tuple(filter(is_floating, flat(value))), rebuild, answer)
 
 
 def split_activation(value: Any) -> Leaves:
@@ -86,7 +89,7 @@ def _only(tensors: Iterable[Any]) -> Any:
 
 def call(model: Model, x: Any) -> Any:
     """`model(x)`, `model(*x)` or `model(**x)`, as the container says."""
-    if isinstance(x, tuple):
+    if isinstance(x, tuple) and not isinstance(x, PackedSequence):
         return model(*x)
     return model(**x) if isinstance(x, Mapping) else model(x)
 
@@ -124,39 +127,48 @@ def take(x: Inputs, *, floating: bool = True) -> Leaves:
             f"x must have a floating-point member to attribute to, but is {describe(x)}; for token ids, "
             "attribute to the embedding with a layer method, or pass the embeddings"
         )
-    _check_batch(leaves.tensors or (_first_tensor(x),))
+    _check_batch(_shapes_of_examples(x))
     return leaves
 
 
-def _first_tensor(x: Any) -> Tensor:
-    members = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, tuple) else [x]
-    for member in members:
-        if isinstance(member, Tensor):
-            return member
-    raise TypeError(f"x must hold a tensor, but is {describe(x)}")
+def _shapes_of_examples(x: Any) -> list[tuple[int, ...]]:
+    """The shapes of the floating-point tensors, or, where there is none, of the first."""
+    shapes = _shapes(x, is_floating) or _shapes(x, lambda leaf: isinstance(leaf, Tensor))[:1]
+    if not shapes:
+        raise TypeError(f"x must hold a tensor, but is {describe(x)}")
+    return shapes
 
 
-def _check_batch(tensors: Sequence[Tensor]) -> None:
-    shapes = [tuple(t.shape) for t in tensors]
+def _shapes(value: Any, counts: Callable[[Any], bool]) -> list[tuple[int, ...]]:
+    """The shapes of some leaves; packed sequences are as many examples as sequences."""
+    if isinstance(value, PackedSequence):
+        return [(int(value.batch_sizes[0]), *value.data.shape[1:])] if counts(value.data) else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [shape for item in value for shape in _shapes(item, counts)]
+    return [tuple(value.shape)] if counts(value) else []
+
+
+def _check_batch(shapes: Sequence[tuple[int, ...]]) -> None:
     if any(len(shape) == 0 for shape in shapes):
         raise ValueError(f"x must have the examples in dimension 0, but has a member of shape () among {shapes}")
     if any(shape[0] != shapes[0][0] for shape in shapes):
         raise ValueError(f"the members of x must agree in dimension 0, the examples, but have the shapes {shapes}")
-    if any(t.shape[0] == 0 for t in tensors):
+    if any(shape[0] == 0 for shape in shapes):
         raise ValueError(f"x must hold one example at least, but has the shape {shapes[0]}")
 
 
 def batch_size(x: Inputs) -> int:
     """N, the number of examples."""
-    leaves = split(x)
-    return (leaves.tensors[0] if leaves.tensors else _first_tensor(x)).shape[0]
+    if isinstance(x, Tensor):
+        return x.shape[0]
+    return _shapes_of_examples(x)[0][0]
 
 
 def device_of(x: Any) -> torch.device:
     """Where the tensors of a container are."""
-    found: list[torch.device] = []
-    map_leaves(x, lambda leaf: found.append(leaf.device) if isinstance(leaf, Tensor) else None)
-    return found[0] if found else torch.device("cpu")
+    return next((leaf.device for leaf in flat(x) if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
 def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
@@ -167,69 +179,78 @@ def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
         baselines: As the caller gave them; see `Baselines`.
         fixed: Members that are not floating point are held fixed, and have no baseline of their own.
     """
-    refuse_container(x, baselines)
     if baselines is None and not split(x).tensors:
         raise ValueError(
             f"baselines are required, since x, {describe(x)}, has no floating-point member that could start "
             "from zeros; pass the reference, such as padding token ids"
         )
-    if isinstance(x, Tensor):
-        return _baseline_of("baselines", x, baselines, fixed)
-    if isinstance(x, tuple):
-        given = tuple(baselines) if isinstance(baselines, tuple) else (_spread(baselines),) * len(x)
-        return tuple(
-            _baseline_of(f"baselines[{k}]", t, b, fixed) for k, (t, b) in enumerate(zip(x, given, strict=True))
-        )
-    if not isinstance(baselines, Mapping):
-        return {key: _baseline_of(f"baselines[{key!r}]", t, _spread(baselines), fixed) for key, t in x.items()}
-    return {
-        key: _baseline_of(f"baselines[{key!r}]", t, baselines[key], fixed) if key in baselines else t
-        for key, t in x.items()
-    }
+    x = dict(x) if isinstance(x, Mapping) else x
+    return beside("baselines", x, baselines, lambda name, leaf, given: _baseline_of(name, leaf, given, fixed))
 
 
-class _Spread(NamedTuple):
-    """One number (or `None`) for all floating members."""
+class Spread(NamedTuple):
+    """One number (or `None`) for all leaves below."""
 
     value: Any
 
 
-def _spread(value: Any) -> Any:
-    return _Spread(value)
+OMITTED = object()
+"""In place of what a mapping has not."""
 
 
-def refuse_container(x: Any, baselines: Any) -> None:
-    """Raise if `baselines` is not contained as `x` is; numbers and `None` go with every container."""
-    if baselines is None or is_number(baselines):
-        return
-    if isinstance(x, Tensor) and isinstance(baselines, Tensor):
-        return
-    if isinstance(x, tuple) and isinstance(baselines, tuple) and len(x) == len(baselines):
-        return
-    if isinstance(x, Mapping) and isinstance(baselines, Mapping):
-        unknown = [key for key in baselines if key not in x]
+def beside(name: str, x: Any, given: Any, act: Callable[[str, Any, Any], Any]) -> Any:
+    """x's container, each leaf replaced by `act` of its name, itself, and the part of `given` that goes with it.
+
+    `given` is contained as x is. A number or `None` goes with every leaf below, as a `Spread`; a mapping may omit
+    members.
+    """
+    if not isinstance(x, (tuple, list, Mapping)):
+        return act(name, x, given)
+    keys = list(x) if isinstance(x, Mapping) else list(range(len(x)))
+    parts = _parts(name, x, given)
+    items = [beside(f"{name}[{key!r}]", x[key], part, act) for key, part in zip(keys, parts, strict=True)]
+    return like_mapping(x, dict(zip(keys, items, strict=True))) if isinstance(x, Mapping) else _like_sequence(x, items)
+
+
+def _parts(name: str, x: Any, given: Any) -> list[Any]:
+    """The part of `given` for each member of x."""
+    if given is None or is_number(given):
+        given = Spread(given)
+    if isinstance(given, Spread) or given is OMITTED:
+        return [given] * len(x)
+    if isinstance(x, Mapping) and isinstance(given, Mapping):
+        unknown = [key for key in given if key not in x]
         if unknown:
-            raise ValueError(f"baselines has the keys {unknown}, which x, with the keys {list(x)}, has not")
-        return
-    error = ValueError if isinstance(baselines, (tuple, Mapping, Tensor)) else TypeError
-    raise error(f"baselines must be contained as x is, which is {describe(x)}, but is {describe(baselines)}")
+            raise ValueError(f"{name} has the keys {unknown}, which x, with the keys {list(x)}, has not")
+        return [given.get(key, OMITTED) for key in x]
+    for kind in (tuple, list):
+        if isinstance(x, kind) and isinstance(given, kind) and len(x) == len(given):  # pyright: ignore
+            return list(given)  # pyright: ignore
+    raise not_contained(name, x, given)
+
+
+def not_contained(name: str, x: Any, given: Any) -> Exception:
+    error = ValueError if isinstance(given, (tuple, Mapping, Tensor)) else TypeError
+    what = "x is" if "[" not in name else f"x{name[name.index('[') :]} is"
+    return error(f"{name} must be contained as {what}, which is {describe(x)}, but is {describe(given)}")
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
-def _baseline_of(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
-    spread = isinstance(baseline, _Spread)
-    baseline = baseline.value if spread else baseline
+def _baseline_of(name: str, x: Any, given: Any, fixed: bool) -> Any:
+    if given is OMITTED:
+        return x
+    baseline = given.value if isinstance(given, Spread) else given
     if not is_floating(x):
-        return _fixed_baseline(name, x, None if spread else baseline, fixed)
+        return _fixed_baseline(name, x, None if isinstance(given, Spread) else baseline, fixed)
     if baseline is None:
         return torch.zeros_like(x)
     if is_number(baseline):
-        return torch.full_like(x, baseline)
+        return torch.full_like(x, float(baseline))
     if not isinstance(baseline, Tensor):
-        raise TypeError(f"{name} must be None, a number or a tensor, but is {describe(baseline)}")
+        raise not_contained(name, x, baseline)
     refuse_integers(name, baseline)
     return broadcast(name, baseline.to(x), x.shape)
 
@@ -238,10 +259,7 @@ def _fixed_baseline(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
     if baseline is None:
         return x
     if fixed or not isinstance(x, Tensor):
-        raise ValueError(
-            f"{name} was given for a member of x that is not floating point and is held fixed, {describe(x)}; "
-            "leave it out, or pass None for it"
-        )
+        raise held_fixed(name, x)
     if not isinstance(baseline, Tensor):
         raise TypeError(
             f"{name} must be a tensor such as {describe(x)}, but is {describe(baseline)}: a number is for "
@@ -250,6 +268,13 @@ def _fixed_baseline(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
     if baseline.is_floating_point():
         raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
     return broadcast(name, baseline.to(x), x.shape)
+
+
+def held_fixed(name: str, x: Any) -> ValueError:
+    return ValueError(
+        f"{name} was given for a member of x that is not floating point and is held fixed, {describe(x)}; "
+        "leave it out, or pass None for it"
+    )
 
 
 def refuse_integers(name: str, baseline: Tensor) -> None:
@@ -277,11 +302,11 @@ def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
 
 def at_least_one(name: str, value: Any) -> int:
     """`value`, an int of 1 or more, or an error that names it."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an int, but is {describe(value)}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but is {value}")
-    return value
+    return int(value)
 
 
 def attributions_of(value: Any) -> Leaves:

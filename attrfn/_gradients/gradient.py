@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
-from attrfn._inputs import Leaves
+from attrfn._inputs import Leaves, batch_size
 from attrfn._model.run import run_unseen
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on
@@ -26,7 +26,7 @@ Score = Callable[[Sequence[Tensor]], Tensor]
 
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
-    n = x.tensors[0].shape[0]
+    n = batch_size(x.rebuild(x.tensors))
     return lambda tensors: pick(run_unseen(model, x.rebuild(tensors)), target, n=n)
 
 

@@ -1,7 +1,7 @@
 """DeepLIFT's multipliers at the input and at a layer, and the sum that they owe."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from attrfn._call import warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, describe, split
+from attrfn._inputs import Leaves, describe, flat, map_leaves, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
@@ -138,14 +138,14 @@ def product_of(
 class Sample:
     """A sample of references, a chunk of them at a time."""
 
-    def __init__(self, x: Inputs, inputs: Leaves, baselines: Baselines) -> None:
+    def __init__(self, x: Inputs, baselines: Baselines, *, fixed: bool = True) -> None:
         container = dict(x) if isinstance(x, Mapping) else x
-        self.count, self.pick = sample_of(container, baselines)
+        self.count, self.pick = sample_of(container, baselines, fixed=fixed)
         self.like = split(container).tensors
         self.device = self.like[0].device if self.like else self._tensors(0)[0].device
 
     def _tensors(self, k: int) -> list[Tensor]:
-        return [t for t in _members(self.pick(k)) if isinstance(t, Tensor)]
+        return [t for t in flat(self.pick(k)) if isinstance(t, Tensor)]
 
     def mean(
         self,
@@ -174,7 +174,7 @@ class Sample:
         stops: list[Sequence[Tensor]] = []
 
         def flat(*row: Tensor) -> tuple[Tensor, ...]:
-            parts = one(_refilled(self.pick(0), list(row)))
+            parts = one(_refilled(self.pick(0), row))
             left(stops, parts.stop)
             return *parts.multipliers, *parts.start, *parts.scores
 
@@ -189,14 +189,7 @@ class Sample:
         return [parts_of(k) for k in range(len(ks))]
 
 
-def _members(x: Any) -> list[Any]:
-    return list(x.values()) if isinstance(x, Mapping) else list(x) if isinstance(x, tuple) else [x]
-
-
-def _refilled(x: Any, queue: list[Tensor]) -> Any:
+def _refilled(x: Any, tensors: Iterable[Tensor]) -> Any:
     """The container `x` with its tensors replaced, in order."""
-    if isinstance(x, Mapping):
-        return {k: queue.pop(0) if isinstance(t, Tensor) else t for k, t in x.items()}
-    if isinstance(x, tuple):
-        return tuple(queue.pop(0) if isinstance(t, Tensor) else t for t in x)
-    return queue.pop(0)
+    rest = iter(tensors)
+    return map_leaves(x, lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf)

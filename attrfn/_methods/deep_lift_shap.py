@@ -67,7 +67,7 @@ def deep_lift_shap(
         scores = there.detach(), straight.picked(target, there)
         return Parts(found, stop, detached(split(start).tensors, create_graph), scores)
 
-    sample = Sample(x, inputs, baselines)
+    sample = Sample(x, baselines)
     mean = sample.mean(one, product_of(inputs, custom_attribution_func, multiply_by_inputs), chunk_size, vectorize)
     return inputs.answer(mean)
 
@@ -119,7 +119,7 @@ def layer_deep_lift_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs = take(x, floating=False)
+    take(x, floating=False)
     answers: list[Leaves] = []
 
     def one(start: Any) -> Parts:
@@ -130,7 +130,7 @@ def layer_deep_lift_shap(
     def product(*parts: Sequence[Tensor]) -> Sequence[Tensor]:
         return product_of(answers[0], custom_attribution_func, multiply_by_inputs)(*parts)
 
-    mean = Sample(x, inputs, baselines).mean(one, product, chunk_size, vectorize)
+    mean = Sample(x, baselines, fixed=False).mean(one, product, chunk_size, vectorize)
     return answers[0].answer(mean)
 
 

@@ -1,18 +1,25 @@
 """Random numbers: of the caller's generator, of one that is the call's own, or of the global state."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._inputs import (
+    OMITTED,
     Leaves,
+    Spread,
     batch_size,
+    beside,
     describe,
+    flat,
+    held_fixed,
     is_floating,
     is_number,
-    refuse_container,
+    map_leaves,
+    not_contained,
     refuse_integers,
     split,
     take,
@@ -69,13 +76,14 @@ def _of(generator: torch.Generator | None) -> dict[str, Any]:
     return {} if generator is None else {"generator": generator}
 
 
-def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any]]:
+def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[int, Callable[[Any], Any]]:
     """The reference sample of a `*_shap` method.
 
     Returns:
         K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
         container of those baselines, aligned over its members.
     """
+    x = dict(x) if isinstance(x, Mapping) else x
     if callable(baselines):
         baselines = baselines(x)
     if baselines is None or is_number(baselines):
@@ -83,9 +91,8 @@ def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any
             f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
             "pass a tensor such as some rows of the training data"
         )
-    refuse_container(x, baselines)
-    members = _aligned(x, baselines)
-    sizes = {rows.shape[0] for _, rows in members if rows is not None}
+    pairs = beside("baselines", x, baselines, lambda name, leaf, rows: _references(name, leaf, rows, fixed))
+    sizes = {pair.rows.shape[0] for pair in flat(pairs) if pair.rows is not None}
     if len(sizes) != 1:
         raise ValueError(
             f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
@@ -94,42 +101,39 @@ def sample_of(x: Inputs, baselines: Baselines) -> tuple[int, Callable[[Any], Any
     if count == 0:
         raise ValueError("baselines must hold one reference at least, but have 0 rows")
     n = batch_size(x)
-
-    def pick(rows_at: Any) -> Any:
-        chosen = [t if rows is None else _rows(rows, rows_at, n).expand_as(t) for t, rows in members]
-        return chosen[0] if isinstance(x, Tensor) else _contain(x, chosen)
-
-    return count, pick
+    return count, lambda rows_at: map_leaves(pairs, lambda pair: pair.at(rows_at, n))
 
 
-def _contain(x: Any, members: list[Any]) -> Any:
-    return dict(zip(x, members, strict=True)) if isinstance(x, Mapping) else tuple(members)
+@dataclass(frozen=True)
+class _References:
+    """A member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
+
+    x: Any
+    rows: Tensor | None = None
+
+    def at(self, at: Any, n: int) -> Any:
+        """Row `at` (an int: for all examples; N indices: one for each)."""
+        if self.rows is None:
+            return self.x
+        if isinstance(at, int):
+            return self.rows[at].expand_as(self.x)
+        device = self.rows.device
+        example = torch.arange(n, device=device) if self.rows.shape[1] == n else torch.zeros_like(at)
+        return self.rows[at.to(device), example].expand_as(self.x)
 
 
-def _rows(rows: Tensor, at: Any, n: int) -> Tensor:
-    """Row `at` (an int: for all examples; N indices: one for each) of a `(K, 1 or N, *F)` sample."""
-    if isinstance(at, int):
-        return rows[at]
-    example = torch.arange(n, device=rows.device) if rows.shape[1] == n else torch.zeros_like(at)
-    return rows[at.to(rows.device), example]
-
-
-def _aligned(x: Any, baselines: Any) -> list[tuple[Any, Tensor | None]]:
-    """Each member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
-    if isinstance(x, Tensor):
-        return [(x, _references("baselines", x, baselines))]
-    if isinstance(x, tuple):
-        return [(t, _references(f"baselines[{k}]", t, b)) for k, (t, b) in enumerate(zip(x, baselines, strict=True))]
-    return [(t, _references(f"baselines[{key!r}]", t, baselines.get(key))) for key, t in x.items()]
-
-
-def _references(name: str, x: Any, rows: Any) -> Tensor | None:
-    if rows is None:
-        return None
+def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
+    rows = rows.value if isinstance(rows, Spread) else rows
+    if rows is None or rows is OMITTED:
+        return _References(x)
+    if isinstance(rows, (tuple, Mapping)):
+        raise not_contained(name, x, rows)
     if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
     if x.is_floating_point():
         refuse_integers(name, rows)
+    elif fixed:
+        raise held_fixed(name, x)
     elif rows.is_floating_point():
         raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
     shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
@@ -139,7 +143,7 @@ def _references(name: str, x: Any, rows: Any) -> Tensor | None:
             f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
             f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
         )
-    return (rows[:, None] if shared else rows).to(x)
+    return _References(x, (rows[:, None] if shared else rows).to(x))
 
 
 class Draws:
@@ -150,7 +154,7 @@ class Draws:
         generator: torch.Generator | None,
     ) -> None:  # fmt: skip
         self.tensors = inputs.tensors
-        self.count, self.pick = sample_of(dict(x) if isinstance(x, Mapping) else x, baselines)
+        self.count, self.pick = sample_of(x, baselines)
         self.stdevs = deviations(x, stdevs)
         self.n_samples, self.generator = n_samples, own_generator(generator, self.tensors[0].device)
 
@@ -188,19 +192,19 @@ class Draws:
 
 def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:
     """A standard deviation for each floating leaf of `x`."""
-    if not isinstance(stdevs, (tuple, Mapping)):
-        return tuple(_deviation("stdevs", stdevs) for _ in split(x).tensors)
-    if isinstance(x, tuple) and isinstance(stdevs, tuple) and len(x) == len(stdevs):
-        pairs: list[tuple[Any, Any]] = list(zip(x, stdevs, strict=True))
-    elif isinstance(x, Mapping) and isinstance(stdevs, Mapping):
-        pairs = [(value, stdevs.get(key, 0.0)) for key, value in x.items()]
-    else:
+    if isinstance(x, Tensor) and isinstance(stdevs, (tuple, Mapping)):
         raise ValueError(f"stdevs must be a number, or contained as x, {describe(x)}, but is {describe(stdevs)}")
-    return tuple(_deviation("stdevs", s) for value, s in pairs if is_floating(value))
+    given = stdevs if isinstance(stdevs, (tuple, list, Mapping)) else Spread(stdevs)
+    return tuple(s for s in flat(beside("stdevs", x, given, _deviation)) if s is not None)
 
 
-def _deviation(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _deviation(name: str, x: Any, given: Any) -> float | None:
+    if not is_floating(x):
+        return None
+    value = given.value if isinstance(given, Spread) else given
+    if value is OMITTED:
+        return 0.0
+    if not is_number(value):
         raise TypeError(f"{name} must be a number, or a container of numbers, but is {describe(value)}")
     if not value >= 0:
         raise ValueError(f"{name} must not be negative, but is {value}")
