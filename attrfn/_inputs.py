@@ -42,8 +42,9 @@ def _like_sequence(value: Any, items: list[Any]) -> Any:
     if type(value) is list:
         return items
     if isinstance(value, PackedSequence):  # how the sequences are packed stays
-        items[1:] = value[1:]
-    return type(value)._make(items) if hasattr(value, "_fields") else type(value)(items)  # made without its checks
+        items = [items[0], *value[1:]]
+    kind: Any = type(value)
+    return kind._make(items) if hasattr(value, "_fields") else kind(items)  # named tuples without their checks
 
 
 def like_mapping(value: Any, items: dict[Any, Any]) -> Any:
