@@ -34,6 +34,13 @@ def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
     return act(value)
 
 
+def leaves_of(value: Any) -> list[Any]:
+    """What a container holds, in the order of `map_leaves`; of anything else, itself."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [leaf for item in value for leaf in leaves_of(item)] if isinstance(value, (tuple, list)) else [value]
+
+
 def _like_sequence(value: Any, items: list[Any]) -> Any:
     if type(value) is tuple:
         return tuple(items)
@@ -53,14 +60,6 @@ def split(value: Any) -> Leaves:
     """Take a tensor or a container apart into its floating-point leaves."""
     if is_floating(value):
         return Leaves((value,), _only, _only)
-    found: list[Tensor] = []
-
-    def note(leaf: Any) -> Any:
-        if is_floating(leaf):
-            found.append(leaf)
-        return leaf
-
-    map_leaves(value, note)
 
     def rebuild(tensors: Iterable[Any]) -> Any:
         queue = list(tensors)
@@ -70,7 +69,7 @@ def split(value: Any) -> Leaves:
         queue = list(tensors)
         return map_leaves(value, lambda leaf: queue.pop(0) if is_floating(leaf) else None)
 
-    return Leaves(tuple(found), rebuild, answer)
+    return Leaves(tuple(leaf for leaf in leaves_of(value) if is_floating(leaf)), rebuild, answer)
 
 
 def split_activation(value: Any) -> Leaves:
@@ -154,9 +153,8 @@ def batch_size(x: Inputs) -> int:
 
 def device_of(x: Any) -> torch.device:
     """Where the tensors of a container are."""
-    found: list[torch.device] = []
-    map_leaves(x, lambda leaf: found.append(leaf.device) if isinstance(leaf, Tensor) else None)
-    return found[0] if found else torch.device("cpu")
+    devices = [leaf.device for leaf in leaves_of(x) if isinstance(leaf, Tensor)]
+    return devices[0] if devices else torch.device("cpu")
 
 
 def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:

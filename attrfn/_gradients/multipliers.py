@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attrfn._call import warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
-from attrfn._gradients.gradient import detached, gradient
+from attrfn._gradients.gradient import detached, gradient_and_kept
 from attrfn._inputs import Leaves, describe, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
@@ -30,15 +30,15 @@ def input_multipliers(
     switch = Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
     straight.strict = True
-    seen: list[Tensor] = []
 
-    def score(tensors: Sequence[Tensor]) -> Tensor:
-        found = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
-        seen[:] = [found]
-        return found
+    def score(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        scores = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
+        return scores, scores
 
-    found = straight.tried(lambda: gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))
-    return found, seen[0], straight
+    (found, scores), _ = straight.tried(
+        lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch)
+    )
+    return found, scores, straight
 
 
 def layer_multipliers(
@@ -47,11 +47,10 @@ def layer_multipliers(
     """The activation, its values at x and on the baselines, and its multipliers."""
     site, switch = resolve(model, layer), Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
-    values: dict[int, Any] = {}
-    there = straight.tried(
-        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,), values
+    there, (value,) = straight.tried(
+        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
     )
-    begin = detached(split(values[0]).tensors, create_graph)
+    begin = detached(split(value).tensors, create_graph)
     activation = there.activations[0]
     return activation, detached(activation.tensors, create_graph), begin, there.gradients[0]
 

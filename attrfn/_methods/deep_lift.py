@@ -7,7 +7,7 @@ from attrfn._call import one_call
 from attrfn._gradients.gradient import detached
 from attrfn._gradients.multipliers import compare, custom, input_multipliers, layer_multipliers
 from attrfn._inputs import split, start_at, take
-from attrfn._model.layers import settled_neuron
+from attrfn._model.layers import pinned_neuron
 from attrfn._torch.context import eager
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
@@ -171,7 +171,7 @@ def neuron_deep_lift(
             arXiv:1704.02685
     """
     take(x)
-    unit = settled_neuron(model, layer, selector, x)
+    unit = pinned_neuron(model, layer, selector, x)
     return deep_lift(
         unit, x, baselines, multiply_by_inputs=multiply_by_inputs, custom_attribution_func=custom_attribution_func,
         rules=rules, create_graph=create_graph,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 
-from attrfn._inputs import map_leaves
+from attrfn._inputs import leaves_of
 from attrfn._torch.context import compiling
 from attrfn._types import Model
 
@@ -75,9 +75,7 @@ def _bind_again(home: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 def _holds_tensor(value: Any) -> bool:
-    found: list[bool] = []
-    map_leaves(value, lambda leaf: found.append(isinstance(leaf, Tensor)))
-    return any(found)
+    return any(isinstance(leaf, Tensor) for leaf in leaves_of(value))
 
 
 def original(model: Model) -> Model:
