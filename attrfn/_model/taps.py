@@ -55,11 +55,10 @@ def put(value: Any, tensors: Sequence[Tensor]) -> Any:
 class _Tap:
     """One pass's hold on one site: counts its calls, acts on the one that is wanted, and keeps what that says."""
 
-    def __init__(
-        self, site: Site, act: Callable[[Any], tuple[Any, Any]], then: Callable[[], None] | None = None
-    ) -> None:
-        self.site, self.act, self.then = site, act, then
-        self.count, self.paused = 0, False
+    then: Callable[[], None] | None = None  # once it has acted
+
+    def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]]) -> None:
+        self.site, self.act, self.count, self.paused = site, act, 0, False
         self.kept: Any = None
 
     def met(self) -> bool:
@@ -96,11 +95,8 @@ class _Tap:
         name = type(self.site.layer).__name__
         times = f"{self.count} time{'' if self.count == 1 else 's'}"
         if self.site.call is None and self.count != 1:
-            remedy = (
-                f"choose which with at(layer, call=k), k from 0 to {self.count - 1}"
-                if self.count
-                else "choose a layer that runs"
-            )
+            which = f"choose which with at(layer, call=k), k from 0 to {self.count - 1}"
+            remedy = which if self.count else "choose a layer that runs"
             raise ValueError(f"layer {name} must run exactly once in a forward pass, but ran {times}; {remedy}")
         if self.site.call is not None and self.count <= self.site.call:
             raise ValueError(f"layer {name} ran {times} in a forward pass, so there is no call={self.site.call}")
@@ -172,6 +168,7 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
     gradients, to count them.
     """
     stops = all(site.call is not None for site in sites)
+    taps = [_Tap(site, functools.partial(keep, k)) for k, site in enumerate(sites)]
 
     def end_if_all_met() -> None:
         if not all(tap.met() for tap in taps):
@@ -180,7 +177,8 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
             raise _Done
         torch.set_grad_enabled(False)
 
-    taps = [_Tap(site, functools.partial(keep, k), end_if_all_met) for k, site in enumerate(sites)]
+    for tap in taps:
+        tap.then = end_if_all_met
     grad_mode = torch.is_grad_enabled()
     try:
         with _tapped(taps):
@@ -293,8 +291,7 @@ def aside() -> Generator[None]:
         yield
         return
     thread = threading.get_ident()
-    taps = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ())]
-    running = [tap for tap in taps if not tap.paused]
+    running = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ()) if not tap.paused]
     for tap in running:
         tap.paused = True
     try:
