@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._inputs import device_of, map_leaves, split
-from attrfn._torch.context import compiling, eager, grad_levels, layers, level_of, transformed, warn
+from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Answer = TypeVar("Answer")
@@ -55,10 +55,10 @@ def _running() -> _Call | None:
 
 
 @overload
-def one_call(function: Method) -> Method: ...
+def public_call(function: Method) -> Method: ...
 @overload
-def one_call(*, passes: int) -> Callable[[Method], Method]: ...
-def one_call(function: Any = None, *, passes: int | None = None) -> Any:
+def public_call(*, passes: int) -> Callable[[Method], Method]: ...
+def public_call(function: Any = None, *, passes: int | None = None) -> Any:
     """A public function: all its passes of the model draw the same random numbers, of dropout say.
 
     If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
@@ -89,9 +89,6 @@ def _called(function: Method, one_pass: bool) -> Method:
     return cast("Method", _with_own_code(called, function))
 
 
-one_pass = one_call(passes=1)
-
-
 def _with_own_code(wrapper: Any, function: Any) -> Any:
     """The wrapper of a function, with code of its own: the compiler counts its graphs by code, and stops at eight."""
     if not compiling():  # a function that a graph makes is a part of the graph
@@ -117,7 +114,7 @@ def _outermost(work: Callable[[], Answer], one_pass: bool) -> Answer:
             with _with_remedies():
                 return work()
         answer = work()
-        if call.reached is not None and eager():
+        if call.reached is not None and values_readable():
             _warn_of(answer, call.reached)
         return answer
     finally:
@@ -187,7 +184,7 @@ class ConstantWatch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def look(self, leaf: Any) -> None:
-        if isinstance(leaf, Tensor) and any(level_of(t) in self.levels and t.requires_grad for t in layers(leaf)):
+        if isinstance(leaf, Tensor) and any(level_of(t) in self.levels and t.requires_grad for t in wrappings(leaf)):
             self.followed = True
 
 

@@ -28,10 +28,10 @@ from attrfn._gradients.gradient import (
     turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, device_of, leaves_of, split, split_activation
-from attrfn._model.taps import keep, put, run_reading, run_replacing
+from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, grad_levels, plain, vjp, wrapped
+from attrfn._torch.context import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
 
@@ -90,7 +90,7 @@ def gradient_at(
     """
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
-        if plain():
+        if uses_autograd():
             return _cut_and_pull(asked)
         if like is not None and not (compiling() or create_graph):
             return _at_zero_shift(asked, like)
@@ -117,7 +117,7 @@ def _at_zero_shift(asked: _Asked, like: Leaves) -> AtLayer:
     def shift_by(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         def shift(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             tensors = split(value).tensors
-            return put(value, [h + e for h, e in zip(tensors, shifts, strict=True)]), tensors
+            return with_leaves(value, [h + e for h, e in zip(tensors, shifts, strict=True)]), tensors
 
         output, (tensors,) = run_replacing(asked.model, asked.x, asked.sites, shift)
         return asked.scores(output), tensors
@@ -142,7 +142,9 @@ def _second_pass(asked: _Asked, activations: tuple[Leaves, ...]) -> AtLayer:
 
         def act(k: int, value: Any) -> tuple[Any, None]:
             here = split(value).tensors
-            return put(value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]), None
+            return with_leaves(
+                value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
+            ), None
 
         output, _ = run_replacing(asked.model, asked.x, asked.sites, act)
         return asked.scores(output)
@@ -158,7 +160,7 @@ def _answer(activations: tuple[Leaves, ...], gradients: Sequence[Tensor]) -> AtL
 
 def _recordable(x: Any, create_graph: bool) -> bool:
     """Whether ordinary autograd can record a pass at `x`, as far as can be told before it."""
-    return plain() or not (compiling() or create_graph or grad_levels() or _wrapped(x))
+    return uses_autograd() or not (compiling() or create_graph or grad_levels() or _wrapped(x))
 
 
 def _wrapped(value: Any) -> bool:
@@ -172,7 +174,7 @@ def _cut_pass(asked: _Asked) -> tuple[Any, tuple[Leaves, ...], list[Tensor]]:
     def cut(_: int, value: Any) -> tuple[Any, tuple[Leaves, list[Tensor]]]:
         activation = asked.activation(value)
         pairs = [_cut(t, asked.create_graph, asked.joined()) for t in activation.tensors]
-        return put(value, [new for _, new in pairs]), (activation, [leaf for leaf, _ in pairs])
+        return with_leaves(value, [new for _, new in pairs]), (activation, [leaf for leaf, _ in pairs])
 
     output, kept = run_replacing(asked.model, asked.x, asked.sites, cut)
     return output, tuple(activation for activation, _ in kept), [leaf for _, leaves in kept for leaf in leaves]
@@ -181,7 +183,7 @@ def _cut_pass(asked: _Asked) -> tuple[Any, tuple[Leaves, ...], list[Tensor]]:
 def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tensor]:
     """A leaf, and what is put where an activation was; unseen by the pass, to which it is an input."""
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        if plain() and not joined:  # a copy, since the model may use its own activation by another way too
+        if uses_autograd() and not joined:  # a copy, since the model may use its own activation by another way too
             leaf = leaf_of(tensor.clone() if create_graph else tensor, create_graph)
             return leaf, leaf
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
@@ -231,7 +233,7 @@ def gradients_of_one_pass(
         activation = split(value).tensors
         if _wrapped((output, activation)) or not all(h.requires_grad for h in activation):
             return None
-        if plain():
+        if uses_autograd():
             total = pick(output, target, n=n).sum()
             slopes = grad_or_zeros((total,), activation, create_graph=create_graph, retain_graph=True)
             at_x = gradient_of_sum(total, leaves, create_graph, switch)
@@ -243,7 +245,7 @@ def gradients_of_one_pass(
 
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     """Raise if the activation of one site depends on that of another: a joint path needs them side by side."""
-    (_refuse_reached if plain() else _refuse_followed)(model, sites, x)
+    (_refuse_reached if uses_autograd() else _refuse_followed)(model, sites, x)
 
 
 def _refuse_reached(model: Model, sites: Sequence[Site], x: Inputs) -> None:
@@ -252,7 +254,7 @@ def _refuse_reached(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     def cut(_: int, value: Any) -> tuple[Any, tuple[Sequence[Tensor], Sequence[Tensor]]]:
         tensors = split_activation(value).tensors
         leaves = [t.detach().requires_grad_() for t in tensors]
-        return put(value, leaves), (tensors, leaves)
+        return with_leaves(value, leaves), (tensors, leaves)
 
     with torch.inference_mode(False), torch.enable_grad():
         _, kept = run_replacing(model, x, sites, cut)
@@ -275,7 +277,7 @@ def _refuse_followed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
             tensors = split_activation(value).tensors
             if any(t.requires_grad for t in tensors):
                 raise _fed("another", k)
-            return put(value, [t + shift.to(t.dtype) for t in tensors]), None
+            return with_leaves(value, [t + shift.to(t.dtype) for t in tensors]), None
 
         run_replacing(model, x, sites, move)
         return shift
@@ -293,4 +295,4 @@ def _fed(other: str, k: int) -> ValueError:
 
 def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
     """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
-    return run_replacing(model, x, sites, lambda k, value: (put(value, groups[k]), None))[0]
+    return run_replacing(model, x, sites, lambda k, value: (with_leaves(value, groups[k]), None))[0]

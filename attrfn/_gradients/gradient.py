@@ -15,10 +15,10 @@ from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._inputs import Leaves
-from attrfn._model.run import run_unseen
+from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on
-from attrfn._torch.context import compiling, eager, plain, vjp_with_kept
+from attrfn._torch.context import compiling, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -31,7 +31,7 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = x.tensors[0].shape[0]
-    return lambda tensors: pick(run_unseen(model, x.rebuild(tensors)), target, n=n)
+    return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 
 def gradient(
@@ -52,7 +52,7 @@ def gradient_and_kept(
     score: Keeping, leaves: Sequence[Tensor], *, create_graph: bool, switch: Switch | None = None
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
-    by = _by_autograd if plain() else _by_transform
+    by = _by_autograd if uses_autograd() else _by_transform
     if compiling() or switch is None:
         return by(score, leaves, create_graph, switch)
     try:
@@ -89,7 +89,7 @@ def gradient_of_sum(
     """The gradient of the sum of some scores, by ordinary autograd."""
     total = scores if scores.numel() == 1 else scores.sum()
     check_differentiable(total)
-    if eager() and not math.isfinite(value := total.item()):
+    if values_readable() and not math.isfinite(value := total.item()):
         numbers = f"the explained numbers sum to {value}"
         warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
     with turned_on(switch):

@@ -11,9 +11,9 @@ from attrfn._gradients.at_layer import refuse_feeding
 from attrfn._gradients.gradient import Score, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.layers import resolve
-from attrfn._model.taps import put, run_reading, run_replacing
+from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
-from attrfn._torch.context import symbolic
+from attrfn._torch.context import size_is_symbol
 from attrfn._types import Layer, Model, Target
 
 
@@ -57,7 +57,7 @@ class LayerLine:
         self.start = tuple(t for group in groups for t in group)
         self.sizes = [len(group) for group in groups]
         self.stop: tuple[Tensor, ...] | None = None
-        if symbolic():  # a loop in a graph lets nothing out
+        if size_is_symbol():  # a loop in a graph lets nothing out
             values = run_reading(self.model, x, self.sites)
             self.stop = detached([t for v in values for t in split(v).tensors], create_graph)
 
@@ -71,7 +71,7 @@ class LayerLine:
         def act(k: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             here = split(value).tensors
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
-            return put(value, places), here
+            return with_leaves(value, places), here
 
         output, kept = run_replacing(self.model, self.x, self.sites, act)
         return pick(output, self.target, n=batch_size(self.x)), tuple(t for here in kept for t in here)

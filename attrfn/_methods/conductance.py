@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
 from attrfn._inputs import at_least_one, describe, split, start_at, take
 from attrfn._model.layers import pinned
@@ -12,7 +12,7 @@ from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def layer_conductance(
     model: Model,
     layer: Layer,
@@ -90,7 +90,7 @@ def layer_conductance(
     return flow.activation().answer(found)
 
 
-@one_call
+@public_call
 def internal_influence(
     model: Model,
     layer: Layer,
@@ -147,7 +147,7 @@ def internal_influence(
     return flow.activation().answer(found)
 
 
-@one_call
+@public_call
 def neuron_conductance(
     model: Model,
     layer: Layer,

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
 from attrfn._gradients.gradient import detached
 from attrfn._inputs import Leaves, describe, split, take
@@ -29,7 +29,7 @@ _ONE_DIMENSIONAL = (
 )
 
 
-@one_call
+@public_call
 def layer_grad_cam(
     model: Model,
     layer: Layer,
@@ -151,7 +151,7 @@ def _check_mode(name: str, mode: Any) -> None:
         raise ValueError(f"{name} must be one of {_MODES}, but is {describe(mode)}")
 
 
-@one_call
+@public_call
 def guided_grad_cam(
     model: Model,
     layer: Layer,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import Leaves, at_least_one, split_activation, take
@@ -18,7 +18,7 @@ from attrfn._sampling.draws import Draws
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def gradient_shap(
     model: Model,
     x: Inputs,
@@ -87,7 +87,7 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
-@one_call
+@public_call
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -163,7 +163,7 @@ def layer_gradient_shap(
     return activation.answer(detached(found, create_graph))
 
 
-@one_call
+@public_call
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._inputs import describe, packed, split, split_activation
-from attrfn._model.modules import original
-from attrfn._model.taps import leaf_paths, put, run_reading, run_replacing
+from attrfn._model.modules import uncompiled
+from attrfn._model.taps import leaf_paths, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._torch.context import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
@@ -110,7 +110,7 @@ def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
 
     def rest(*args: Any, **kwargs: Any) -> Any:
         given = split(packed(args, kwargs)).tensors
-        output, _ = run_replacing(model, x, (site,), lambda _, value: (put(value, given), None))
+        output, _ = run_replacing(model, x, (site,), lambda _, value: (with_leaves(value, given), None))
         return output
 
     return rest
@@ -178,11 +178,11 @@ def one_leaf(value: Any) -> Tensor:
 def resolve(model: Model, layer: Layer) -> Site:
     """The site that `layer` names, its module found, or an error that helps."""
     site = layer if isinstance(layer, Site) else Site(layer)
-    whole = original(model)
+    whole = uncompiled(model)
     module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
     if not isinstance(module, nn.Module):
         raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
-    module = original(module)
+    module = uncompiled(module)
     assert isinstance(module, nn.Module)
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")

@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
-from attrfn._model.modules import Held, original, parts_of
+from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
 from attrfn._torch.compiled import as_written
-from attrfn._torch.compiler import known_to_compiler
-from attrfn._torch.context import compiling, eager
+from attrfn._torch.compiler import give_marks
+from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
 
@@ -74,7 +74,7 @@ def _hooked() -> bool:
     return hooks is not None and hooks[0] is not _itself
 
 
-class _NoMode:
+class NoMode:
     """In place of the mode where it would change nothing, for it costs microseconds an operation.
 
     Activation checkpointing, which it would keep from running parts of the model again, fails here.
@@ -99,9 +99,9 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     return _one_pass(model, x, mode or Pass())
 
 
-def run_unseen(model: Model, x: Inputs) -> Any:
+def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    if isinstance(model, nn.Module) and eager() and not twice() and not _hooked():
+    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked():
         try:
             return _one_pass(model, x, None)
         except RuntimeError as error:
@@ -111,20 +111,20 @@ def run_unseen(model: Model, x: Inputs) -> Any:
 
 
 def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
-    model = original(model)
+    model = uncompiled(model)
     if not callable(model):
         raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
     if compiling():
-        known_to_compiler()
-    parts = parts_of(model)
+        give_marks()
+    parts = reachable_parts(model)
     modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
     around = _seen_by(mode, modules)
-    restore_draws, held = draw_again(x), Held(modules)
+    restore_draws, held = draw_again(x), ModuleState(modules)
     try:
         with as_written(parts), watch_for_constants(), around:
             return call(model, map_leaves(x, _copy))
     finally:
-        held.put_back()
+        held.restore()
         restore_draws()
 
 
@@ -133,7 +133,7 @@ def _seen_by(mode: Pass | None, modules: Sequence[nn.Module]) -> Any:
     if mode is None and any(module.training for module in modules):
         mode = Pass()
     if mode is None:
-        return _NoMode()
+        return NoMode()
     norms = [m for m in modules if isinstance(m, _NormBase) and m.training]
     mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     return mode

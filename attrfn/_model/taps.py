@@ -41,7 +41,7 @@ Act = Callable[[int, Any], tuple[Any, Any]]
 """From the k-th site and its value to what is put there, and what is kept of it."""
 
 
-def put(value: Any, tensors: Sequence[Tensor]) -> Any:
+def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
     """An activation with its floating leaves replaced, by copies that may be written over."""
     leaves = split(value)
     if len(leaves.tensors) != len(tensors):
@@ -196,7 +196,7 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
 
 def keep(_: int, value: Any) -> tuple[Any, Any]:
     """The action that leaves a value as it is, and keeps it."""
-    return put(value, split(value).tensors), value
+    return with_leaves(value, split(value).tensors), value
 
 
 @contextmanager
@@ -269,8 +269,7 @@ def _by_thread(tap: _Tap) -> Generator[None]:
     layer, thread = tap.site.layer, threading.get_ident()
     assert isinstance(layer, nn.Module)
     with _LOCK:
-        board = _BOARDS.get(id(layer)) or _Switchboard(layer)
-        _BOARDS[id(layer)] = board
+        board = _BOARDS[id(layer)] = _BOARDS.get(id(layer)) or _Switchboard(layer)
         board.taps.setdefault(thread, []).append(tap)
     try:
         yield
@@ -285,7 +284,7 @@ def _by_thread(tap: _Tap) -> Generator[None]:
 
 
 @contextmanager
-def aside() -> Generator[None]:
+def taps_paused() -> Generator[None]:
     """A pass of its own inside another: this thread's taps neither act in it nor count it."""
     if compiling():
         yield

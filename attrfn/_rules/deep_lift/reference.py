@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.run import run
-from attrfn._model.taps import aside, keep, run_replacing
+from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier
 from attrfn._rules.deep_lift.multipliers import RULES
@@ -74,7 +74,7 @@ class Referred:
 
     def _record(self, sites: Sequence[Site]) -> tuple[Any, ...]:
         mode = Recording(self.rules)
-        with torch.set_grad_enabled(self.create_graph), aside():
+        with torch.set_grad_enabled(self.create_graph), taps_paused():
             self.output, values = run_replacing(self.model, self.start, sites, keep, mode)
         self.records = mode.records
         return values
@@ -82,7 +82,7 @@ class Referred:
 
 def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
     """The model seen from the container `start`."""
-    model = original(model)
+    model = uncompiled(model)
     refuse_scripted(model)
     return Referred(model, start, rules, switch, create_graph)
 
@@ -122,7 +122,7 @@ def with_reference(
     """
     named = all_rules(rules)
 
-    @one_call
+    @public_call
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)
