@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -14,92 +14,115 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._inputs import device_of, map_leaves, split
-from attrfn._torch.context import compiling, eager, grad_levels, layers, level_of, transformed, warn
+from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Answer = TypeVar("Answer")
 
-
-class _Around(threading.local):
-    """What is around the running call."""
-
-    levels: frozenset[int] = frozenset()
-    """The levels of the transforms that differentiate, in which its answer is a constant."""
-    followed = False
-    """Whether anything that the passes met is followed by one of them."""
-
-
-_AROUND = _Around()
 _NOTHING = nullcontext()
 
 
-def noting_constants(method: Method) -> Method:
-    """A method that, called without `create_graph`, warns if a derivative around it was to go through its answer.
+class _Call:
+    """What the passes of one call have in common, those of the calls within it included."""
 
-    NOTE [Constants]
-    It was, if what the passes of the model meet (or the call was given) is followed by a transform around the
-    call: a tensor that requires a gradient at its level. Transforms of our own are inside the call.
+    def __init__(self, one_pass: bool) -> None:
+        self.one_pass = one_pass
+        """Whether it passes the model once: then no random state need be kept for a second pass."""
+        self.draws: Tensor | None = None
+        """The random state from which every pass starts."""
+        self.reached: bool | None = None
+        """Whether a gradient reached what it was taken with respect to; `None` before the first gradient."""
+        self.warned = False
+        """Whether the caller was told that something is not finite."""
+
+
+class _Running(threading.local):
+    """What runs in this thread."""
+
+    call: _Call | None = None
+    twice = False
+    """Whether passes are to be differentiated twice."""
+    watch: "ConstantWatch | None" = None
+    """What looks at the passes; see NOTE [Constants]."""
+
+
+_RUNNING = _Running()
+
+
+def _running() -> _Call | None:
+    """The call around a pass; a graph that is being compiled has no part in it."""
+    return None if compiling() else _RUNNING.call
+
+
+@overload
+def public_call(function: Method) -> Method: ...
+@overload
+def public_call(*, passes: int) -> Callable[[Method], Method]: ...
+def public_call(function: Any = None, *, passes: int | None = None) -> Any:
+    """A public function: all its passes of the model draw the same random numbers, of dropout say.
+
+    If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
+
+    Args:
+        function: The function.
+        passes: 1 if it passes the model once, which saves to keep the random state.
     """
-    if compiling() or "create_graph" not in inspect.signature(method).parameters:
-        return method
-
-    @functools.wraps(method)
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        if compiling() or not transformed() or kwargs.get("create_graph") or not torch.is_grad_enabled():
-            return method(*args, **kwargs)
-        before, levels = (_AROUND.levels, _AROUND.followed), grad_levels()
-        if levels <= before[0]:
-            return method(*args, **kwargs)
-        _AROUND.levels, _AROUND.followed = levels, False
-        try:
-            map_leaves((args, kwargs), _note)
-            answer = method(*args, **kwargs)
-            if _AROUND.followed:
-                _warn_of_constant()
-            return answer
-        finally:
-            _AROUND.levels, _AROUND.followed = before
-
-    return cast("Method", under_own_name(noted, method))
+    if function is None:
+        return functools.partial(_called, one_pass=passes == 1)
+    return _called(function, passes == 1)
 
 
-def under_own_name(wrapper: Any, method: Any) -> Any:
-    """The wrapper of a method, with code of its own: the compiler counts its graphs by code, and stops at eight."""
+def _called(function: Method, one_pass: bool) -> Method:
+    differentiates = not compiling() and "create_graph" in inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if compiling():
+            return function(*args, **kwargs)
+        work = functools.partial(function, *args, **kwargs)
+        if kwargs.get("create_graph"):
+            work = functools.partial(_keep_graph, work)
+        elif differentiates and transformed() and torch.is_grad_enabled():
+            work = functools.partial(warn_if_constant, work, (args, kwargs))
+        return _within(_RUNNING.call, work, one_pass) if _RUNNING.call else _outermost(work, one_pass)
+
+    return cast("Method", _with_own_code(called, function))
+
+
+def _with_own_code(wrapper: Any, function: Any) -> Any:
+    """The wrapper of a function, with code of its own: the compiler counts its graphs by code, and stops at eight."""
     if not compiling():  # a function that a graph makes is a part of the graph
-        wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{method.__name__}")
+        wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{function.__name__}")
     return wrapper
 
 
-def watched() -> Any:
-    """The context of a pass of the model; see NOTE [Constants]."""
-    return _NOTHING if compiling() or not _AROUND.levels or _AROUND.followed else _Watch()
+def _keep_graph(work: Callable[[], Answer]) -> Answer:
+    with torch.enable_grad(), differentiated_twice():
+        return work()
 
 
-class _Watch(TorchFunctionMode):
-    """Looks at what every operation of a pass meets."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if not _AROUND.followed:
-            map_leaves((args, kwargs or {}), _note)
-        return func(*args, **(kwargs or {}))
+def _within(call: _Call, work: Callable[[], Answer], one_pass: bool) -> Answer:
+    """A call within another, whose draws and warnings are the outer one's."""
+    call.one_pass = call.one_pass and one_pass
+    return work()
 
 
-def _note(leaf: Any) -> None:
-    if isinstance(leaf, Tensor) and any(level_of(t) in _AROUND.levels and t.requires_grad for t in layers(leaf)):
-        _AROUND.followed = True
-
-
-def _warn_of_constant() -> None:
-    warn(
-        "this attribution is a constant in the torch.func transform around it, which differentiates with respect to "
-        "what it depends on; pass create_graph=True to differentiate it, or call it under torch.no_grad() if a "
-        "constant is meant"
-    )
+def _outermost(work: Callable[[], Answer], one_pass: bool) -> Answer:
+    call = _RUNNING.call = _Call(one_pass)
+    try:
+        if transformed():
+            with _with_remedies():
+                return work()
+        answer = work()
+        if call.reached is not None and values_readable():
+            _warn_of(answer, call.reached)
+        return answer
+    finally:
+        _RUNNING.call = None
 
 
 @contextmanager
-def explained() -> Generator[None]:
+def _with_remedies() -> Generator[None]:
     """What torch says of random numbers, and of models that no transform takes, and the way around it."""
     try:
         yield
@@ -118,72 +141,62 @@ def explained() -> Generator[None]:
         ) from error
 
 
-class _Call(threading.local):
-    """What the passes of the running call have in common."""
+def warn_if_constant(work: Callable[[], Answer], given: Any) -> Answer:
+    """Do the work of a call without `create_graph`, and warn if a derivative around it was to go through its answer.
 
-    open = False
-    draws: Tensor | None = None
-    """The random state from which every pass starts."""
-    single = False
-    """Whether there is one pass only."""
-    twice = False
-    """Whether the passes are to be differentiated twice."""
-    pulled = False
-    """Whether a gradient was taken."""
-    reached = False
-    """Whether any gradient reached what it was taken with respect to."""
-    warned = False
-    """Whether the caller was told that something is not finite."""
-
-
-_CALL = _Call()
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def one_pass(method: Method) -> Method:
-    """As `one_call`, of a method that passes the model once: no random state need be kept for a second pass."""
-    return one_call(method, single=True)
-
-
-def one_call(method: Method, *, single: bool = False) -> Method:
-    """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say.
-
-    If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
+    NOTE [Constants]
+    It was, if what the passes of the model meet (or the call was given) is followed by a transform around the
+    call: a tensor that requires a gradient at its level. Transforms of our own are inside the call.
     """
-    noting = noting_constants(method)
-
-    @functools.wraps(method)
-    def called(*args: Any, **kwargs: Any) -> Any:
-        if compiling():
-            return method(*args, **kwargs)
-        if kwargs.get("create_graph") and not torch.is_grad_enabled():
-            with torch.enable_grad():
-                return called(*args, **kwargs)
-        if kwargs.get("create_graph") and not _CALL.twice:
-            with differentiated_twice():
-                return called(*args, **kwargs)
-        if _CALL.open:
-            _CALL.single = _CALL.single and single
-            return noting(*args, **kwargs)
-        _CALL.open, _CALL.draws, _CALL.single = True, None, single
-        _CALL.pulled = _CALL.reached = _CALL.warned = False
-        try:
-            if transformed():
-                with explained():
-                    return noting(*args, **kwargs)
-            answer = method(*args, **kwargs)
-            if _CALL.pulled and eager():
-                _warn_of(answer)
-            return answer
-        finally:
-            _CALL.open, _CALL.draws = False, None
-
-    return cast("Method", under_own_name(called, method))
+    outer, levels = _RUNNING.watch, grad_levels()
+    if levels <= (outer.levels if outer else frozenset()):
+        return work()
+    watch = _RUNNING.watch = ConstantWatch(levels)
+    try:
+        map_leaves(given, watch.look)
+        answer = work()
+    finally:
+        _RUNNING.watch = outer
+    if watch.followed:
+        warn(
+            "this attribution is a constant in the torch.func transform around it, which differentiates with respect "
+            "to what it depends on; pass create_graph=True to differentiate it, or call it under torch.no_grad() if a "
+            "constant is meant"
+        )
+    return answer
 
 
-def _warn_of(answer: Any) -> None:
+class ConstantWatch(TorchFunctionMode):
+    """Looks at what every operation of a pass meets, until it finds something that a transform follows."""
+
+    def __init__(self, levels: frozenset[int]) -> None:
+        super().__init__()
+        self.levels = levels
+        """Of the transforms that differentiate, in which the answer is a constant."""
+        self.followed = False
+        """Whether one of them follows anything that was met."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if not self.followed:
+            map_leaves((args, kwargs or {}), self.look)
+        return func(*args, **(kwargs or {}))
+
+    def look(self, leaf: Any) -> None:
+        if isinstance(leaf, Tensor) and any(level_of(t) in self.levels and t.requires_grad for t in wrappings(leaf)):
+            self.followed = True
+
+
+def watch_for_constants() -> Any:
+    """The context of a pass of the model; see NOTE [Constants]."""
+    watch = None if compiling() else _RUNNING.watch
+    return _NOTHING if watch is None or watch.followed else watch
+
+
+def _warn_of(answer: Any, reached: bool) -> None:
     """Warn of an attribution that says nothing."""
-    if not _CALL.reached:
+    if not reached:
         warn(
             "the attribution is zero: the explained number does not depend on what is attributed to by any operation "
             "that has a derivative; look for detach, torch.no_grad, .data, .item() or rounding in the model"
@@ -192,40 +205,55 @@ def _warn_of(answer: Any) -> None:
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")
 
 
+def warn_not_finite(what: str) -> None:
+    """Say once a call that something is not finite."""
+    call = _running()
+    if call is not None and call.warned:
+        return
+    if call is not None:
+        call.warned = True
+    warn(
+        f"{what}; look for overflow, a division by zero, or a root or a logarithm at zero, in the model, in x and in "
+        "the baselines"
+    )
+
+
 def finite(tensor: Tensor) -> bool:
     """Whether all entries are: their sum tells faster, unless it overflows."""
     return math.isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
 
 
+def note_pull(reached: bool) -> None:
+    """A gradient was taken; `reached`: it depends on something."""
+    call = _running()
+    if call is not None:
+        call.reached = call.reached or reached
+
+
 @contextmanager
 def unnoted() -> Generator[None]:
     """Gradients within say nothing of the model: whether they reach anything is not noted."""
-    before = _CALL.reached
+    call = _running()
+    before = call and call.reached
     try:
         yield
     finally:
-        _CALL.reached = before
-
-
-def note_pull(reached: bool) -> None:
-    """A gradient was taken; `reached`: it depends on something."""
-    if not compiling():
-        _CALL.pulled = True
-        _CALL.reached = _CALL.reached or reached
+        if call is not None:
+            call.reached = before
 
 
 @contextmanager
 def differentiated_twice() -> Generator[None]:
     """Passes within are differentiated twice, for which the fused attention kernels have no derivative."""
-    before, _CALL.twice = _CALL.twice, True
+    before, _RUNNING.twice = _RUNNING.twice, True
     try:
         yield
     finally:
-        _CALL.twice = before
+        _RUNNING.twice = before
 
 
 def twice() -> bool:
-    return not compiling() and _CALL.twice
+    return not compiling() and _RUNNING.twice
 
 
 def draw_again(x: Any) -> Callable[[], None]:
@@ -234,14 +262,15 @@ def draw_again(x: Any) -> Callable[[], None]:
     Returns:
         What to do after the pass: numbers drawn between passes go on where they were.
     """
-    if compiling() or not _CALL.open or _CALL.single or _get_current_dispatch_mode() is not None:
+    call = _running()
+    if call is None or call.one_pass or _get_current_dispatch_mode() is not None:
         return _nothing
     device = x.device if isinstance(x, Tensor) else device_of(x)
     now = _random_state(device)
-    if _CALL.draws is None:
-        _CALL.draws = now
+    if call.draws is None:
+        call.draws = now
         return _nothing
-    _set_random_state(device, _CALL.draws)
+    _set_random_state(device, call.draws)
     return functools.partial(_set_random_state, device, now)
 
 
@@ -258,14 +287,3 @@ def _set_random_state(device: torch.device, state: Tensor) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
-
-
-def warn_not_finite(what: str) -> None:
-    """Say once a call that something is not finite."""
-    if _CALL.open and _CALL.warned:
-        return
-    _CALL.warned = True
-    warn(
-        f"{what}; look for overflow, a division by zero, or a root or a logarithm at zero, in the model, in x and in "
-        "the baselines"
-    )

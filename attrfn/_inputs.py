@@ -36,6 +36,13 @@ def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
     return act(value)
 
 
+def leaves_of(value: Any) -> list[Any]:
+    """What a container holds, in the order of `map_leaves`; of anything else, itself."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [leaf for item in value for leaf in leaves_of(item)] if isinstance(value, (tuple, list)) else [value]
+
+
 def _like_sequence(value: Any, items: list[Any]) -> Any:
     if type(value) is tuple:
         return tuple(items)
@@ -54,13 +61,6 @@ def like_mapping(value: Any, items: dict[Any, Any]) -> Any:
     return type(value)(**items) if dataclasses.is_dataclass(value) else type(value)(items)
 
 
-def flat(value: Any) -> list[Any]:
-    """The leaves of a container, in order."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [leaf for item in value for leaf in flat(item)] if isinstance(value, (tuple, list)) else [value]
-
-
 def split(value: Any) -> Leaves:
     """Take a tensor or a container apart into its floating-point leaves."""
     if is_floating(value):
@@ -74,7 +74,7 @@ def split(value: Any) -> Leaves:
         rest = iter(tensors)
         return map_leaves(value, lambda leaf: next(rest) if is_floating(leaf) else None)
 
-    return Leaves(tuple(filter(is_floating, flat(value))), rebuild, answer)
+    return Leaves(tuple(leaf for leaf in leaves_of(value) if is_floating(leaf)), rebuild, answer)
 
 
 def split_activation(value: Any) -> Leaves:
@@ -169,7 +169,8 @@ def batch_size(x: Inputs) -> int:
 
 def device_of(x: Any) -> torch.device:
     """Where the tensors of a container are."""
-    return next((leaf.device for leaf in flat(x) if isinstance(leaf, Tensor)), torch.device("cpu"))
+    devices = [leaf.device for leaf in leaves_of(x) if isinstance(leaf, Tensor)]
+    return devices[0] if devices else torch.device("cpu")
 
 
 def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:

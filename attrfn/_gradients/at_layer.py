@@ -1,4 +1,12 @@
-"""The gradient at places of a model, from one pass where that can be."""
+"""The gradient at places of a model, from one pass where that can be.
+
+NOTE [Ways to the gradient at a layer]
+By ordinary autograd a pass is cut at the places, by leaves of its own, and pulled back to them. Under a transform such
+leaves can be recorded still where the transform has no part in the model or in x: it selects the target, say, and is
+left to that (`_through_selection`). Elsewhere the gradient is the transform's, and leaves of its own must be there
+before the pass: zero shifts of the activation where its shape is known (`_at_zero_shift`); or else the activations
+themselves, which a first pass reads (`_in_two_passes`).
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -8,21 +16,22 @@ import torch
 from torch import Tensor
 
 from attrfn._gradients.gradient import (
+    Keeping,
     check_differentiable,
     detached,
+    grad_or_zeros,
     gradient,
+    gradient_and_kept,
+    gradient_of_sum,
     grouped,
     leaf_of,
-    noted,
-    pull,
-    pulled,
-    total_one,
+    turned_on,
 )
-from attrfn._inputs import Leaves, batch_size, device_of, map_leaves, split, split_activation
-from attrfn._model.taps import put, replaced
+from attrfn._inputs import Leaves, batch_size, device_of, leaves_of, split, split_activation
+from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, grad_levels, plain, vjp, wrapped
+from attrfn._torch.context import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
 
@@ -31,6 +40,29 @@ class AtLayer(NamedTuple):
 
     activations: tuple[Leaves, ...]
     gradients: tuple[tuple[Tensor, ...], ...]
+
+
+class _Asked(NamedTuple):
+    """Which gradient is asked for: of what, and where."""
+
+    model: Model
+    sites: Sequence[Site]
+    x: Inputs
+    target: Target
+    create_graph: bool
+    switch: Switch | None
+    check: Callable[[Any], Any]
+
+    def joined(self) -> bool:
+        """Whether one site may feed another: then each is moved, rather than cut off or replaced."""
+        return len(self.sites) > 1
+
+    def activation(self, value: Any) -> Leaves:
+        self.check(value)
+        return split_activation(value)
+
+    def scores(self, output: Any) -> Tensor:
+        return pick(output, self.target, n=batch_size(self.x))
 
 
 def gradient_at(
@@ -42,162 +74,130 @@ def gradient_at(
     create_graph: bool,
     switch: Switch | None = None,
     check: Callable[[Any], Any] = split_activation,
-    like: Sequence[Tensor] | None = None,
+    like: Leaves | None = None,
 ) -> AtLayer:
-    """The activations of the sites at `x`, and the gradient of the summed scores there, all from one pass.
+    """The activations of the sites at `x`, and the gradient of the summed scores there.
 
-    The pass puts leaves of its own where the activations were. Under a transform of the model or of `x` they
-    cannot be differentiated: then that pass was for reading, and a second one is pulled back; unless the shape of
-    the one site's activation is known, that of `like`, by a shift of which it is moved. `check` raises if a method
-    cannot take an activation.
+    Args:
+        model: The model.
+        sites: The places.
+        x: The inputs.
+        target: Number to explain.
+        create_graph: Keep the graph, to differentiate the gradient.
+        switch: Turned on for the pull-back: the rules answer it.
+        check: Raises if a method cannot take an activation.
+        like: An activation shaped as that of the one site, if it is known; see NOTE [Ways to the gradient at a layer].
     """
-    if like is not None and not (plain() or compiling() or create_graph):
-        return _by_shift(model, sites[0], x, target, like, switch)
-    cuts: dict[int, tuple[Leaves, list[Tensor]]] = {}
-    joined = len(sites) > 1  # one may feed another: each is moved by a leaf, rather than cut off
-    once = plain() or (not create_graph and not compiling() and not grad_levels() and not _wrapped(x))
-
-    def cut(k: int, value: Any) -> Any:
-        check(value)
-        activation = split_activation(value)
-        pairs = [_cut(t, create_graph, joined) for t in activation.tensors]
-        cuts[k] = activation, [leaf for leaf, _ in pairs]
-        return put(value, [there for _, there in pairs])
-
-    with torch.inference_mode(False), _recording(once, create_graph):
-        output = replaced(model, x, sites, cut)
-        activations = tuple(cuts[k][0] for k in range(len(sites)))
-        sizes = [len(a.tensors) for a in activations]
-        inputs = [t for k in range(len(sites)) for t in cuts[k][1]]
-        if plain():
-            scores = pick(output, target, n=batch_size(x))
-            found = pull(scores.sum(), inputs, create_graph, switch)
-        elif once and not _wrapped((output, [a.tensors for a in activations])):
-            found = _pull_selected(output, target, batch_size(x), inputs, switch)
-        else:
-            found = _second_pass(model, sites, x, target, activations, create_graph, switch)
-    return AtLayer(activations, grouped(found, sizes))
+    asked = _Asked(model, sites, x, target, create_graph, switch, check)
+    with torch.inference_mode(False):
+        if uses_autograd():
+            return _cut_and_pull(asked)
+        if like is not None and not (compiling() or create_graph):
+            return _at_zero_shift(asked, like)
+        return _through_selection(asked) if _recordable(x, create_graph) else _in_two_passes(asked)
 
 
-def _by_shift(
-    model: Model, site: Site, x: Inputs, target: Target, like: Sequence[Tensor], switch: Switch | None
-) -> AtLayer:
-    met: list[Leaves] = []
-
-    def total(*shifts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        def cut(_: int, value: Any) -> Any:
-            met[:] = [split_activation(value)]
-            return put(value, [h + e for h, e in zip(met[0].tensors, shifts, strict=True)])
-
-        output = replaced(model, x, (site,), cut)
-        return pick(output, target, n=batch_size(x)).sum(), met[0].tensors
-
-    slopes, values = pulled_by_shift(total, like, switch)
-    return AtLayer((met[0]._replace(tensors=values),), (slopes,))
+def _cut_and_pull(asked: _Asked) -> AtLayer:
+    with torch.enable_grad():
+        output, activations, leaves = _cut_pass(asked)
+        found = gradient_of_sum(asked.scores(output), leaves, asked.create_graph, asked.switch)
+    return _answer(activations, found)
 
 
-def pulled_by_shift(
-    total: Callable[..., tuple[Tensor, Any]], like: Sequence[Tensor], switch: Switch | None = None
-) -> tuple[tuple[Tensor, ...], Any]:
-    """The gradient of a function of shifts where they are zero, and what else it answers: one pass."""
-
-    def counted(*shifts: Tensor) -> tuple[Tensor, Any]:
-        score, rest = total(*shifts)
-        return noted(score), rest
-
-    with torch.no_grad():
-        _, pull_back, rest = torch.func.vjp(counted, *map(torch.zeros_like, like), has_aux=True)  # pyright: ignore
-        with nullcontext() if switch is None else switch.turned_on():
-            return pull_back(total_one(like[0])), rest
+def _through_selection(asked: _Asked) -> AtLayer:
+    with torch.enable_grad():
+        output, activations, leaves = _cut_pass(asked)
+        if not _wrapped((output, [a.tensors for a in activations])):
+            found = grad_through_selection(output, asked.target, batch_size(asked.x), leaves, asked.switch)
+            return _answer(activations, found)
+    return _second_pass(asked, activations)  # the model is of the transform, and that pass was for reading
 
 
-def gradients_of_one_pass(
-    model: Model, site: Site, x: Leaves, target: Target, *, create_graph: bool, switch: Switch
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]] | None:
-    """An activation, the true gradient there, and the gradient by rules at x, from one forward pass.
+def _at_zero_shift(asked: _Asked, like: Leaves) -> AtLayer:
+    def shift_by(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def shift(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
+            tensors = split(value).tensors
+            return with_leaves(value, [h + e for h, e in zip(tensors, shifts, strict=True)]), tensors
 
-    `None` where that cannot be: under a transform of the model or x, or for an activation that no gradient reaches.
-    """
-    if compiling() or (not plain() and (create_graph or grad_levels() or _wrapped(x.tensors))):
-        return None
-    held: list[tuple[Tensor, ...]] = []
-    n = x.tensors[0].shape[0]
+        output, (tensors,) = run_replacing(asked.model, asked.x, asked.sites, shift)
+        return asked.scores(output), tensors
 
-    def hold(_: int, value: Any) -> Any:
-        held.append(split(value).tensors)
-        return put(value, held[0])
+    found, tensors = grad_at_zero_shift(shift_by, like.tensors, asked.switch)
+    return AtLayer((like._replace(tensors=tensors),), (found,))
 
-    with torch.inference_mode(False), torch.enable_grad():
-        pairs = [_cut(t, create_graph, False) for t in x.tensors]
-        output = replaced(model, x.rebuild(there for _, there in pairs), (site,), hold)
-        if _wrapped((output, held[0])) or not all(h.requires_grad for h in held[0]):
-            return None
-        leaves = [leaf for leaf, _ in pairs]
-        if not plain():
-            slopes = _pull_selected(output, target, n, held[0], None, retain_graph=True)
-            return detached(held[0], False), slopes, _pull_selected(output, target, n, leaves, switch)
-        total = pick(output, target, n=n).sum()
-        slopes = pulled((total,), held[0], create_graph=create_graph, retain_graph=True)
-        return detached(held[0], create_graph), slopes, pull(total, leaves, create_graph, switch)
+
+def _in_two_passes(asked: _Asked) -> AtLayer:
+    with nullcontext() if asked.create_graph else torch.no_grad():
+        values = run_reading(asked.model, asked.x, asked.sites)
+        return _second_pass(asked, tuple(asked.activation(value) for value in values))
+
+
+def _second_pass(asked: _Asked, activations: tuple[Leaves, ...]) -> AtLayer:
+    """By a transform: of one site, where its activation is replaced; of several, where they are shifted by zero."""
+    sizes = [len(a.tensors) for a in activations]
+    values = [t for a in activations for t in detached(a.tensors, asked.create_graph)]
+
+    def score(tensors: Sequence[Tensor]) -> Tensor:
+        groups = grouped(tensors, sizes)
+
+        def act(k: int, value: Any) -> tuple[Any, None]:
+            here = split(value).tensors
+            return with_leaves(
+                value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
+            ), None
+
+        output, _ = run_replacing(asked.model, asked.x, asked.sites, act)
+        return asked.scores(output)
+
+    joined = asked.joined()
+    leaves = [torch.zeros_like(t) for t in values] if joined else values
+    return _answer(activations, gradient(score, leaves, create_graph=asked.create_graph, switch=asked.switch))
+
+
+def _answer(activations: tuple[Leaves, ...], gradients: Sequence[Tensor]) -> AtLayer:
+    return AtLayer(activations, grouped(gradients, [len(a.tensors) for a in activations]))
+
+
+def _recordable(x: Any, create_graph: bool) -> bool:
+    """Whether ordinary autograd can record a pass at `x`, as far as can be told before it."""
+    return uses_autograd() or not (compiling() or create_graph or grad_levels() or _wrapped(x))
 
 
 def _wrapped(value: Any) -> bool:
     """Whether any tensor in a container belongs to a running transform."""
-    found: list[bool] = []
-    map_leaves(value, lambda leaf: found.append(isinstance(leaf, Tensor) and wrapped(leaf)))
-    return any(found)
+    return any(isinstance(leaf, Tensor) and wrapped(leaf) for leaf in leaves_of(value))
 
 
-def _recording(once: bool, create_graph: bool) -> Any:
-    """The grad mode of a pass that is pulled back by autograd, or, under a transform, of one that reads."""
-    if once:
-        return torch.enable_grad()
-    return nullcontext() if create_graph else torch.no_grad()
+def _cut_pass(asked: _Asked) -> tuple[Any, tuple[Leaves, ...], list[Tensor]]:
+    """The output of a pass with leaves at the sites, the activations that were there, and the leaves."""
+
+    def cut(_: int, value: Any) -> tuple[Any, tuple[Leaves, list[Tensor]]]:
+        activation = asked.activation(value)
+        pairs = [_cut(t, asked.create_graph, asked.joined()) for t in activation.tensors]
+        return with_leaves(value, [new for _, new in pairs]), (activation, [leaf for leaf, _ in pairs])
+
+    output, kept = run_replacing(asked.model, asked.x, asked.sites, cut)
+    return output, tuple(activation for activation, _ in kept), [leaf for _, leaves in kept for leaf in leaves]
 
 
 def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tensor]:
     """A leaf, and what is put where an activation was; unseen by the pass, to which it is an input."""
-    if compiling():
-        return tensor, tensor
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        if plain() and not joined:  # a copy, since the model may use its own activation by another way too
+        if uses_autograd() and not joined:  # a copy, since the model may use its own activation by another way too
             leaf = leaf_of(tensor.clone() if create_graph else tensor, create_graph)
             return leaf, leaf
-        if create_graph and not plain():
-            return tensor, tensor
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
         return leaf, (tensor if joined else tensor.detach()) + leaf
 
 
-def _second_pass(
-    model: Model,
-    sites: Sequence[Site],
-    x: Inputs,
-    target: Target,
-    activations: Sequence[Leaves],
-    create_graph: bool,
-    switch: Switch | None,
-) -> tuple[Tensor, ...]:
-    """The gradient at the sites by a transform: of one, where its activation is replaced; of several, moved."""
-    sizes = [len(a.tensors) for a in activations]
-    values = [t for a in activations for t in detached(a.tensors, create_graph)]
-    joined = len(sites) > 1
-
-    def score(tensors: Sequence[Tensor]) -> Tensor:
-        groups = grouped(tensors, sizes)
-        act = moved(groups) if joined else lambda k, value: put(value, groups[k])
-        return pick(replaced(model, x, sites, act), target, n=batch_size(x))
-
-    leaves = [torch.zeros_like(t) for t in values] if joined else values
-    return gradient(score, leaves, create_graph=create_graph, switch=switch)
+def grad_at_zero_shift(
+    score: Keeping, like: Sequence[Tensor], switch: Switch | None = None
+) -> tuple[tuple[Tensor, ...], Any]:
+    """The gradient of a function of shifts where they are zero, and what it keeps: one pass."""
+    return gradient_and_kept(score, [torch.zeros_like(t) for t in like], create_graph=False, switch=switch)
 
 
-def moved(shifts: Sequence[Sequence[Tensor]]) -> Callable[[int, Any], Any]:
-    """An action for `replaced` that adds to each site's leaves."""
-    return lambda k, value: put(value, [t + e for t, e in zip(split(value).tensors, shifts[k], strict=True)])
-
-
-def _pull_selected(
+def grad_through_selection(
     output: Any, target: Target, n: int, inputs: Sequence[Tensor], switch: Switch | None, retain_graph: bool = False
 ) -> tuple[Tensor, ...]:
     """The gradient of numbers that a transform selects from an output which it did not make: one pass for all."""
@@ -208,66 +208,91 @@ def _pull_selected(
         check_differentiable(chosen)
         return chosen
 
-    _, select_back = vjp(total, *(t.detach() for t in leaves.tensors))
+    value, select_back = vjp(total, *(t.detach() for t in leaves.tensors))
     pairs = [
-        (t, g)
-        for t, g in zip(leaves.tensors, select_back(total_one(leaves.tensors[0])), strict=True)
-        if t.requires_grad
+        (t, g) for t, g in zip(leaves.tensors, select_back(torch.ones_like(value)), strict=True) if t.requires_grad
     ]
-    with nullcontext() if switch is None else switch.turned_on():
-        return pulled([t for t, _ in pairs], inputs, [g for _, g in pairs], retain_graph=retain_graph)
+    with turned_on(switch):
+        return grad_or_zeros([t for t, _ in pairs], inputs, [g for _, g in pairs], retain_graph=retain_graph)
+
+
+def gradients_of_one_pass(
+    model: Model, site: Site, x: Leaves, target: Target, *, create_graph: bool, switch: Switch
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]] | None:
+    """An activation, the true gradient there, and the gradient by rules at x, from one forward pass.
+
+    `None` where that cannot be: under a transform of the model or x, or for an activation that no gradient reaches.
+    """
+    if not _recordable(x.tensors, create_graph):
+        return None
+    n = x.tensors[0].shape[0]
+    with torch.inference_mode(False), torch.enable_grad():
+        pairs = [_cut(t, create_graph, False) for t in x.tensors]
+        leaves = [leaf for leaf, _ in pairs]
+        output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)
+        activation = split(value).tensors
+        if _wrapped((output, activation)) or not all(h.requires_grad for h in activation):
+            return None
+        if uses_autograd():
+            total = pick(output, target, n=n).sum()
+            slopes = grad_or_zeros((total,), activation, create_graph=create_graph, retain_graph=True)
+            at_x = gradient_of_sum(total, leaves, create_graph, switch)
+        else:
+            slopes = grad_through_selection(output, target, n, activation, None, retain_graph=True)
+            at_x = grad_through_selection(output, target, n, leaves, switch)
+        return detached(activation, create_graph), slopes, at_x
 
 
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     """Raise if the activation of one site depends on that of another: a joint path needs them side by side."""
-    if not plain():
-        _refuse_fed(model, sites, x)
-        return
-    values: dict[int, tuple[Tensor, ...]] = {}
-    leaves: dict[int, list[Tensor]] = {}
+    (_refuse_reached if uses_autograd() else _refuse_followed)(model, sites, x)
 
-    def cut(k: int, value: Any) -> Any:
-        values[k] = split_activation(value).tensors
-        leaves[k] = [t.detach().requires_grad_() for t in values[k]]
-        return put(value, leaves[k])
+
+def _refuse_reached(model: Model, sites: Sequence[Site], x: Inputs) -> None:
+    """By ordinary autograd: the gradient of what arrives at a site reaches the leaves that were put at no other."""
+
+    def cut(_: int, value: Any) -> tuple[Any, tuple[Sequence[Tensor], Sequence[Tensor]]]:
+        tensors = split_activation(value).tensors
+        leaves = [t.detach().requires_grad_() for t in tensors]
+        return with_leaves(value, leaves), (tensors, leaves)
 
     with torch.inference_mode(False), torch.enable_grad():
-        replaced(model, x, sites, cut)
-        for k, found in values.items():
-            others = [(j, t) for j, ts in leaves.items() if j != k for t in ts]
-            total = sum(t.sum() for t in found)
+        _, kept = run_replacing(model, x, sites, cut)
+        for k, (values, _) in enumerate(kept):
+            total = sum(t.sum() for t in values)
             if not isinstance(total, Tensor) or not total.requires_grad:
                 continue
-            for (j, _), g in zip(
-                others, torch.autograd.grad(total, [t for _, t in others], allow_unused=True), strict=True
-            ):
+            others = [(j, leaf) for j, (_, leaves) in enumerate(kept) if j != k for leaf in leaves]
+            found = torch.autograd.grad(total, [leaf for _, leaf in others], allow_unused=True)
+            for (j, _), g in zip(others, found, strict=True):
                 if g is not None:
-                    raise ValueError(
-                        f"layer must be a list of layers none of which feeds another, but layer {j} of the list feeds "
-                        f"layer {k}; attribute to one of them"
-                    )
+                    raise _fed(f"layer {j}", k)
 
 
-def _refuse_fed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
-    """The same under a transform, which tells whether a value depends on what the sites before it were moved by."""
+def _refuse_followed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
+    """By a transform, which tells whether a value depends on what the sites before it were moved by."""
 
-    def moved_by(shift: Tensor) -> Tensor:
-        def move(k: int, value: Any) -> Any:
+    def move_by(shift: Tensor) -> Tensor:
+        def move(k: int, value: Any) -> tuple[Any, None]:
             tensors = split_activation(value).tensors
             if any(t.requires_grad for t in tensors):
-                raise ValueError(
-                    "layer must be a list of layers none of which feeds another, but another of the list feeds layer "
-                    f"{k}; attribute to one of them"
-                )
-            return put(value, [t + shift.to(t.dtype) for t in tensors])
+                raise _fed("another", k)
+            return with_leaves(value, [t + shift.to(t.dtype) for t in tensors]), None
 
-        replaced(model, x, sites, move)
+        run_replacing(model, x, sites, move)
         return shift
 
     with torch.no_grad():
-        vjp(moved_by, torch.zeros((), device=device_of(x)))
+        vjp(move_by, torch.zeros((), device=device_of(x)))
+
+
+def _fed(other: str, k: int) -> ValueError:
+    return ValueError(
+        f"layer must be a list of layers none of which feeds another, but {other} of the list feeds layer {k}; "
+        "attribute to one of them"
+    )
 
 
 def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
     """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
-    return replaced(model, x, sites, lambda k, value: put(value, groups[k]))
+    return run_replacing(model, x, sites, lambda k, value: (with_leaves(value, groups[k]), None))[0]

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from attrfn._call import differentiated_twice, unnoted
-from attrfn._gradients.at_layer import AtLayer, gradient_at, pulled_by_shift, replace_all
+from attrfn._gradients.at_layer import AtLayer, grad_at_zero_shift, gradient_at, replace_all
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.line import Line
 from attrfn._inputs import Leaves, batch_size, split, split_activation
 from attrfn._model.layers import one_leaf
-from attrfn._model.taps import put, read, replaced
+from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._sampling.chunks import chunk_of, over, precision
-from attrfn._torch.compiler import constant
-from attrfn._torch.context import compiling, eager, plain, transformed, vjp
+from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch.context import compiling, transformed, uses_autograd, values_readable, vjp
 from attrfn._types import Model, Selector, Site, Target
 
 
-@constant
+@constant_in_graph
 def _load_forward_derivatives() -> bool:
     """Load what torch loads at the first forward derivative, without the deprecation warning of its own use."""
     return _loaded()
@@ -52,40 +52,38 @@ class Flow:
         """The activation at x, for its container and shape."""
         if self._activation is None:
             with torch.no_grad():
-                value = read(self.model, self.inputs.rebuild(self.line.stop), (self.site,))[0]
+                value = run_reading(self.model, self.inputs.rebuild(self.line.stop), (self.site,))[0]
             self._activation = split_activation(value)
         return self._activation
 
     def _read(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return split(read(self.model, self.inputs.rebuild(tensors), (self.site,))[0]).tensors
+        return split(run_reading(self.model, self.inputs.rebuild(tensors), (self.site,))[0]).tensors
 
     def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x = self.line.at(alpha)
         if transformed() and not compiling() and not self.create_graph:
             return self._in_one_pass(x, alpha)
-        activation, velocity = self._moving_backward(x) if plain() else self._moving(x, alpha)
+        activation, velocity = self._moving_backward(x) if uses_autograd() else self._moving(x, alpha)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
     def _in_one_pass(self, x: tuple[Tensor, ...], alpha: Tensor) -> tuple[Tensor, ...]:
         """The same: the pass that takes the velocity goes on behind the layer, from where the gradient comes back."""
 
-        def total(*shifts: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        def total(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            def cut(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
+                tensors = split(value).tensors
+                return with_leaves(value, [h.detach() + e for h, e in zip(tensors, shifts, strict=True)]), tensors
+
             def whole(*point: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-                met: list[tuple[Tensor, ...]] = []
-
-                def cut(_: int, value: Any) -> Any:
-                    met[:] = [split(value).tensors]
-                    return put(value, [h.detach() + e for h, e in zip(met[0], shifts, strict=True)])
-
-                output = replaced(self.model, self.inputs.rebuild(point), (self.site,), cut)
-                return pick(output, self.target, n=x[0].shape[0]).sum(), met[0]
+                output, (activation,) = run_replacing(self.model, self.inputs.rebuild(point), (self.site,), cut)
+                return pick(output, self.target, n=x[0].shape[0]).sum(), activation
 
             (score, _), (_, velocity) = self._forward(whole, x, alpha)
             return score, velocity
 
-        slopes, velocity = pulled_by_shift(total, self.activation().tensors)
+        slopes, velocity = grad_at_zero_shift(total, self.activation().tensors)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
@@ -94,14 +92,14 @@ class Flow:
 
     def _at(self, alpha: Tensor) -> AtLayer:
         x = self.inputs.rebuild(self.line.at(alpha))
-        like = None if plain() else self.activation().tensors
+        like = None if uses_autograd() else self.activation()
         return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph, like=like)
 
     def chosen(self, selector: Selector) -> tuple[Tensor, ...]:
         """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
         x = self.inputs.rebuild(detached(self.line.stop, False))
         with torch.no_grad():
-            (value,) = read(self.model, x, (self.site,))
+            (value,) = run_reading(self.model, x, (self.site,))
         activation = split(value)
         if not callable(selector):
             one_leaf(value)
@@ -112,7 +110,7 @@ class Flow:
 
         with unnoted():
             ones = gradient(unit, activation.tensors, create_graph=False)
-        if callable(selector) and eager():
+        if callable(selector) and values_readable():
             _refuse_mixed(ones, batch_size(x))
         return ones
 

@@ -8,26 +8,30 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._inputs import Leaves, batch_size
-from attrfn._model.run import run_unseen
+from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on
-from attrfn._torch.context import compiling, eager, plain, vjp
+from attrfn._torch.context import compiling, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
 """From leaves to one number for each example, `(N,)`, or a 0-d number for all."""
 
+Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
+"""The same, and what is kept of the pass: tensors, or tuples of them."""
+
 
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = batch_size(x.rebuild(x.tensors))
-    return lambda tensors: pick(run_unseen(model, x.rebuild(tensors)), target, n=n)
+    return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 
 def gradient(
@@ -41,7 +45,14 @@ def gradient(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for this pull-back: the rules answer it.
     """
-    by = _by_autograd if plain() else _by_transform
+    return gradient_and_kept(lambda tensors: (score(tensors), ()), leaves, create_graph=create_graph, switch=switch)[0]
+
+
+def gradient_and_kept(
+    score: Keeping, leaves: Sequence[Tensor], *, create_graph: bool, switch: Switch | None = None
+) -> tuple[tuple[Tensor, ...], Any]:
+    """The gradient of the summed scores, and what the pass kept."""
+    by = _by_autograd if uses_autograd() else _by_transform
     if compiling() or switch is None:
         return by(score, leaves, create_graph, switch)
     try:
@@ -54,14 +65,14 @@ def gradient(
 
 
 def _by_autograd(
-    score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
-) -> tuple[Tensor, ...]:
+    score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
+) -> tuple[tuple[Tensor, ...], Any]:
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
         with torch.inference_mode(False), torch.enable_grad():
             return _by_autograd(score, leaves, create_graph, switch)
     inputs = [leaf_of(t, create_graph) for t in leaves]
-    scores = score(inputs)
-    return pull(scores if scores.numel() == 1 else scores.sum(), inputs, create_graph, switch)
+    scores, kept = score(inputs)
+    return gradient_of_sum(scores, inputs, create_graph, switch), kept
 
 
 def leaf_of(tensor: Tensor, create_graph: bool) -> Tensor:
@@ -72,17 +83,25 @@ def leaf_of(tensor: Tensor, create_graph: bool) -> Tensor:
     return tensor.requires_grad_()
 
 
-def pull(total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None) -> tuple[Tensor, ...]:
-    """The gradient of `total`, by ordinary autograd."""
+def gradient_of_sum(
+    scores: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None
+) -> tuple[Tensor, ...]:
+    """The gradient of the sum of some scores, by ordinary autograd."""
+    total = scores if scores.numel() == 1 else scores.sum()
     check_differentiable(total)
-    if eager() and not math.isfinite(value := total.item()):
+    if values_readable() and not math.isfinite(value := total.item()):
         numbers = f"the explained numbers sum to {value}"
         warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
-    with nullcontext() if switch is None else switch.turned_on():
-        return pulled((total,), inputs, create_graph=create_graph)
+    with turned_on(switch):
+        return grad_or_zeros((total,), inputs, create_graph=create_graph)
 
 
-def pulled(
+def turned_on(switch: Switch | None) -> Any:
+    """The context of a pull-back that the rules of a switch answer."""
+    return nullcontext() if switch is None else switch.turned_on()
+
+
+def grad_or_zeros(
     outputs: Sequence[Tensor],
     inputs: Sequence[Tensor],
     grads: Sequence[Tensor] | None = None,
@@ -114,17 +133,19 @@ def check_differentiable(total: Tensor) -> None:
 
 
 def _by_transform(
-    score: Score, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
-) -> tuple[Tensor, ...]:
+    score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
+) -> tuple[tuple[Tensor, ...], Any]:
+    def total(*tensors: Tensor) -> tuple[Tensor, Any]:
+        scores, kept = score(tensors)
+        return noted(scores.sum()), kept
+
     with nullcontext() if create_graph else torch.no_grad():
-        total, pull_back = vjp(lambda *ts: noted(score(ts).sum()), *leaves)
-        one = torch.ones_like(total)
-        if switch is None:
-            return pull_back(one)
-        if compiling():  # NOTE [Rules in a compiled graph]
-            return rules_off(*pull_back(rules_on(one)))
-        with switch.turned_on():
-            return pull_back(one)
+        value, pull_back, kept = vjp_with_kept(total, *leaves)
+        one = torch.ones_like(value)
+        if switch is not None and compiling():  # NOTE [Rules in a compiled graph]
+            return rules_off(*pull_back(rules_on(one))), kept
+        with turned_on(switch):
+            return pull_back(one), kept
 
 
 def noted(total: Tensor) -> Tensor:
@@ -133,18 +154,10 @@ def noted(total: Tensor) -> Tensor:
     return total
 
 
-def total_one(like: Tensor) -> Tensor:
-    return torch.ones((), dtype=like.dtype, device=like.device)
-
-
 def grouped(tensors: Sequence[Tensor], sizes: Sequence[int]) -> tuple[tuple[Tensor, ...], ...]:
     """A flat list in groups of these sizes."""
-    rest = list(tensors)
-    groups: list[tuple[Tensor, ...]] = []
-    for size in sizes:
-        groups.append(tuple(rest[:size]))
-        rest = rest[size:]
-    return tuple(groups)
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return tuple(tuple(tensors[start : start + size]) for start, size in zip(starts, sizes, strict=True))
 
 
 def detached(tensors: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from attrfn._gradients.at_layer import refuse_feeding
-from attrfn._gradients.gradient import Score, detached, gradient, grouped
+from attrfn._gradients.gradient import Score, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.layers import resolve
-from attrfn._model.modules import original
-from attrfn._model.taps import put, read, replaced
+from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
-from attrfn._torch.context import compiling, symbolic
+from attrfn._torch.context import size_is_symbol
 from attrfn._types import Layer, Model, Target
 
 
@@ -48,45 +47,52 @@ class LayerLine:
     def __init__(
         self, model: Model, layers: Sequence[Layer], x: Any, start: Any, target: Target, create_graph: bool
     ) -> None:
-        self.model, self.x, self.target, self.create_graph = original(model), x, target, create_graph
+        self.model, self.x, self.target, self.create_graph = model, x, target, create_graph
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
             if len(layers) > 1:
                 refuse_feeding(self.model, self.sites, x)
-            self.activations = [split_activation(v) for v in read(self.model, start, self.sites)]
+            self.activations = [split_activation(v) for v in run_reading(self.model, start, self.sites)]
         groups = [detached(a.tensors, create_graph) for a in self.activations]
         self.start = tuple(t for group in groups for t in group)
         self.sizes = [len(group) for group in groups]
-        self.stop: dict[int, tuple[Tensor, ...]] = {}
-        if symbolic():  # a loop in a graph lets nothing out
-            values = read(self.model, x, self.sites)
-            self.stop = {k: detached(split(v).tensors, create_graph) for k, v in enumerate(values)}
+        self.stop: tuple[Tensor, ...] | None = None
+        if size_is_symbol():  # a loop in a graph lets nothing out
+            values = run_reading(self.model, x, self.sites)
+            self.stop = detached([t for v in values for t in split(v).tensors], create_graph)
 
-    def _replaced(self, alpha: Any, shifts: Sequence[Tensor]) -> Tensor:
-        """The explained number with each activation moved to its place on the line, and a little further."""
+    def _replaced(self, alpha: Any, shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The explained number with each activation moved to its place on the line, and a little further.
+
+        Beside it what the activations were: those at x.
+        """
         starts, moves = grouped(self.start, self.sizes), grouped(shifts, self.sizes)
 
-        def act(k: int, value: Any) -> Any:
+        def act(k: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             here = split(value).tensors
-            if not (symbolic() or (compiling() and k in self.stop)):  # the first step, see NOTE [Open sizes]
-                self.stop[k] = detached(here, self.create_graph)
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
-            return put(value, places)
+            return with_leaves(value, places), here
 
-        return pick(replaced(self.model, self.x, self.sites, act), self.target, n=batch_size(self.x))
+        output, kept = run_replacing(self.model, self.x, self.sites, act)
+        return pick(output, self.target, n=batch_size(self.x)), tuple(t for here in kept for t in here)
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         zeros = [torch.zeros_like(t) for t in self.start]
-        return gradient(lambda shifts: self._replaced(alpha, shifts), zeros, create_graph=self.create_graph)
+        slopes, stop = gradient_and_kept(
+            lambda shifts: self._replaced(alpha, shifts), zeros, create_graph=self.create_graph
+        )
+        if self.stop is None:  # every step has it; of a loop only the first lets it out, see NOTE [Open sizes]
+            self.stop = detached(stop, self.create_graph)
+        return slopes
 
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        stop = [t for k in range(len(self.sites)) for t in self.stop[k]]
-        return tuple((b - a) * g for a, b, g in zip(self.start, stop, slopes, strict=True))
+        assert self.stop is not None  # kept by the first slope
+        return tuple((b - a) * g for a, b, g in zip(self.start, self.stop, slopes, strict=True))
 
     def difference(self) -> Tensor:
         zeros = [torch.zeros_like(t) for t in self.start]
         with torch.no_grad():
-            return self._replaced(1.0, zeros) - self._replaced(0.0, zeros)
+            return self._replaced(1.0, zeros)[0] - self._replaced(0.0, zeros)[0]
 
     def answer(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         groups = grouped(tensors, self.sizes)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from attrfn._call import warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
-from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, describe, flat, map_leaves, split
+from attrfn._gradients.gradient import detached, gradient_and_kept
+from attrfn._inputs import Leaves, describe, leaves_of, map_leaves, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
@@ -18,7 +18,7 @@ from attrfn._rules.deep_lift.reference import Referred, all_rules, referred
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import bytes_of, chunk_of, over
 from attrfn._sampling.draws import sample_of
-from attrfn._torch.context import eager, warn
+from attrfn._torch.context import values_readable, warn
 from attrfn._torch.loops import left
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
@@ -30,15 +30,15 @@ def input_multipliers(
     switch = Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
     straight.strict = True
-    seen: list[Tensor] = []
 
-    def score(tensors: Sequence[Tensor]) -> Tensor:
-        found = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
-        seen[:] = [found]
-        return found
+    def score(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        scores = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
+        return scores, scores
 
-    found = straight.tried(lambda: gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))
-    return found, seen[0], straight
+    (found, scores), _ = straight.tried(
+        lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch)
+    )
+    return found, scores, straight
 
 
 def layer_multipliers(
@@ -47,11 +47,10 @@ def layer_multipliers(
     """The activation, its values at x and on the baselines, and its multipliers."""
     site, switch = resolve(model, layer), Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
-    values: dict[int, Any] = {}
-    there = straight.tried(
-        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,), values
+    there, (value,) = straight.tried(
+        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
     )
-    begin = detached(split(values[0]).tensors, create_graph)
+    begin = detached(split(value).tensors, create_graph)
     activation = there.activations[0]
     return activation, detached(activation.tensors, create_graph), begin, there.gradients[0]
 
@@ -145,7 +144,7 @@ class Sample:
         self.device = self.like[0].device if self.like else self._tensors(0)[0].device
 
     def _tensors(self, k: int) -> list[Tensor]:
-        return [t for t in flat(self.pick(k)) if isinstance(t, Tensor)]
+        return [t for t in leaves_of(self.pick(k)) if isinstance(t, Tensor)]
 
     def mean(
         self,
@@ -161,7 +160,7 @@ class Sample:
         for first in range(0, self.count, chunk):
             ks = range(first, min(first + chunk, self.count))
             for parts in self._parts(one, ks, vectorize):
-                if parts.scores and eager():
+                if parts.scores and values_readable():
                     parts.compare()
                 found = product(parts.multipliers, parts.stop, parts.start)
                 sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
@@ -173,7 +172,7 @@ class Sample:
             return [one(self.pick(k)) for k in ks]
         stops: list[Sequence[Tensor]] = []
 
-        def flat(*row: Tensor) -> tuple[Tensor, ...]:
+        def leaves_of(*row: Tensor) -> tuple[Tensor, ...]:
             parts = one(_refilled(self.pick(0), row))
             left(stops, parts.stop)
             return *parts.multipliers, *parts.start, *parts.scores

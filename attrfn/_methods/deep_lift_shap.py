@@ -5,16 +5,16 @@ from typing import Any
 
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import detached
 from attrfn._gradients.multipliers import Parts, Sample, input_multipliers, layer_multipliers, product_of
 from attrfn._inputs import Leaves, split, take
-from attrfn._model.layers import settled_neuron
+from attrfn._model.layers import pinned_neuron
 from attrfn._torch.loops import left
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
-@one_call
+@public_call
 def deep_lift_shap(
     model: Model,
     x: Inputs,
@@ -72,7 +72,7 @@ def deep_lift_shap(
     return inputs.answer(mean)
 
 
-@one_call
+@public_call
 def layer_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -134,7 +134,7 @@ def layer_deep_lift_shap(
     return answers[0].answer(mean)
 
 
-@one_call
+@public_call
 def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -182,7 +182,7 @@ def neuron_deep_lift_shap(
     """
     take(x)
     return deep_lift_shap(
-        settled_neuron(model, layer, selector, x), x, baselines, multiply_by_inputs=multiply_by_inputs,
+        pinned_neuron(model, layer, selector, x), x, baselines, multiply_by_inputs=multiply_by_inputs,
         custom_attribution_func=custom_attribution_func, rules=rules, create_graph=create_graph,
         chunk_size=chunk_size, vectorize=vectorize,
     )  # fmt: skip

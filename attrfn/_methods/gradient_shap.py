@@ -7,19 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import Leaves, at_least_one, split_activation, take
-from attrfn._model.layers import resolve, settled_neuron
-from attrfn._model.modules import original
-from attrfn._model.taps import read, settled
+from attrfn._model.layers import pinned, pinned_neuron
+from attrfn._model.taps import run_reading
 from attrfn._sampling.chunks import bytes_of
 from attrfn._sampling.draws import Draws
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def gradient_shap(
     model: Model,
     x: Inputs,
@@ -88,7 +87,7 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
-@one_call
+@public_call
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -139,21 +138,20 @@ def layer_gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs, whole = take(x), original(model)
+    inputs = take(x)
     draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
-    (site,) = settled(whole, x, (resolve(model, layer),))
+    site = pinned(model, layer, x)
 
     def there(point: Any) -> Leaves:
         with nullcontext() if create_graph else torch.no_grad():
-            return split_activation(read(whole, point, (site,))[0])
+            return split_activation(run_reading(model, point, (site,))[0])
 
     activation = there(x)
 
     def share(*row: Tensor) -> Sequence[Tensor]:
         start, stop, alpha = draws.unpacked(row)
         point = inputs.rebuild(a + _along(alpha, a) * (b - a) for a, b in zip(start, stop, strict=True))
-        like = activation.tensors
-        (slopes,) = gradient_at(whole, (site,), point, target, create_graph=create_graph, like=like).gradients
+        (slopes,) = gradient_at(model, (site,), point, target, create_graph=create_graph, like=activation).gradients
         if not multiply_by_inputs:
             return slopes
         begin = there(inputs.rebuild(start)).tensors
@@ -165,7 +163,7 @@ def layer_gradient_shap(
     return activation.answer(detached(found, create_graph))
 
 
-@one_call
+@public_call
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,
@@ -214,7 +212,7 @@ def neuron_gradient_shap(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
     take(x)
-    unit = settled_neuron(model, layer, selector, x)
+    unit = pinned_neuron(model, layer, selector, x)
     return gradient_shap(
         unit, x, baselines, n_samples, stdevs=stdevs, multiply_by_inputs=multiply_by_inputs, generator=generator,
         create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,

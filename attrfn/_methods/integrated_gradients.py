@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
 from attrfn._inputs import batch_size, split, start_at, take
-from attrfn._model.layers import listed, settled_neuron
+from attrfn._model.layers import listed, pinned_neuron
 from attrfn._sampling.chunks import bytes_of, summed
 from attrfn._sampling.integrate import refined
 from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def integrated_gradients(
     model: Model,
     x: Inputs,
@@ -80,7 +80,7 @@ def integrated_gradients(
     return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
 
 
-@one_call
+@public_call
 def layer_integrated_gradients(
     model: Model,
     layer: Layer | list[Layer],
@@ -148,7 +148,7 @@ def layer_integrated_gradients(
     return found if isinstance(layer, list) else found[0]
 
 
-@one_call
+@public_call
 def neuron_integrated_gradients(
     model: Model,
     layer: Layer,
@@ -197,7 +197,7 @@ def neuron_integrated_gradients(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     take(x)
-    unit = settled_neuron(model, layer, selector, x)
+    unit = pinned_neuron(model, layer, selector, x)
     return integrated_gradients(
         unit, x, baselines, n_steps, method=method, rtol=rtol, multiply_by_inputs=multiply_by_inputs,
         create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
-from attrfn._call import draw_again, twice, watched
+from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
-from attrfn._model.modules import Held, original, parts_of
+from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
 from attrfn._torch.compiled import as_written
-from attrfn._torch.compiler import known_to_compiler
-from attrfn._torch.context import compiling, eager
+from attrfn._torch.compiler import give_marks
+from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
 
@@ -74,7 +74,7 @@ def _hooked() -> bool:
     return hooks is not None and hooks[0] is not _itself
 
 
-class _Hidden:
+class NoMode:
     """In place of the mode where it would change nothing, for it costs microseconds an operation.
 
     Activation checkpointing, which it would keep from running parts of the model again, fails here.
@@ -94,48 +94,49 @@ class _Hidden:
 _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
 
 
-def run_unseen(model: Model, x: Inputs) -> Any:
-    """As `run`, of a pass into which nothing looks."""
-    if isinstance(model, nn.Module) and eager() and not twice() and not _hooked():
+def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
+    """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
+    return _one_pass(model, x, mode or Pass())
+
+
+def run_plainly(model: Model, x: Inputs) -> Any:
+    """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
+    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked():
         try:
-            return _run(model, x, None)
+            return _one_pass(model, x, None)
         except RuntimeError as error:
             if _CHECKPOINTED not in str(error):
                 raise
     return run(model, x)
 
 
-def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
-    """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
-    return _run(model, x, mode or Pass())
-
-
-def _run(model: Model, x: Inputs, mode: Pass | None) -> Any:
-    model = original(model)
+def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
+    model = uncompiled(model)
     if not callable(model):
         raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
     if compiling():
-        known_to_compiler()
-    drawn = draw_again(x)
-    x = x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
-    parts = parts_of(model)
+        give_marks()
+    parts = reachable_parts(model)
     modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
+    around = _seen_by(mode, modules)
+    restore_draws, held = draw_again(x), ModuleState(modules)
+    try:
+        with as_written(parts), watch_for_constants(), around:
+            return call(model, map_leaves(x, _copy))
+    finally:
+        held.restore()
+        restore_draws()
+
+
+def _seen_by(mode: Pass | None, modules: Sequence[nn.Module]) -> Any:
+    """The context of a pass through these modules: the mode, which those in train mode need in any case."""
     if mode is None and any(module.training for module in modules):
         mode = Pass()
-    if mode is not None:
-        counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
-        mode.counters = [c for c in counters if c is not None]
-    held = Held(modules)
-    try:
-        with as_written(parts), watched(), mode or _Hidden():
-            return call(model, x)
-    finally:
-        held.put_back()
-        drawn()
-
-
-def _counter(norm: _NormBase) -> Tensor | None:
-    return norm.num_batches_tracked if norm.training else None
+    if mode is None:
+        return NoMode()
+    norms = [m for m in modules if isinstance(m, _NormBase) and m.training]
+    mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+    return mode
 
 
 def _copy(leaf: Any) -> Any:

@@ -37,7 +37,11 @@ def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
     return []
 
 
-def put(value: Any, tensors: Sequence[Tensor]) -> Any:
+Act = Callable[[int, Any], tuple[Any, Any]]
+"""From the k-th site and its value to what is put there, and what is kept of it."""
+
+
+def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
     """An activation with its floating leaves replaced, by copies that may be written over."""
     leaves = split(value)
     if len(leaves.tensors) != len(tensors):
@@ -49,24 +53,38 @@ def put(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 class _Tap:
-    """One pass's hold on one site: counts its calls, and acts on the one that is wanted."""
+    """One pass's hold on one site: counts its calls, acts on the one that is wanted, and keeps what that says."""
 
-    def __init__(self, site: Site, act: Callable[[Any], Any]) -> None:
+    then: Callable[[], None] | None = None  # once it has acted
+
+    def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]]) -> None:
         self.site, self.act, self.count, self.paused = site, act, 0, False
+        self.kept: Any = None
+
+    def met(self) -> bool:
+        return self.count > (self.site.call or 0)
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.paused or self.site.io == "output" or not self._wanted():
             return args, kwargs
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         value, put_back = _argument(given, len(args), self.site.index)
-        changed = put_back(self.act(value))
+        changed = put_back(self._acted(value))
         return tuple(changed[k] for k in range(len(args))), {k: changed[k] for k in kwargs}
 
     def after(self, output: Any) -> Any:
         if self.paused or self.site.io == "input" or not self._wanted():
             return output
         index = self.site.index
-        return self.act(output) if index is None else _put_at(output, index, self.act(_get_at(output, index)))
+        if index is None:
+            return self._acted(output)
+        return _put_at(output, index, self._acted(_get_at(output, index)))
+
+    def _acted(self, value: Any) -> Any:
+        new, self.kept = self.act(value)
+        if self.then is not None:
+            self.then()
+        return new
 
     def _wanted(self) -> bool:
         self.count += 1
@@ -77,11 +95,8 @@ class _Tap:
         name = type(self.site.layer).__name__
         times = f"{self.count} time{'' if self.count == 1 else 's'}"
         if self.site.call is None and self.count != 1:
-            remedy = (
-                f"choose which with at(layer, call=k), k from 0 to {self.count - 1}"
-                if self.count
-                else "choose a layer that runs"
-            )
+            which = f"choose which with at(layer, call=k), k from 0 to {self.count - 1}"
+            remedy = which if self.count else "choose a layer that runs"
             raise ValueError(f"layer {name} must run exactly once in a forward pass, but ran {times}; {remedy}")
         if self.site.call is not None and self.count <= self.site.call:
             raise ValueError(f"layer {name} ran {times} in a forward pass, so there is no call={self.site.call}")
@@ -134,58 +149,54 @@ def _put_at(value: Any, index: Index, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-def replaced(
-    model: Model, x: Inputs, sites: Sequence[Site], act: Callable[[int, Any], Any], mode: Pass | None = None
-) -> Any:
-    """The model's output at `x`, the value `v` of the k-th site replaced by `act(k, v)`."""
+def run_replacing(
+    model: Model, x: Inputs, sites: Sequence[Site], act: Act, mode: Pass | None = None
+) -> tuple[Any, tuple[Any, ...]]:
+    """The model's output at `x`, the value `v` of the k-th site replaced as `act(k, v)` says; and what that keeps."""
     taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
     with _tapped(taps):
         output = run(model, x, mode)
     for tap in taps:
         tap.check()
-    return output
+    return output, tuple(tap.kept for tap in taps)
 
 
-def read(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
+def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     """The values of the sites at `x`.
 
     A pass stops once all are read if every site says which call it means; else it goes on to the end, without
     gradients, to count them.
     """
-    found: dict[int, Any] = {}
     stops = all(site.call is not None for site in sites)
+    taps = [_Tap(site, functools.partial(keep, k)) for k, site in enumerate(sites)]
 
-    def note(k: int, value: Any) -> Any:
-        found[k] = value
-        if len(found) == len(sites):
-            if stops:
-                raise _Done
-            torch.set_grad_enabled(False)
-        return put(value, split(value).tensors)
+    def end_if_all_met() -> None:
+        if not all(tap.met() for tap in taps):
+            return
+        if stops:
+            raise _Done
+        torch.set_grad_enabled(False)
 
-    taps = [_Tap(site, functools.partial(note, k)) for k, site in enumerate(sites)]
+    for tap in taps:
+        tap.then = end_if_all_met
     grad_mode = torch.is_grad_enabled()
     try:
         with _tapped(taps):
             run(model, x)
     except _Done:  # ours, or that of a tap around this model, which ends its pass too
-        if not stops or len(found) < len(sites):
+        if not stops or not all(tap.met() for tap in taps):
             raise
     finally:
         torch.set_grad_enabled(grad_mode)
-    if len(found) < len(sites) or not stops:
+    if not stops or not all(tap.met() for tap in taps):
         for tap in taps:
             tap.check()
-    return tuple(found[k] for k in range(len(sites)))
+    return tuple(tap.kept for tap in taps)
 
 
-def settled(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """The sites, each with its call: one pass without gradients finds out that it is the only one."""
-    if all(site.call is not None for site in sites):
-        return tuple(sites)
-    with torch.no_grad():
-        read(model, x, sites)
-    return tuple(site if site.call is not None else site._replace(call=0) for site in sites)
+def keep(_: int, value: Any) -> tuple[Any, Any]:
+    """The action that leaves a value as it is, and keeps it."""
+    return with_leaves(value, split(value).tensors), value
 
 
 @contextmanager
@@ -258,8 +269,7 @@ def _by_thread(tap: _Tap) -> Generator[None]:
     layer, thread = tap.site.layer, threading.get_ident()
     assert isinstance(layer, nn.Module)
     with _LOCK:
-        board = _BOARDS.get(id(layer)) or _Switchboard(layer)
-        _BOARDS[id(layer)] = board
+        board = _BOARDS[id(layer)] = _BOARDS.get(id(layer)) or _Switchboard(layer)
         board.taps.setdefault(thread, []).append(tap)
     try:
         yield
@@ -274,14 +284,13 @@ def _by_thread(tap: _Tap) -> Generator[None]:
 
 
 @contextmanager
-def aside() -> Generator[None]:
+def taps_paused() -> Generator[None]:
     """A pass of its own inside another: this thread's taps neither act in it nor count it."""
     if compiling():
         yield
         return
     thread = threading.get_ident()
-    taps = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ())]
-    running = [tap for tap in taps if not tap.paused]
+    running = [tap for board in list(_BOARDS.values()) for tap in board.taps.get(thread, ()) if not tap.paused]
     for tap in running:
         tap.paused = True
     try:

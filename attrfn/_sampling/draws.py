@@ -14,10 +14,10 @@ from attrfn._inputs import (
     batch_size,
     beside,
     describe,
-    flat,
     held_fixed,
     is_floating,
     is_number,
+    leaves_of,
     map_leaves,
     not_contained,
     refuse_integers,
@@ -92,7 +92,7 @@ def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[i
             "pass a tensor such as some rows of the training data"
         )
     pairs = beside("baselines", x, baselines, lambda name, leaf, rows: _references(name, leaf, rows, fixed))
-    sizes = {pair.rows.shape[0] for pair in flat(pairs) if pair.rows is not None}
+    sizes = {pair.rows.shape[0] for pair in leaves_of(pairs) if pair.rows is not None}
     if len(sizes) != 1:
         raise ValueError(
             f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
@@ -195,7 +195,7 @@ def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:
     if isinstance(x, Tensor) and isinstance(stdevs, (tuple, Mapping)):
         raise ValueError(f"stdevs must be a number, or contained as x, {describe(x)}, but is {describe(stdevs)}")
     given = stdevs if isinstance(stdevs, (tuple, list, Mapping)) else Spread(stdevs)
-    return tuple(s for s in flat(beside("stdevs", x, given, _deviation)) if s is not None)
+    return tuple(s for s in leaves_of(beside("stdevs", x, given, _deviation)) if s is not None)
 
 
 def _deviation(name: str, x: Any, given: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,24 +25,24 @@ def transformed() -> bool:
     return _functorch.peek_interpreter_stack() is not None
 
 
-def plain() -> bool:
+def uses_autograd() -> bool:
     """Whether ordinary autograd can be used: no transform, no compiler."""
     return not compiling() and not transformed()
 
 
-def eager() -> bool:
+def values_readable() -> bool:
     """Whether values can be looked at, and warnings given: plain, and nothing traces."""
-    return plain() and _get_current_dispatch_mode() is None
+    return uses_autograd() and _get_current_dispatch_mode() is None
 
 
-def traced() -> bool:
+def in_make_fx() -> bool:
     """Whether `make_fx` writes down what runs."""
     return not compiling() and _mode(_MODES.PROXY) is not None
 
 
-def symbolic() -> bool:
+def size_is_symbol() -> bool:
     """Whether what is written down is to hold for other batch sizes, one of which `vmap` would fix."""
-    if not traced():
+    if not in_make_fx():
         return False
     fake = _mode(_MODES.FAKE)
     return fake is not None and fake.shape_env is not None
@@ -71,7 +71,7 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def layers(tensor: Tensor) -> list[Tensor]:
+def wrappings(tensor: Tensor) -> list[Tensor]:
     """The tensor, and what is within each of its wrappings."""
     found = [tensor]
     while wrapped(found[-1]):
@@ -85,8 +85,35 @@ def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tup
     return value, pull
 
 
+def vjp_with_kept(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]], Any]:
+    """Of a function that answers a value and what it keeps: the value, its pull-back, and what was kept."""
+    value, pull, kept = torch.func.vjp(f, *primals, has_aux=True)  # pyright: ignore
+    return value, pull, kept
+
+
+def vjp_of_floating(
+    f: Callable[..., Any], operands: Sequence[Tensor]
+) -> tuple[Any, Callable[[Any], tuple[Tensor | None, ...]]]:
+    """`vjp` with respect to the floating-point operands: the pull-back answers `None` for all others."""
+    floating = [t.is_floating_point() for t in operands]
+
+    def of_floating(*tensors: Tensor) -> Any:
+        given = iter(tensors)
+        return f(*(next(given) if moves else t for t, moves in zip(operands, floating, strict=True)))
+
+    value, pull = vjp(of_floating, *(t for t in operands if t.is_floating_point()))
+
+    def pull_back(grad: Any) -> tuple[Tensor | None, ...]:
+        found = iter(pull(grad))
+        return tuple(next(found) if moves else None for moves in floating)
+
+    return value, pull_back
+
+
 def warn(message: str) -> None:
-    """Warn at the line that called attrfn."""
+    """Warn at the line that called attrfn; in silence where nothing can be said: in a graph, or while one is made."""
+    if compiling() or _get_current_dispatch_mode() is not None:
+        return
     level, frame = 1, sys._getframe()  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("attrfn", "torch"):
         level, frame = level + 1, frame.f_back

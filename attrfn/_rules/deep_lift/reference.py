@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.run import run
-from attrfn._model.taps import aside, put, replaced
+from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier
 from attrfn._rules.deep_lift.multipliers import RULES
@@ -40,16 +40,17 @@ class Referred:
         self.output: Any = None
         """On the baselines."""
 
-    def tried(self, work: Callable[[], Answer], sites: Sequence[Site] = (), values: Any = None) -> Answer:
+    def tried(self, work: Callable[[], Answer], sites: Sequence[Site] = ()) -> tuple[Answer, tuple[Any, ...]]:
         """Run the baselines, then `work`; both once more if they differ, for modules that cache at first.
 
-        The values of `sites` on the baselines are noted in the dict `values`.
+        Returns:
+            What `work` answers, and the values of `sites` on the baselines.
         """
         error: Exception | None = None
         for _ in range(2):
             try:
-                self._record(sites, {} if values is None else values)
-                return work()
+                values = self._record(sites)
+                return work(), values
             except Mismatch as mismatch:
                 error = mismatch
         raise ValueError(
@@ -71,21 +72,17 @@ class Referred:
         with torch.no_grad():
             return pick(self.output, target, n=like.shape[0] if like.ndim else None)
 
-    def _record(self, sites: Sequence[Site], values: Any) -> None:
+    def _record(self, sites: Sequence[Site]) -> tuple[Any, ...]:
         mode = Recording(self.rules)
-
-        def note(k: int, value: Any) -> Any:
-            values[k] = value
-            return put(value, split(value).tensors)
-
-        with torch.set_grad_enabled(self.create_graph), aside():
-            self.output = replaced(self.model, self.start, sites, note, mode)
+        with torch.set_grad_enabled(self.create_graph), taps_paused():
+            self.output, values = run_replacing(self.model, self.start, sites, keep, mode)
         self.records = mode.records
+        return values
 
 
 def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
     """The model seen from the container `start`."""
-    model = original(model)
+    model = uncompiled(model)
     refuse_scripted(model)
     return Referred(model, start, rules, switch, create_graph)
 
@@ -125,12 +122,12 @@ def with_reference(
     """
     named = all_rules(rules)
 
-    @one_call
+    @public_call
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)
         there = referred(model, start, named, ALWAYS, torch.is_grad_enabled())
-        return there.tried(lambda: there(*args, **kwargs))
+        return there.tried(lambda: there(*args, **kwargs))[0]
 
     return straight
 
@@ -184,7 +181,7 @@ def _of_parts(function: Callable[..., Any]) -> Multiplier:
             for k, t in zip(places, floating, strict=True):
                 filled[k] = t.clone()
             there = referred(whole, met.references, RULES, switch, torch.is_grad_enabled())
-            return there.tried(lambda: there(*filled))
+            return there.tried(lambda: there(*filled))[0]
 
         _, pull = vjp(of_floating, *(met.inputs[k] for k in places))
         with switch.turned_on():
