@@ -172,7 +172,7 @@ class Sample:
             return [one(self.pick(k)) for k in ks]
         stops: list[Sequence[Tensor]] = []
 
-        def leaves_of(*row: Tensor) -> tuple[Tensor, ...]:
+        def flat(*row: Tensor) -> tuple[Tensor, ...]:
             parts = one(_refilled(self.pick(0), row))
             left(stops, parts.stop)
             return *parts.multipliers, *parts.start, *parts.scores
