@@ -59,7 +59,7 @@ Selector: TypeAlias = Any
 Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What replaces a derivative: `(grad_output, input, output) -> grad_input`."""
 
-Multipliers: TypeAlias = Callable[
+DeepLiftRule: TypeAlias = Callable[
     [Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor], Sequence[Tensor] | Tensor
 ]
 """DeepLIFT's rule of an operation:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,10 +22,13 @@ from attrfn._types import Layer, Model, Target
 class Line:
     """The straight line between two lists of tensors, and the gradient on it."""
 
-    def __init__(self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool) -> None:
-        self.score, self.create_graph = score, create_graph
+    def __init__(
+        self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool, multiply: bool = True
+    ) -> None:
+        self.score, self.create_graph, self.multiply = score, create_graph, multiply
         self.start, self.stop = detached(start, create_graph), detached(stop, create_graph)
         self.step = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        self.n = self.start[0].shape[0]
 
     def at(self, alpha: Tensor) -> tuple[Tensor, ...]:
         return tuple(a + alpha.to(d.dtype) * d for a, d in zip(self.start, self.step, strict=True))
@@ -32,10 +36,19 @@ class Line:
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         return gradient(self.score, self.at(alpha), create_graph=self.create_graph)
 
+    def attribution(self, slopes: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of mean gradients: times the step, if these are asked for."""
+        return self.times_step(slopes) if self.multiply else slopes
+
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(d * g for d, g in zip(self.step, slopes, strict=True))
 
-    def difference(self) -> Tensor:
+    def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        """What sums to the output difference, and that."""
+        return self.times_step(slopes), self._difference
+
+    @cached_property
+    def _difference(self) -> Tensor:
         return self.score(self.stop) - self.score(self.start)
 
 
@@ -46,9 +59,17 @@ class LayerLine:
     """
 
     def __init__(
-        self, model: Model, layers: Sequence[Layer], x: Any, start: Any, target: Target, create_graph: bool
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        x: Any,
+        start: Any,
+        target: Target,
+        create_graph: bool,
+        multiply: bool = True,
     ) -> None:
-        self.model, self.x, self.target, self.create_graph = original(model), x, target, create_graph
+        self.model, self.x, self.n, self.target = original(model), x, batch_size(x), target
+        self.create_graph, self.multiply = create_graph, multiply
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
             if len(layers) > 1:
@@ -62,31 +83,47 @@ class LayerLine:
             values = read(self.model, x, self.sites)
             self.stop = {k: detached(split(v).tensors, create_graph) for k, v in enumerate(values)}
 
-    def _replaced(self, alpha: Any, shifts: Sequence[Tensor]) -> Tensor:
-        """The explained number with each activation moved to its place on the line, and a little further."""
+    def _moved(self, alpha: Any, shifts: Sequence[Tensor]) -> tuple[Tensor, dict[int, tuple[Tensor, ...]]]:
+        """The explained number with each activation moved to its place on the line, and a little further.
+
+        Beside it the activations as they were.
+        """
         starts, moves = grouped(self.start, self.sizes), grouped(shifts, self.sizes)
+        seen: dict[int, tuple[Tensor, ...]] = {}
 
         def act(k: int, value: Any) -> Any:
-            here = split(value).tensors
-            if not (symbolic() or (compiling() and k in self.stop)):  # the first step, see NOTE [Open sizes]
-                self.stop[k] = detached(here, self.create_graph)
+            here = seen[k] = split(value).tensors
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
             return put(value, places)
 
-        return pick(replaced(self.model, self.x, self.sites, act), self.target, n=batch_size(self.x))
+        output = replaced(self.model, self.x, self.sites, act)
+        return pick(output, self.target, n=self.n), seen
+
+    def _score(self, alpha: Tensor, shifts: Sequence[Tensor]) -> Tensor:
+        score, seen = self._moved(alpha, shifts)
+        if not (symbolic() or (compiling() and self.stop)):  # of the first step, see NOTE [Open sizes]
+            self.stop.update({k: detached(tensors, self.create_graph) for k, tensors in seen.items()})
+        return score
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         zeros = [torch.zeros_like(t) for t in self.start]
-        return gradient(lambda shifts: self._replaced(alpha, shifts), zeros, create_graph=self.create_graph)
+        return gradient(lambda shifts: self._score(alpha, shifts), zeros, create_graph=self.create_graph)
+
+    def attribution(self, slopes: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self.times_step(slopes) if self.multiply else slopes
 
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         stop = [t for k in range(len(self.sites)) for t in self.stop[k]]
         return tuple((b - a) * g for a, b, g in zip(self.start, stop, slopes, strict=True))
 
-    def difference(self) -> Tensor:
+    def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        return self.times_step(slopes), self._difference
+
+    @cached_property
+    def _difference(self) -> Tensor:
         zeros = [torch.zeros_like(t) for t in self.start]
         with torch.no_grad():
-            return self._replaced(1.0, zeros) - self._replaced(0.0, zeros)
+            return self._moved(1.0, zeros)[0] - self._moved(0.0, zeros)[0]
 
     def answer(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         groups = grouped(tensors, self.sizes)

@@ -1,15 +1,10 @@
 """Conductance: how much of a path's change in output flows through a layer's units."""
 
-from typing import Any
-
 from attrfn._call import one_call
 from attrfn._gradients.flow import Flow
-from attrfn._inputs import at_least_one, describe, split, start_at, take
-from attrfn._model.layers import resolve
-from attrfn._model.modules import original
-from attrfn._model.taps import settled
-from attrfn._sampling.chunks import bytes_of, summed
-from attrfn._sampling.integrate import refined
+from attrfn._inputs import at_least_one, describe
+from attrfn._sampling.chunks import Batching
+from attrfn._sampling.integrate import integrate
 from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
@@ -67,31 +62,25 @@ def layer_conductance(
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
-    inputs = take(x)
+    _check(derivative, n_steps, method, rtol)
+    flow, batching = Flow(model, layer, x, baselines, target, create_graph), Batching(chunk_size, vectorize)
+    if derivative == "forward":
+        found = integrate(flow.integrand, flow, method, n_steps, rtol, batching)
+    else:
+        mean = derivative == "trapezoid"
+        points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
+        found = flow.by_differences(points.places, mean=mean, batching=batching)
+    return flow.activation().answer(found)
+
+
+def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> None:
     if derivative not in ("forward", "difference", "trapezoid"):
         raise ValueError(f"derivative must be 'forward', 'difference' or 'trapezoid', but is {describe(derivative)}")
     at_least_one("n_steps", n_steps)
-    start = split(start_at(x, baselines)).tensors
-    whole = original(model)
-    (site,) = settled(whole, x, (resolve(model, layer),))
-    flow = Flow(whole, site, inputs, start, target, create_graph)
-    numbers: Any = {"size": bytes_of(inputs.tensors), "chunk_size": chunk_size, "vectorize": vectorize}
-    if rtol is not None:
-        if derivative != "forward":
-            raise ValueError(f"rtol needs derivative='forward', the integrand itself, but it is {derivative!r}")
-        found = refined(
-            flow.rate, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0], finish=tuple, **numbers
-        )
-    elif derivative == "forward":
-        rule = quadrature(method, n_steps)
-        found = summed(flow.rate, rule.points, rule.weights, inputs.tensors[0], **numbers)
-    else:
-        mean = derivative == "trapezoid"
-        if mean and method not in ("gausslegendre", "riemann_trapezoid"):
-            raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
-        rule = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
-        found = flow.by_differences(rule.points, mean=mean, **numbers)
-    return flow.activation().answer(found)
+    if rtol is not None and derivative != "forward":
+        raise ValueError(f"rtol needs derivative='forward', the integrand itself, but it is {derivative!r}")
+    if derivative == "trapezoid" and method not in ("gausslegendre", "riemann_trapezoid"):
+        raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
 
 
 @one_call
@@ -140,17 +129,9 @@ def internal_influence(
     References:
         Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    whole = original(model)
-    (site,) = settled(whole, x, (resolve(model, layer),))
-    flow = Flow(whole, site, inputs, start, target, create_graph)
-    rule = quadrature(method, n_steps)
-    found = summed(
-        flow.slope, rule.points, rule.weights, inputs.tensors[0], size=bytes_of(inputs.tensors), chunk_size=chunk_size,
-        vectorize=vectorize,
-    )  # fmt: skip
-    return flow.activation().answer(found)
+    flow = Flow(model, layer, x, baselines, target, create_graph)
+    slopes = integrate(flow.slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
+    return flow.activation().answer(slopes)
 
 
 @one_call
@@ -201,15 +182,7 @@ def neuron_conductance(
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    whole = original(model)
-    (site,) = settled(whole, x, (resolve(model, layer),))
-    flow = Flow(whole, site, inputs, start, target, create_graph)
-    chosen = flow.chosen(selector)
-    rule = quadrature(method, n_steps)
-    slopes = summed(
-        lambda alpha: flow.through(alpha, chosen), rule.points, rule.weights, inputs.tensors[0],
-        size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
-    return inputs.answer(flow.line.times_step(slopes))
+    flow = Flow(model, layer, x, baselines, target, create_graph)
+    mask, batching = flow.selection_mask(selector), Batching(chunk_size, vectorize)
+    slopes = integrate(lambda alpha: flow.gradient_through(alpha, mask), flow, method, n_steps, None, batching)
+    return flow.inputs.answer(flow.line.times_step(slopes))

@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrfn._call import one_call
-from attrfn._gradients.gradient import detached
-from attrfn._gradients.multipliers import compare, custom, input_multipliers, layer_multipliers
-from attrfn._inputs import split, start_at, take
+from attrfn._gradients.multipliers import input_multipliers, layer_multipliers
+from attrfn._inputs import start_at, take
 from attrfn._model.layers import settled_neuron
-from attrfn._torch.context import eager
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+from attrfn._types import Attributions, Baselines, DeepLiftRule, Inputs, Layer, Model, Selector, Target
 
 
 @one_call
@@ -21,7 +19,7 @@ def deep_lift(
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
 ) -> Attributions:
     r"""DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
@@ -59,14 +57,9 @@ def deep_lift(
             arXiv:1704.02685
     """
     inputs, start = take(x), start_at(x, baselines)
-    found, scores, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
-    stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
-    products = [(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)]
-    if eager():
-        compare("deep_lift", products, scores, straight.picked(target, scores))
-    if custom_attribution_func is not None:
-        return custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
-    return inputs.answer(products if multiply_by_inputs else found)
+    found = input_multipliers(model, inputs, start, target, rules, create_graph)
+    found.check("deep_lift")
+    return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
 @one_call
@@ -79,7 +72,7 @@ def layer_deep_lift(
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
 ) -> Attributions:
     r"""`deep_lift` of a layer, in place of the input.
@@ -118,13 +111,8 @@ def layer_deep_lift(
     """
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
-    activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
-    if custom_attribution_func is not None:
-        answers = (activation.answer(tensors) for tensors in (found, stop, begin))
-        return custom(custom_attribution_func, *answers)
-    if not multiply_by_inputs:
-        return activation.answer(found)
-    return activation.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
+    found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
+    return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
 @one_call
@@ -137,7 +125,7 @@ def neuron_deep_lift(
     *,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
 ) -> Attributions:
     """`deep_lift` of one neuron; sums to $h(x) - h(x')$ of that neuron.
@@ -171,8 +159,12 @@ def neuron_deep_lift(
             arXiv:1704.02685
     """
     take(x)
-    unit = settled_neuron(model, layer, selector, x)
     return deep_lift(
-        unit, x, baselines, multiply_by_inputs=multiply_by_inputs, custom_attribution_func=custom_attribution_func,
-        rules=rules, create_graph=create_graph,
-    )  # fmt: skip
+        settled_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        multiply_by_inputs=multiply_by_inputs,
+        custom_attribution_func=custom_attribution_func,
+        rules=rules,
+        create_graph=create_graph,
+    )

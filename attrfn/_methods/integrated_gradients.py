@@ -1,15 +1,12 @@
 """Integrated gradients: the mean gradient along the straight line from the baseline."""
 
-from typing import Any
-
 from attrfn._call import one_call
 from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
-from attrfn._inputs import batch_size, split, start_at, take
+from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import listed, settled_neuron
-from attrfn._sampling.chunks import bytes_of, summed
-from attrfn._sampling.integrate import refined
-from attrfn._sampling.quadrature import quadrature
+from attrfn._sampling.chunks import Batching
+from attrfn._sampling.integrate import integrate
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
@@ -60,24 +57,10 @@ def integrated_gradients(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    score = score_of(model, inputs, target)
-    line = Line(score, start, inputs.tensors, create_graph)
-    if rtol is None:
-        rule = quadrature(method, n_steps)
-        slopes = summed(
-            line.slope, rule.points, rule.weights, inputs.tensors[0],
-            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-        )  # fmt: skip
-    else:
-        slopes = refined(
-            line.slope, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0],
-            finish=line.times_step if multiply_by_inputs else tuple,
-            sums=line.times_step, difference=line.difference,
-            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-        )  # fmt: skip
-    return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
+    inputs, start = take(x), split(start_at(x, baselines)).tensors
+    line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph, multiply_by_inputs)
+    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    return inputs.answer(line.attribution(slopes))
 
 
 @one_call
@@ -133,19 +116,11 @@ def layer_integrated_gradients(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     take(x, floating=False)
-    path = LayerLine(model, listed(layer), x, start_at(x, baselines, fixed=False), target, create_graph)
-    numbers: Any = {"size": bytes_of(path.start), "chunk_size": chunk_size, "vectorize": vectorize}
-    if rtol is None:
-        rule = quadrature(method, n_steps)
-        slopes = summed(path.slope, rule.points, rule.weights, path.start[0], **numbers)
-    else:
-        finish = path.times_step if multiply_by_inputs else tuple
-        slopes = refined(
-            path.slope, n_steps, rtol, method, path.start[0], n=batch_size(x), finish=finish, sums=path.times_step,
-            difference=path.difference, **numbers,
-        )  # fmt: skip
-    found = path.answer(path.times_step(slopes) if multiply_by_inputs else slopes)
-    return found if isinstance(layer, list) else found[0]
+    start = start_at(x, baselines, fixed=False)
+    line = LayerLine(model, listed(layer), x, start, target, create_graph, multiply_by_inputs)
+    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    answers = line.answer(line.attribution(slopes))
+    return answers if isinstance(layer, list) else answers[0]
 
 
 @one_call
@@ -197,8 +172,15 @@ def neuron_integrated_gradients(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     take(x)
-    unit = settled_neuron(model, layer, selector, x)
     return integrated_gradients(
-        unit, x, baselines, n_steps, method=method, rtol=rtol, multiply_by_inputs=multiply_by_inputs,
-        create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
+        settled_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        n_steps,
+        method=method,
+        rtol=rtol,
+        multiply_by_inputs=multiply_by_inputs,
+        create_graph=create_graph,
+        chunk_size=chunk_size,
+        vectorize=vectorize,
+    )

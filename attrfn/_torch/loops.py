@@ -109,12 +109,6 @@ def _unchecked(f: Step, row: Sequence[Tensor]) -> Sequence[Tensor]:
     return torch._dynamo.utils._disable_side_effect_safety_checks_for_current_subtracer(f, *row)  # pyright: ignore
 
 
-def left(kept: list[Any], value: Any) -> None:
-    """Keep what a step leaves behind: of a graph the first, since a loop lets nothing out."""
-    if not (compiling() and kept):
-        kept[:] = [value]
-
-
 def looped(f: Callable[[Tensor], Sequence[Tensor]], alphas: Tensor, shares: Tensor) -> tuple[Tensor, ...]:
     r"""$\sum_s w_s f(\alpha_s)$ as a loop; see NOTE [Loops in a graph]."""
     known, dtypes = _known(), list[torch.dtype]()
