@@ -10,13 +10,13 @@ from attrfn._call import one_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
-from attrfn._types import Attributions, Inputs
+from attrfn._types import AttributionsT, Inputs
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def smooth_grad(
-    attribute: Callable[[Any], Attributions],
+    attribute: Callable[[Any], AttributionsT],
     *,
     n_samples: int = 5,
     stdevs: Any = 1.0,
@@ -24,7 +24,7 @@ def smooth_grad(
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Callable[[Inputs], Attributions]:
+) -> Callable[[Inputs], AttributionsT]:
     r"""An attribution averaged over Gaussian noise on the input.
 
     $\mathbb{E}\,[a(x + \epsilon)]$; `smoothgrad_sq`: $\mathbb{E}\,[a^2]$; `vargrad`: the variance of $a$.
@@ -65,7 +65,7 @@ def smooth_grad(
     check_generator(generator)
 
     @one_call
-    def smoothed(x: Inputs) -> Attributions:
+    def smoothed(x: Inputs) -> Any:
         noise = Noise(x, stdevs, n_samples, generator)
         mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
         moments: _Moments | None = None
@@ -115,12 +115,12 @@ _TARGETS = 16
 
 @one_call
 def over_targets(
-    attribute: Callable[[Any], Attributions],
+    attribute: Callable[[Any], AttributionsT],
     targets: Iterable[Any],
     *,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> AttributionsT:
     """The attribution of each target: all of a chunk from one forward pass, where they are integers.
 
     Args:
@@ -152,13 +152,13 @@ def over_targets(
 
 
 def _over(attribute: Callable[[Any], Any], targets: Iterable[Any], batching: Batching) -> Any:
-    listed: Sequence[Any] = visible(targets)
-    if not listed:
+    rows: Any = visible(targets)
+    if not rows:
         raise ValueError("targets must hold one target at least, but is empty")
     mapped = Beside(lambda target: _answered(attribute(target)))
-    if batching.vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in listed):
-        listed = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else "cpu")
+    if batching.vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in rows):
+        rows = torch.tensor(rows, device=targets.device if isinstance(targets, Tensor) else "cpu")
     else:
         batching = Batching(vectorize=False)
-    values = values_at(mapped, listed, (), batching)
+    values = values_at(mapped, rows, (), batching)
     return mapped.value.answer(values)

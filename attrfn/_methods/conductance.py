@@ -6,7 +6,7 @@ from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.integrate import integrate
 from attrfn._sampling.quadrature import quadrature
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
 @one_call
@@ -20,11 +20,11 @@ def layer_conductance(
     target: Target = None,
     method: str = "gausslegendre",
     derivative: str = "forward",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
 
     $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
@@ -41,7 +41,7 @@ def layer_conductance(
         derivative: `forward`: $dh / d\alpha$ by `jvp`. `difference`: differences of $h$ between `n_steps + 1` points,
             times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
             gradients: of second order, and the cheapest for networks with kinks.
-        rtol: Refine until every example has settled, by its change alone; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
         vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
@@ -96,7 +96,7 @@ def internal_influence(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
 
     $\int_0^1 \partial f / \partial h \; d\alpha$ along $x' + \alpha (x - x')$.
@@ -139,7 +139,7 @@ def neuron_conductance(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
@@ -148,7 +148,7 @@ def neuron_conductance(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
     $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the $y_j$.

@@ -7,13 +7,13 @@ from attrfn._call import one_call
 from attrfn._gradients.multipliers import input_multipliers, layer_multipliers
 from attrfn._inputs import start_at, take
 from attrfn._model.layers import settled_neuron
-from attrfn._types import Attributions, Baselines, DeepLiftRule, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @one_call
 def deep_lift(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     *,
     target: Target = None,
@@ -21,7 +21,7 @@ def deep_lift(
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     r"""DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
 
     $(x - x') \odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
@@ -74,7 +74,7 @@ def layer_deep_lift(
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`deep_lift` of a layer, in place of the input.
 
     $(h(x) - h(x')) \odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$
@@ -120,14 +120,14 @@ def neuron_deep_lift(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     *,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift` of one neuron; sums to $h(x) - h(x')$ of that neuron.
 
     Args:

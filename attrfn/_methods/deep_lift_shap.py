@@ -8,13 +8,13 @@ from attrfn._gradients.multipliers import Multipliers, Sample, input_multipliers
 from attrfn._inputs import take
 from attrfn._model.layers import settled_neuron
 from attrfn._sampling.chunks import Batching
-from attrfn._types import Attributions, Baselines, DeepLiftRule, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @one_call
 def deep_lift_shap(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     *,
     target: Target = None,
@@ -24,7 +24,7 @@ def deep_lift_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift` averaged over a sample of references; sums to $f(x)$ minus the mean of $f(b_k)$.
 
     The references of a chunk share the input's forward pass.
@@ -78,7 +78,7 @@ def layer_deep_lift_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     """`layer_deep_lift` averaged over a sample of references.
 
     Args:
@@ -125,7 +125,7 @@ def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     *,
     multiply_by_inputs: bool = True,
@@ -134,7 +134,7 @@ def neuron_deep_lift_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift_shap` of one neuron, in place of the model's output.
 
     Args:

@@ -15,7 +15,7 @@ from attrfn._model.modules import original
 from attrfn._rules.elementwise import guided_model
 from attrfn._rules.override import Switch
 from attrfn._torch.context import compiling, warn
-from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
+from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
 _ONE_DIMENSIONAL = (
@@ -41,7 +41,7 @@ def layer_grad_cam(
     channel_dim: int | None = None,
     sum_channels: bool = True,
     create_graph: bool = False,
-) -> Attributions:
+) -> Tensor:
     r"""Gradient-weighted class activation map of a layer.
 
     $\sum_c w_c A_c$, $w_c$ the mean of $\partial f / \partial A_c$ over the places of channel $c$.
@@ -156,13 +156,13 @@ def _check_mode(name: str, mode: Any) -> None:
 def guided_grad_cam(
     model: Model,
     layer: Layer,
-    x: Inputs,
+    x: InputsT,
     target: Target = None,
     *,
     channel_dim: int | None = None,
     interpolate_mode: str = "nearest",
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     r"""Guided backpropagation times the positive part of Grad-CAM, at the input's size.
 
     $R \odot \mathrm{up}(\max(\mathrm{cam}, 0))$, with $R$ of `guided_backprop`.

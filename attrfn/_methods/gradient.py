@@ -12,13 +12,13 @@ from attrfn._inputs import split_activation, take
 from attrfn._model.layers import listed, neuron, resolve
 from attrfn._model.modules import original
 from attrfn._model.taps import read
-from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @one_pass
 def saliency(
-    model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
-) -> Attributions:
+    model: Model, x: InputsT, target: Target = None, *, absolute: bool = True, create_graph: bool = False
+) -> InputsT:
     r"""The gradient of the explained number with respect to the input.
 
     $|\partial f(x) / \partial x|$
@@ -51,7 +51,7 @@ def saliency(
 
 
 @one_pass
-def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
+def input_x_gradient(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The input times its gradient: a first-order share of the output.
 
     $x \odot \partial f(x) / \partial x$
@@ -85,8 +85,8 @@ def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_g
 
 @one_call
 def neuron_gradient(
-    model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+    model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
+) -> InputsT:
     r"""The gradient of one neuron, in place of the model's output.
 
     $\partial h_{\mathrm{selector}}(x) / \partial x$
@@ -120,7 +120,7 @@ def neuron_gradient(
 @one_call
 def layer_activation(
     model: Model, layer: Layer | Sequence[Layer], x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+) -> LayerAttributions:
     """The activation of a layer.
 
     $h(x)$; of a list of layers, of all from one pass.
@@ -165,7 +165,7 @@ def layer_gradient_x_activation(
     *,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`input_x_gradient` of a layer: its activation times the gradient there.
 
     $h \odot \partial f / \partial h$; of a list of layers, of all from one pass.

@@ -13,13 +13,13 @@ from attrfn._inputs import take
 from attrfn._model.layers import settled_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.draws import Draw, Draws
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @one_call
 def gradient_shap(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     n_samples: int = 5,
     *,
@@ -30,7 +30,7 @@ def gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""Expected gradients: the mean over noise, references and places on the line between them.
 
     $\mathbb{E}\,[(\tilde x - b) \odot \partial f(b + \alpha (\tilde x - b)) / \partial x]$, $\tilde x = x + \epsilon$,
@@ -91,7 +91,7 @@ def layer_gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`gradient_shap` of a layer: the path runs in the input.
 
     $\mathbb{E}\,[(h(\tilde x) - h(b)) \odot \partial f / \partial h]$ at $b + \alpha (\tilde x - b)$.
@@ -147,7 +147,7 @@ def neuron_gradient_shap(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     n_samples: int = 5,
     *,
@@ -157,7 +157,7 @@ def neuron_gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""`gradient_shap` of one neuron, in place of the model's output.
 
     Args:

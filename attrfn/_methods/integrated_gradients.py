@@ -7,24 +7,24 @@ from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import listed, settled_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.integrate import integrate
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
 @one_call
 def integrated_gradients(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
     target: Target = None,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
 
     $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$
@@ -36,7 +36,7 @@ def integrated_gradients(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
@@ -73,12 +73,12 @@ def layer_integrated_gradients(
     *,
     target: Target = None,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`integrated_gradients` of a layer: along the straight line between its activations.
 
     $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to
@@ -92,7 +92,7 @@ def layer_integrated_gradients(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
@@ -128,17 +128,17 @@ def neuron_integrated_gradients(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
 
     Args:
@@ -149,7 +149,7 @@ def neuron_integrated_gradients(
         baselines: Where the path starts, $x'$; see `Baselines`.
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.

@@ -1,11 +1,4 @@
-"""Steps by tolerance: nested quadrature points, refined until the attribution has settled.
-
-Clenshaw-Curtis points nest (5 in 9, in 17, ...), so that each doubling evaluates the new points only. An example
-has settled when its attribution's change (L1) at the last doubling is within `rtol` of its L1 norm, and its
-completeness gap within `rtol` of the larger of its output difference and that norm. The gap alone would not
-do: errors of two entries can cancel in it. That is an estimate of the relative error, not a bound. Examples
-are not dropped as they settle, since what a model closes over has N rows.
-"""
+"""The integral along a path: at fixed points, or at nested ones, refined until it has settled; see `Tolerance`."""
 
 import math
 from collections.abc import Callable, Sequence
