@@ -106,7 +106,7 @@ def pulled_by_shift(
         return noted(score), rest
 
     with torch.no_grad():
-        _, pull_back, rest = torch.func.vjp(counted, *map(torch.zeros_like, like), has_aux=True)  # pyright: ignore
+        _, pull_back, rest = torch.func.vjp(counted, *map(torch.zeros_like, like), has_aux=True)  # pyright: ignore[reportAssignmentType]
         with nullcontext() if switch is None else switch.turned_on():
             return pull_back(total_one(like[0])), rest
 

@@ -33,7 +33,7 @@ def _load_forward_derivatives() -> bool:
 def _loaded() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore
+        torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore[reportPrivateUsage]
     return True
 
 
@@ -114,7 +114,7 @@ class Flow(Place):
             return _velocity_in_graph(f, x, step)
         _load_forward_derivatives()
         try:
-            return torch.func.jvp(f, x, step)  # pyright: ignore
+            return torch.func.jvp(f, x, step)  # pyright: ignore[reportReturnType]
         except NotImplementedError as error:
             raise NotImplementedError(
                 f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "

@@ -131,7 +131,7 @@ def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "n
     References:
         Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
     """
-    if not isinstance(attribution, Tensor) or not attribution.is_floating_point():  # pyright: ignore
+    if not isinstance(attribution, Tensor) or not attribution.is_floating_point():
         raise TypeError(f"attribution must be a floating-point tensor, but is {describe(attribution)}")
     _check_mode("mode", mode)
     rank = attribution.ndim - 2

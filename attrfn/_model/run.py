@@ -18,7 +18,7 @@ from attrfn._torch.context import compiling, eager
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
 
-_autograd: Any = torch._C._autograd  # pyright: ignore
+_autograd: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 
 
 class Pass(TorchFunctionMode):

@@ -110,7 +110,7 @@ def _get_at(value: Any, index: Index) -> Any:
     found: Any = value
     for key in _path(index):
         try:
-            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore
+            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore[reportArgumentType, reportCallIssue]
         except (KeyError, IndexError):
             _no_leaf(value, index)
     return found

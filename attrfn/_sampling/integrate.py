@@ -103,7 +103,7 @@ def _judged(path: Path, integral: Tensors) -> Tensors:
 
 def _check(n_steps: int, rtol: float, method: str) -> None:
     at_least_one("n_steps", n_steps)
-    if isinstance(rtol, bool) or not isinstance(rtol, (int, float)):  # pyright: ignore
+    if isinstance(rtol, bool) or not isinstance(rtol, (int, float)):
         raise TypeError(f"rtol must be a number, but is {describe(rtol)}")
     if not 0 < rtol < math.inf:
         raise ValueError(f"rtol must be positive, but is {rtol}")

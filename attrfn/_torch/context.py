@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: 
 
 from attrfn._types import AttributionWarning
 
-_functorch: Any = torch._C._functorch  # pyright: ignore
-_mode: Any = torch._C._get_dispatch_mode  # pyright: ignore
-_MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore
+_functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+_mode: Any = torch._C._get_dispatch_mode  # pyright: ignore[reportPrivateUsage]
+_MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore[reportPrivateUsage]
 
 
 def compiling() -> bool:
@@ -81,7 +81,7 @@ def layers(tensor: Tensor) -> list[Tensor]:
 
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """`torch.func.vjp`: the value, and its pull-back."""
-    value, pull = torch.func.vjp(f, *primals)  # pyright: ignore
+    value, pull = torch.func.vjp(f, *primals)  # pyright: ignore[reportAssignmentType]
     return value, pull
 
 

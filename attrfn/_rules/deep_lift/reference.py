@@ -159,8 +159,8 @@ def _own(operation: Any, rule: DeepLiftRule) -> Multiplier:
                 f"the rule of {met.name!r} must return {len(met.inputs)} gradients, one for each tensor operand, but "
                 f"returned {len(grads)}"
             )
-        return tuple(
-            g.sum_to_size(u.shape) if isinstance(g, Tensor) and g.shape != u.shape else g  # pyright: ignore
+        return tuple(  # pyright: ignore[reportReturnType]
+            g.sum_to_size(u.shape) if isinstance(g, Tensor) and g.shape != u.shape else g
             for g, u in zip(grads, met.inputs, strict=True)
         )
 
