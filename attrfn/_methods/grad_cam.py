@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._call import one_call
+from attrfn._call import one_call, warn
 from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
 from attrfn._gradients.gradient import detached
 from attrfn._inputs import Leaves, describe, split, take
@@ -14,7 +14,6 @@ from attrfn._model.layers import one_leaf, resolve
 from attrfn._model.modules import original
 from attrfn._rules.elementwise import guided_model
 from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, warn
 from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
@@ -236,8 +235,7 @@ def _put_at(guided: Tensor, cam: Tensor, channel: int, mode: str, alone: bool) -
         )
         if alone:
             raise ValueError(f"{message}; choose another layer")
-        if not compiling():
-            warn(f"{message}; it is answered by an empty tensor")
+        warn(f"{message}; it is answered by an empty tensor")
         return guided.new_empty(0)
     at = _channels_of_input(guided, channel)
     places = [s for d, s in enumerate(guided.shape) if d not in (0, at)]

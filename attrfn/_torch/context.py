@@ -86,7 +86,9 @@ def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tup
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called attrfn."""
+    """Warn at the line that called attrfn; in a graph that is being compiled nothing can be said."""
+    if compiling():
+        return
     level, frame = 1, sys._getframe()  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("attrfn", "torch"):
         level, frame = level + 1, frame.f_back
