@@ -55,26 +55,27 @@ def smooth_grad(
         Smilkov et al., SmoothGrad, 2017. arXiv:1706.03825
         Adebayo et al., Local explanation methods for deep neural networks lack sensitivity, 2018. arXiv:1810.03307
     """
-    if not callable(attribute):
-        raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
-    if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {_KINDS}, but is {describe(kind)}")
-    at_least_one("n_samples", n_samples)
+    _check(attribute, kind, n_samples, stdevs, generator)
     batching = Batching(chunk_size, vectorize)
-    deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
-    check_generator(generator)
 
     @one_call
     def smoothed(x: Inputs) -> Any:
         noise = Noise(x, stdevs, n_samples, generator)
         mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
-        moments: _Moments | None = None
-        for _, values in noise.chunks(mapped, batching):
-            moments = _Moments(values) if moments is None else moments.joined(values)
-        assert moments is not None
+        moments = _moments_of(noise.chunks(mapped, batching))
         return mapped.value.answer(moments.of(kind))
 
     return smoothed
+
+
+def _check(attribute: Any, kind: str, n_samples: int, stdevs: Any, generator: Any) -> None:
+    if not callable(attribute):
+        raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {_KINDS}, but is {describe(kind)}")
+    at_least_one("n_samples", n_samples)
+    deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
+    check_generator(generator)
 
 
 def _answered(attribution: Any) -> tuple[Sequence[Tensor], Leaves]:
@@ -107,6 +108,14 @@ class _Moments:
         if kind == "smoothgrad":
             return self.means
         return variances if kind == "vargrad" else [v + m**2 for v, m in zip(variances, self.means, strict=True)]
+
+
+def _moments_of(chunks: Iterable[tuple[range, Sequence[Tensor]]]) -> _Moments:
+    moments: _Moments | None = None
+    for _, values in chunks:
+        moments = _Moments(values) if moments is None else moments.joined(values)
+    assert moments is not None
+    return moments
 
 
 _TARGETS = 16
