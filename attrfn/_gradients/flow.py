@@ -15,15 +15,15 @@ from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.line import Line
 from attrfn._gradients.place import Place
 from attrfn._inputs import split, start_at
-from attrfn._model.taps import put, replaced
+from attrfn._model.taps import replaced, with_leaves
 from attrfn._model.targets import pick
 from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
-from attrfn._torch.compiler import constant
-from attrfn._torch.context import compiling, plain, transformed, vjp
+from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch.context import compiling, transformed, uses_autograd, vjp
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 
-@constant
+@constant_in_graph
 def _load_forward_derivatives() -> bool:
     """Load what torch loads at the first forward derivative, without the deprecation warning of its own use."""
     return _loaded()
@@ -59,7 +59,7 @@ class Flow(Place):
         x = self.line.at(alpha)
         if transformed() and not compiling() and not self.create_graph:
             return self._in_one_pass(x, alpha)
-        activation, velocity = self._velocity_backward(x) if plain() else self._velocity_forward(x, alpha)
+        activation, velocity = self._velocity_backward(x) if uses_autograd() else self._velocity_forward(x, alpha)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
@@ -72,7 +72,7 @@ class Flow(Place):
 
                 def cut(_: int, value: Any) -> Any:
                     met[:] = [split(value).tensors]
-                    return put(value, [h.detach() + e for h, e in zip(met[0], shifts, strict=True)])
+                    return with_leaves(value, [h.detach() + e for h, e in zip(met[0], shifts, strict=True)])
 
                 output = replaced(self.model, self.inputs.rebuild(point), (self.site,), cut)
                 return pick(output, self.target, n=x[0].shape[0]).sum(), met[0]

@@ -12,10 +12,10 @@ from attrfn._gradients.at_layer import refuse_feeding
 from attrfn._gradients.gradient import Score, detached, gradient, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.layers import resolve
-from attrfn._model.modules import original
-from attrfn._model.taps import put, read, replaced
+from attrfn._model.modules import uncompiled
+from attrfn._model.taps import read, replaced, with_leaves
 from attrfn._model.targets import pick
-from attrfn._torch.context import compiling, symbolic
+from attrfn._torch.context import compiling, size_is_symbol
 from attrfn._types import Layer, Model, Target
 
 
@@ -68,7 +68,7 @@ class LayerLine:
         create_graph: bool,
         multiply: bool = True,
     ) -> None:
-        self.model, self.x, self.n, self.target = original(model), x, batch_size(x), target
+        self.model, self.x, self.n, self.target = uncompiled(model), x, batch_size(x), target
         self.create_graph, self.multiply = create_graph, multiply
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
@@ -79,7 +79,7 @@ class LayerLine:
         self.start = tuple(t for group in groups for t in group)
         self.sizes = [len(group) for group in groups]
         self.stop: dict[int, tuple[Tensor, ...]] = {}
-        if symbolic():  # a loop in a graph lets nothing out
+        if size_is_symbol():  # a loop in a graph lets nothing out
             values = read(self.model, x, self.sites)
             self.stop = {k: detached(split(v).tensors, create_graph) for k, v in enumerate(values)}
 
@@ -94,14 +94,14 @@ class LayerLine:
         def act(k: int, value: Any) -> Any:
             here = seen[k] = split(value).tensors
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
-            return put(value, places)
+            return with_leaves(value, places)
 
         output = replaced(self.model, self.x, self.sites, act)
         return pick(output, self.target, n=self.n), seen
 
     def _score(self, alpha: Tensor, shifts: Sequence[Tensor]) -> Tensor:
         score, seen = self._moved(alpha, shifts)
-        if not (symbolic() or (compiling() and self.stop)):  # of the first step, see NOTE [Open sizes]
+        if not (size_is_symbol() or (compiling() and self.stop)):  # of the first step, see NOTE [Open sizes]
             self.stop.update({k: detached(tensors, self.create_graph) for k, tensors in seen.items()})
         return score
 

@@ -18,7 +18,7 @@ from attrfn._rules.deep_lift.reference import all_rules, referred
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
 from attrfn._sampling.draws import sample_of, stacked
-from attrfn._torch.context import eager, warn
+from attrfn._torch.context import values_readable, warn
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 
@@ -45,7 +45,7 @@ class Multipliers(NamedTuple):
 
     def check(self, method: str) -> None:
         """Warn if the attributions miss the output difference."""
-        if self.scores and eager():
+        if self.scores and values_readable():
             _compare(method, self.products(), *self.scores)
 
 

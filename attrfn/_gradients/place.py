@@ -11,10 +11,10 @@ from attrfn._gradients.at_layer import AtLayer, gradient_at
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._inputs import Leaves, batch_size, split, split_activation, take
 from attrfn._model.layers import one_leaf, resolve
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.taps import read, settled
 from attrfn._model.targets import pick
-from attrfn._torch.context import eager, plain
+from attrfn._torch.context import uses_autograd, values_readable
 from attrfn._types import Inputs, Layer, Model, Selector, Target
 
 
@@ -22,7 +22,7 @@ class Place:
     """A layer of a model; a point is the floating leaves of an input."""
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
-        self.inputs, self.model, self.target, self.create_graph = take(x), original(model), target, create_graph
+        self.inputs, self.model, self.target, self.create_graph = take(x), uncompiled(model), target, create_graph
         (self.site,) = settled(self.model, x, (resolve(model, layer),))
         self._activation: Leaves | None = None
 
@@ -47,7 +47,7 @@ class Place:
     def gradient(self, point: Sequence[Tensor]) -> AtLayer:
         r"""$h$ and $\partial f / \partial h$ at a point."""
         x = self.inputs.rebuild(point)
-        like = None if plain() else self.activation().tensors
+        like = None if uses_autograd() else self.activation().tensors
         return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph, like=like)
 
     def selection_mask(self, selector: Selector) -> tuple[Tensor, ...]:
@@ -65,7 +65,7 @@ class Place:
 
         with unnoted():
             ones = gradient(unit, activation.tensors, create_graph=False)
-        if callable(selector) and eager():
+        if callable(selector) and values_readable():
             _refuse_mixed(ones, batch_size(x))
         return ones
 

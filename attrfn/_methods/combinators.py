@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
@@ -58,7 +58,7 @@ def smooth_grad(
     _check(attribute, kind, n_samples, stdevs, generator)
     batching = Batching(chunk_size, vectorize)
 
-    @one_call
+    @public_call
     def smoothed(x: Inputs) -> Any:
         noise = Noise(x, stdevs, n_samples, generator)
         mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
@@ -122,7 +122,7 @@ _TARGETS = 16
 """Targets that a default chunk holds: a pull-back of each is in memory, whose size is the model's affair."""
 
 
-@one_call
+@public_call
 def over_targets(
     attribute: Callable[[Any], AttributionsT],
     targets: Iterable[Any],

@@ -1,6 +1,6 @@
 """Conductance: how much of a path's change in output flows through a layer's units."""
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
@@ -9,7 +9,7 @@ from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
-@one_call
+@public_call
 def layer_conductance(
     model: Model,
     layer: Layer,
@@ -83,7 +83,7 @@ def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> No
         raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
 
 
-@one_call
+@public_call
 def internal_influence(
     model: Model,
     layer: Layer,
@@ -134,7 +134,7 @@ def internal_influence(
     return flow.activation().answer(slopes)
 
 
-@one_call
+@public_call
 def neuron_conductance(
     model: Model,
     layer: Layer,

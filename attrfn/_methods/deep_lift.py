@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.multipliers import input_multipliers, layer_multipliers
 from attrfn._inputs import start_at, take
-from attrfn._model.layers import settled_neuron
+from attrfn._model.layers import pinned_neuron
 from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
-@one_call
+@public_call
 def deep_lift(
     model: Model,
     x: InputsT,
@@ -62,7 +62,7 @@ def deep_lift(
     return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
-@one_call
+@public_call
 def layer_deep_lift(
     model: Model,
     layer: Layer,
@@ -115,7 +115,7 @@ def layer_deep_lift(
     return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
-@one_call
+@public_call
 def neuron_deep_lift(
     model: Model,
     layer: Layer,
@@ -160,7 +160,7 @@ def neuron_deep_lift(
     """
     take(x)
     return deep_lift(
-        settled_neuron(model, layer, selector, x),
+        pinned_neuron(model, layer, selector, x),
         x,
         baselines,
         multiply_by_inputs=multiply_by_inputs,

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.multipliers import Multipliers, Sample, input_multipliers, layer_multipliers
 from attrfn._inputs import take
-from attrfn._model.layers import settled_neuron
+from attrfn._model.layers import pinned_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
-@one_call
+@public_call
 def deep_lift_shap(
     model: Model,
     x: InputsT,
@@ -64,7 +64,7 @@ def deep_lift_shap(
     return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
 
-@one_call
+@public_call
 def layer_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -120,7 +120,7 @@ def layer_deep_lift_shap(
     return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
 
-@one_call
+@public_call
 def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -168,7 +168,7 @@ def neuron_deep_lift_shap(
     """
     take(x)
     return deep_lift_shap(
-        settled_neuron(model, layer, selector, x),
+        pinned_neuron(model, layer, selector, x),
         x,
         baselines,
         multiply_by_inputs=multiply_by_inputs,

@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.place import Place
 from attrfn._inputs import take
-from attrfn._model.layers import settled_neuron
+from attrfn._model.layers import pinned_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.draws import Draw, Draws
 from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
-@one_call
+@public_call
 def gradient_shap(
     model: Model,
     x: InputsT,
@@ -76,7 +76,7 @@ def gradient_shap(
     return draws.leaves.answer(detached(mean, create_graph))
 
 
-@one_call
+@public_call
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -142,7 +142,7 @@ def layer_gradient_shap(
     return activation.answer(detached(mean, create_graph))
 
 
-@one_call
+@public_call
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,
@@ -192,7 +192,7 @@ def neuron_gradient_shap(
     """
     take(x)
     return gradient_shap(
-        settled_neuron(model, layer, selector, x),
+        pinned_neuron(model, layer, selector, x),
         x,
         baselines,
         n_samples,

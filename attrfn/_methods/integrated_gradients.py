@@ -1,16 +1,16 @@
 """Integrated gradients: the mean gradient along the straight line from the baseline."""
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
 from attrfn._inputs import split, start_at, take
-from attrfn._model.layers import listed, settled_neuron
+from attrfn._model.layers import listed, pinned_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.integrate import integrate
 from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
-@one_call
+@public_call
 def integrated_gradients(
     model: Model,
     x: InputsT,
@@ -63,7 +63,7 @@ def integrated_gradients(
     return inputs.answer(line.attribution(slopes))
 
 
-@one_call
+@public_call
 def layer_integrated_gradients(
     model: Model,
     layer: Layer | list[Layer],
@@ -123,7 +123,7 @@ def layer_integrated_gradients(
     return answers if isinstance(layer, list) else answers[0]
 
 
-@one_call
+@public_call
 def neuron_integrated_gradients(
     model: Model,
     layer: Layer,
@@ -173,7 +173,7 @@ def neuron_integrated_gradients(
     """
     take(x)
     return integrated_gradients(
-        settled_neuron(model, layer, selector, x),
+        pinned_neuron(model, layer, selector, x),
         x,
         baselines,
         n_steps,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import gradient, score_of
 from attrfn._inputs import take
 from attrfn._model.layers import neuron
@@ -12,7 +12,7 @@ from attrfn._rules.override import Switch
 from attrfn._types import Inputs, InputsT, Layer, Model, Rule, Selector, Target
 
 
-@one_call
+@public_call
 def guided_backprop(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The gradient in which every ReLU lets through positive gradients alone.
 
@@ -44,7 +44,7 @@ def guided_backprop(model: Model, x: InputsT, target: Target = None, *, create_g
     return _ruled(model, GUIDED_RULES, x, target, create_graph)
 
 
-@one_call
+@public_call
 def deconvolution(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
@@ -75,7 +75,7 @@ def deconvolution(model: Model, x: InputsT, target: Target = None, *, create_gra
     return _ruled(model, DECONVOLUTION_RULES, x, target, create_graph)
 
 
-@one_call
+@public_call
 def neuron_guided_backprop(
     model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
 ) -> InputsT:
@@ -107,7 +107,7 @@ def neuron_guided_backprop(
     return guided_backprop(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
-@one_call
+@public_call
 def neuron_deconvolution(
     model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
 ) -> InputsT:

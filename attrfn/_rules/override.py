@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from attrfn._torch import operations
-from attrfn._torch.compiler import in_graph
+from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, vjp
 from attrfn._types import Rule
 
@@ -176,14 +176,14 @@ def bend(name: str, packed: Packed, pullback: Pullback, switch: Switch) -> Any:
     return output if named is None else named(output)
 
 
-@in_graph
+@allow_in_graph
 def rules_on(grad: Tensor) -> Tensor:
     """From here on the graph's pull-backs are by the rules."""
     IN_GRAPH.on = True
     return grad
 
 
-@in_graph
+@allow_in_graph
 def rules_off(*grads: Tensor) -> tuple[Tensor, ...]:
     """From here on the graph's pull-backs are the true ones."""
     IN_GRAPH.on = False

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, device_of
-from attrfn._torch.context import compiling, eager, symbolic, values_visible
+from attrfn._torch.context import compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -40,7 +40,7 @@ class Batching:
             return 1
         if self.chunk_size is not None:
             return min(self.chunk_size, count)
-        if symbolic():  # a size that is a symbol is not to be looked at
+        if size_is_symbol():  # a size that is a symbol is not to be looked at
             return 1
         if scanned():  # nor here; a loop has one step in memory at a time
             return count
@@ -80,11 +80,11 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
         return scanned_rows(f, rows)
     if vectorize and compiling():
         return batched(f, rows)
-    if vectorize and not symbolic():
+    if vectorize and not size_is_symbol():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
         with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops():
             values = batched(f, rows)
-        if eager() and not all(map(finite, values)):
+        if values_readable() and not all(map(finite, values)):
             warn_not_finite(
                 "the model's output, or its gradient, is not finite somewhere on the path or at a sample, so neither "
                 "is the attribution"
@@ -150,7 +150,7 @@ def weighted_sum_of(
         batching: How many steps at once.
     """
     alphas, shares = numbers(points, like[0]), numbers(weights, like[0])
-    if symbolic() and not twice():
+    if size_is_symbol() and not twice():
         return looped(f, alphas, shares)
     if batching.vectorize and scanned():
         return scanned_sums(f, alphas, shares)

@@ -22,8 +22,8 @@ from attrfn._rules.deep_lift.multipliers import RULES
 from attrfn._rules.deep_lift.refusals import DRAWING, function_refused, no_rule, refuse_drawing, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack
 from attrfn._torch import operations
-from attrfn._torch.compiler import in_graph
-from attrfn._torch.context import compiling, eager, layers, unwrapped
+from attrfn._torch.compiler import allow_in_graph
+from attrfn._torch.context import compiling, unwrapped, values_readable, wrappings
 from attrfn._torch.written_out import WRITTEN_OUT
 
 
@@ -176,7 +176,7 @@ class Referring(_Seeing):
             return tensor.requires_grad
         if id(tensor) in self.constants:
             return False
-        return any(layer.requires_grad for layer in layers(tensor))  # a model may use `vmap` itself
+        return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
@@ -216,7 +216,7 @@ class Referring(_Seeing):
         if record.name == "div" and moving[-1]:
             return False
         still = True
-        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if eager() else ():
+        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
             if not moves and not _equal(t, r):
                 still = False
                 if not t.is_floating_point():
@@ -253,7 +253,7 @@ class Referring(_Seeing):
             refuse_function(tensor)
         if choices:
             record = self._read(name, choices)
-            if (moving or self.strict) and eager() and not all(map(_equal, choices, record.inputs)):
+            if (moving or self.strict) and values_readable() and not all(map(_equal, choices, record.inputs)):
                 raise Mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
@@ -336,7 +336,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a is b or torch.equal(a, b)
 
 
-@in_graph
+@allow_in_graph
 def _bent_in_graph(
     name: str,
     key: str,

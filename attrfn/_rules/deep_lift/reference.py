@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.run import run
-from attrfn._model.taps import aside, put, replaced
+from attrfn._model.taps import replaced, taps_paused, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier
 from attrfn._rules.deep_lift.multipliers import RULES
@@ -76,16 +76,16 @@ class Referred:
 
         def note(k: int, value: Any) -> Any:
             values[k] = value
-            return put(value, split(value).tensors)
+            return with_leaves(value, split(value).tensors)
 
-        with torch.set_grad_enabled(self.create_graph), aside():
+        with torch.set_grad_enabled(self.create_graph), taps_paused():
             self.output = replaced(self.model, self.start, sites, note, mode)
         self.records = mode.records
 
 
 def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
     """The model seen from the container `start`."""
-    model = original(model)
+    model = uncompiled(model)
     refuse_scripted(model)
     return Referred(model, start, rules, switch, create_graph)
 
@@ -125,7 +125,7 @@ def with_reference(
     """
     named = all_rules(rules)
 
-    @one_call
+    @public_call
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)

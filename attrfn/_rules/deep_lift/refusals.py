@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrfn._torch.context import compiling, layers
+from attrfn._torch.context import compiling, wrappings
 
 DRAWING = frozenset(
     "dropout dropout_ dropout1d dropout2d dropout3d alpha_dropout alpha_dropout_ feature_alpha_dropout "
@@ -65,7 +65,7 @@ def no_rule(what: str, name: str) -> ValueError:
 
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    for layer in () if compiling() else layers(tensor):
+    for layer in () if compiling() else wrappings(tensor):
         node = layer.grad_fn
         name = type(node).__name__
         if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
