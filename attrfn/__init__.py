@@ -1,39 +1,58 @@
 """Attribution methods for PyTorch as pure functions over `torch.func`."""
 
-from attrfn._export.export import export as export
-from attrfn._export.onnx import to_onnx as to_onnx
-from attrfn._methods.combinators import over_targets as over_targets
-from attrfn._methods.combinators import smooth_grad as smooth_grad
-from attrfn._methods.conductance import internal_influence as internal_influence
-from attrfn._methods.conductance import layer_conductance as layer_conductance
-from attrfn._methods.conductance import neuron_conductance as neuron_conductance
-from attrfn._methods.deep_lift import deep_lift as deep_lift
-from attrfn._methods.deep_lift import layer_deep_lift as layer_deep_lift
-from attrfn._methods.deep_lift import neuron_deep_lift as neuron_deep_lift
-from attrfn._methods.deep_lift_shap import deep_lift_shap as deep_lift_shap
-from attrfn._methods.deep_lift_shap import layer_deep_lift_shap as layer_deep_lift_shap
-from attrfn._methods.deep_lift_shap import neuron_deep_lift_shap as neuron_deep_lift_shap
-from attrfn._methods.grad_cam import guided_grad_cam as guided_grad_cam
-from attrfn._methods.grad_cam import interpolate as interpolate
-from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
+from typing import TYPE_CHECKING
+
+# The gradient, of the input, of a layer, of a neuron, by the true derivatives or by others
 from attrfn._methods.gradient import input_x_gradient as input_x_gradient
 from attrfn._methods.gradient import layer_activation as layer_activation
 from attrfn._methods.gradient import layer_gradient_x_activation as layer_gradient_x_activation
 from attrfn._methods.gradient import neuron_gradient as neuron_gradient
 from attrfn._methods.gradient import saliency as saliency
+from attrfn._methods.relu import deconvolution as deconvolution
+from attrfn._methods.relu import guided_backprop as guided_backprop
+from attrfn._methods.relu import neuron_deconvolution as neuron_deconvolution
+from attrfn._methods.relu import neuron_guided_backprop as neuron_guided_backprop
+
+# isort: split
+# Along a path
+from attrfn._methods.conductance import internal_influence as internal_influence
+from attrfn._methods.conductance import layer_conductance as layer_conductance
+from attrfn._methods.conductance import neuron_conductance as neuron_conductance
 from attrfn._methods.gradient_shap import gradient_shap as gradient_shap
 from attrfn._methods.gradient_shap import layer_gradient_shap as layer_gradient_shap
 from attrfn._methods.gradient_shap import neuron_gradient_shap as neuron_gradient_shap
 from attrfn._methods.integrated_gradients import integrated_gradients as integrated_gradients
 from attrfn._methods.integrated_gradients import layer_integrated_gradients as layer_integrated_gradients
 from attrfn._methods.integrated_gradients import neuron_integrated_gradients as neuron_integrated_gradients
-from attrfn._methods.relu import deconvolution as deconvolution
-from attrfn._methods.relu import guided_backprop as guided_backprop
-from attrfn._methods.relu import neuron_deconvolution as neuron_deconvolution
-from attrfn._methods.relu import neuron_guided_backprop as neuron_guided_backprop
+
+# isort: split
+# By differences from a reference
+from attrfn._methods.deep_lift import deep_lift as deep_lift
+from attrfn._methods.deep_lift import layer_deep_lift as layer_deep_lift
+from attrfn._methods.deep_lift import neuron_deep_lift as neuron_deep_lift
+from attrfn._methods.deep_lift_shap import deep_lift_shap as deep_lift_shap
+from attrfn._methods.deep_lift_shap import layer_deep_lift_shap as layer_deep_lift_shap
+from attrfn._methods.deep_lift_shap import neuron_deep_lift_shap as neuron_deep_lift_shap
+
+# isort: split
+# Maps of a convolution's channels
+from attrfn._methods.grad_cam import guided_grad_cam as guided_grad_cam
+from attrfn._methods.grad_cam import interpolate as interpolate
+from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
+
+# isort: split
+# Methods from methods
+from attrfn._methods.combinators import over_targets as over_targets
+from attrfn._methods.combinators import smooth_grad as smooth_grad
+
+# isort: split
+# Judging an attribution
 from attrfn._metrics.completeness import convergence_delta as convergence_delta
 from attrfn._metrics.robustness import infidelity as infidelity
 from attrfn._metrics.robustness import sensitivity_max as sensitivity_max
+
+# isort: split
+# Models from models: cut at a place, under other rules
 from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer
 from attrfn._model.layers import neuron as neuron
@@ -43,5 +62,41 @@ from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
 from attrfn._rules.elementwise import GUIDED as GUIDED
 from attrfn._rules.elementwise import with_rules as with_rules
+
+# isort: split
+# A model and its attribution as one program
+from attrfn._export.export import export as export
+from attrfn._export.onnx import to_onnx as to_onnx
+
+# isort: split
+# The words of the signatures
+from attrfn._types import Attributions as Attributions
 from attrfn._types import AttributionWarning as AttributionWarning
+from attrfn._types import Baselines as Baselines
+from attrfn._types import DeepLiftRule as DeepLiftRule
+from attrfn._types import Inputs as Inputs
+from attrfn._types import Layer as Layer
+from attrfn._types import LayerAttributions as LayerAttributions
+from attrfn._types import Model as Model
+from attrfn._types import Rule as Rule
+from attrfn._types import Selector as Selector
 from attrfn._types import Site as Site
+from attrfn._types import Target as Target
+from attrfn._types import Tolerance as Tolerance
+
+if TYPE_CHECKING:  # found when they are first asked for
+    from attrfn import plot as plot
+
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> object:
+        if name == "plot":
+            from importlib import import_module
+
+            return import_module("attrfn.plot")
+        if name == "__version__":
+            from attrfn._version import version
+
+            return version()
+        raise AttributeError(f"module 'attrfn' has no attribute {name!r}")

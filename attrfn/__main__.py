@@ -238,6 +238,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("attrfn.png"), metavar="FILE", help="picture to write (%(default)s)")
     add("--seed", type=int, default=0, help="of the split, the training and the samples (%(default)s)")
     add("--device", default="cpu", help="where to compute, such as cpu or cuda (%(default)s)")
+    add("--version", action="version", version=attrfn.__version__)
     return parser.parse_args(arguments)
 
 

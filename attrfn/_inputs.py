@@ -226,8 +226,8 @@ def _parts(name: str, x: Any, given: Any) -> list[Any]:
             raise ValueError(f"{name} has the keys {unknown}, which x, with the keys {list(x)}, has not")
         return [given.get(key, OMITTED) for key in x]
     for kind in (tuple, list):
-        if isinstance(x, kind) and isinstance(given, kind) and len(x) == len(given):  # pyright: ignore
-            return list(given)  # pyright: ignore
+        if isinstance(x, kind) and isinstance(given, kind) and len(x) == len(given):
+            return list(given)
     raise not_contained(name, x, given)
 
 

@@ -1,8 +1,10 @@
 """The words of attrfn's signatures, each explained once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Model: TypeAlias = Callable[..., Any]
@@ -19,15 +21,37 @@ Dimension 0 of each member is the example, N of them. Members that are not float
 masks) are held fixed and answered by `None`; a mapping is answered by a plain `dict`.
 """
 
-Attributions: TypeAlias = Any
+InputsT = TypeVar(
+    "InputsT", Tensor, tuple[Any, ...], dict[str, Any], Mapping[str, Any], Tensor | tuple[Any, ...] | Mapping[str, Any]
+)
+"""`Inputs`, of a method whose attributions are contained as they are: a type checker answers in kind."""
+
+Attributions: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What a method answers: the shape, dtype, device and container of what it attributes to."""
 
-Baselines: TypeAlias = Any
+AttributionsT = TypeVar("AttributionsT")
+"""The attributions that a function of the caller's returns."""
+
+LayerAttributions: TypeAlias = Any
+"""`Attributions` to a layer, contained as its value is: mostly a tensor, which no type of `layer` tells; a tuple for a
+list of layers."""
+
+Baselines: TypeAlias = float | Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[..., Any] | None
 """Where a path, or a difference, starts, contained as `Inputs` are.
 
 `None` (zeros), a number, or a tensor that broadcasts to the input's shape. A tuple or a mapping gives one
 of these for each member; what a mapping omits stays as it is in the input. Of the `*_shap` methods: a
 sample of the reference distribution, `(K, *F)` or `(K, N, *F)`, or a function of `x` that returns one.
+"""
+
+Tolerance: TypeAlias = float | None
+"""Of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
+
+Otherwise points are added, up to `n_steps`, until every example has settled. Clenshaw-Curtis points nest (5 in 9, in
+17, ...), so that each doubling evaluates the new points only. An example has settled when its attribution's change (L1)
+at the last doubling is within `rtol` of its L1 norm, and its completeness gap within `rtol` of the larger of its output
+difference and that norm. The gap alone would not do: errors of two entries can cancel in it. That is an estimate of the
+relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
 """
 
 Index: TypeAlias = int | str | tuple[int | str, ...]
@@ -45,7 +69,19 @@ class Site(NamedTuple):
 Layer: TypeAlias = nn.Module | str | Site
 """A place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`."""
 
-Target: TypeAlias = Any
+Target: TypeAlias = (
+    int
+    | tuple[int | slice, ...]
+    | list[int]
+    | list[Tensor]
+    | list[tuple[int, ...]]
+    | list[tuple[int | slice, ...]]
+    | Tensor
+    | NDArray[np.integer[Any]]
+    | np.integer[Any]
+    | Callable[[Any], Tensor]
+    | None
+)
 """Which number of the model's output is explained, for each example.
 
 `None` (the output is that number already), an int (a column), a tuple of ints and slices (an entry; slices
@@ -53,13 +89,13 @@ are summed), N ints or a 1-D integer tensor (a column for each example), a list 
 of the model's raw output that returns `(N,)` or a 0-d number for the whole batch.
 """
 
-Selector: TypeAlias = Any
+Selector: TypeAlias = Target
 """Which neuron of a layer's activation is explained: the grammar of `Target`, on the activation."""
 
 Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What replaces a derivative: `(grad_output, input, output) -> grad_input`."""
 
-Multipliers: TypeAlias = Callable[
+DeepLiftRule: TypeAlias = Callable[
     [Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor], Sequence[Tensor] | Tensor
 ]
 """DeepLIFT's rule of an operation:

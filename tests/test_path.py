@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._sampling.chunks import chunk_of
+from attrfn._sampling.chunks import Batching
 from tests.models import Affine, Exponential, Power, Split, rows
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
@@ -136,4 +136,4 @@ def test_second_derivative_passes_through_the_path(method: str) -> None:
 def test_a_default_chunk_holds_four_mebibytes(count: int, size: int, chunk: int) -> None:
     """All steps, if they are no more than half as many again; one at least. `size`: steps that make 4 MiB."""
     bytes_each = 2**22 // size if size else 2**23
-    assert chunk_of(count, bytes_each, torch.device("cpu"), None) == chunk
+    assert Batching().chunk_of(count, [torch.empty(bytes_each, dtype=torch.uint8)]) == chunk

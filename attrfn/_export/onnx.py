@@ -52,8 +52,8 @@ def to_onnx(program: "torch.export.ExportedProgram", path: str | os.PathLike[str
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must name a file, but is {describe(path)}")
     try:
-        import onnx  # noqa: F401  # pyright: ignore
-        import onnxscript  # noqa: F401  # pyright: ignore
+        import onnx  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise ImportError("to_onnx needs onnx and onnxscript: pip install 'attrfn[onnx]'") from error
     with torch.no_grad(), warnings.catch_warnings():

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from attrfn._call import differentiated_twice, unnoted
-from attrfn._gradients.at_layer import AtLayer, grad_at_zero_shift, gradient_at, replace_all
+from attrfn._gradients.at_layer import grad_at_zero_shift, replace_all
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.line import Line
-from attrfn._inputs import Leaves, batch_size, split, split_activation
-from attrfn._model.layers import one_leaf
-from attrfn._model.taps import run_reading, run_replacing, with_leaves
+from attrfn._gradients.place import Place
+from attrfn._inputs import split, start_at
+from attrfn._model.taps import run_replacing, with_leaves
 from attrfn._model.targets import pick
-from attrfn._sampling.chunks import chunk_of, over, precision
+from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
 from attrfn._torch.compiler import constant_in_graph
-from attrfn._torch.context import compiling, transformed, uses_autograd, values_readable, vjp
-from attrfn._types import Model, Selector, Site, Target
+from attrfn._torch.context import compiling, transformed, uses_autograd, vjp
+from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 
 @constant_in_graph
@@ -33,38 +33,33 @@ def _load_forward_derivatives() -> bool:
 def _loaded() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore
+        torch.autograd.forward_ad._maybe_load_decompositions()  # pyright: ignore[reportPrivateUsage]
     return True
 
 
-class Flow:
+class Flow(Place):
     """A layer's activation along the straight line in the input, and what depends on it."""
 
     def __init__(
-        self, model: Model, site: Site, inputs: Leaves, start: Sequence[Tensor], target: Target, create_graph: bool
+        self, model: Model, layer: Layer, x: Inputs, baselines: Baselines, target: Target, create_graph: bool
     ) -> None:
-        self.model, self.site, self.inputs, self.target = model, site, inputs, target
-        self.create_graph = create_graph
-        self._activation: Leaves | None = None
-        self.line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph)
+        super().__init__(model, layer, x, target, create_graph)
+        start = split(start_at(x, baselines)).tensors
+        self.line = Line(score_of(self.model, self.inputs, target), start, self.inputs.tensors, create_graph)
+        self.start, self.n = self.line.start, self.line.n
 
-    def activation(self) -> Leaves:
-        """The activation at x, for its container and shape."""
-        if self._activation is None:
-            with torch.no_grad():
-                value = run_reading(self.model, self.inputs.rebuild(self.line.stop), (self.site,))[0]
-            self._activation = split_activation(value)
-        return self._activation
+    def attribution(self, integral: Sequence[Tensor]) -> Sequence[Tensor]:
+        return integral
 
-    def _read(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return split(run_reading(self.model, self.inputs.rebuild(tensors), (self.site,))[0]).tensors
+    def gap(self, _: Sequence[Tensor]) -> None:
+        """Not known: other paths than those through the layer may add to the output difference."""
 
-    def rate(self, alpha: Tensor) -> tuple[Tensor, ...]:
+    def integrand(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x = self.line.at(alpha)
         if transformed() and not compiling() and not self.create_graph:
             return self._in_one_pass(x, alpha)
-        activation, velocity = self._moving_backward(x) if uses_autograd() else self._moving(x, alpha)
+        activation, velocity = self._velocity_backward(x) if uses_autograd() else self._velocity_forward(x, alpha)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
@@ -88,38 +83,14 @@ class Flow:
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h$ at one point."""
-        return self._at(alpha).gradients[0]
+        return self.gradient(self.line.at(alpha)).gradients[0]
 
-    def _at(self, alpha: Tensor) -> AtLayer:
-        x = self.inputs.rebuild(self.line.at(alpha))
-        like = None if uses_autograd() else self.activation()
-        return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph, like=like)
-
-    def chosen(self, selector: Selector) -> tuple[Tensor, ...]:
-        """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
-        x = self.inputs.rebuild(detached(self.line.stop, False))
-        with torch.no_grad():
-            (value,) = run_reading(self.model, x, (self.site,))
-        activation = split(value)
-        if not callable(selector):
-            one_leaf(value)
-
-        def unit(h: Sequence[Tensor]) -> Tensor:
-            chosen_from = activation.rebuild(h) if callable(selector) else h[0]
-            return pick(chosen_from, selector, name="selector", n=batch_size(x))
-
-        with unnoted():
-            ones = gradient(unit, activation.tensors, create_graph=False)
-        if callable(selector) and values_readable():
-            _refuse_mixed(ones, batch_size(x))
-        return ones
-
-    def through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def gradient_through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The gradient of the output with respect to x that flows through the chosen neurons."""
         weights = [g * c for g, c in zip(self.slope(alpha), chosen, strict=True)]
 
         def score(x: Sequence[Tensor]) -> Tensor:
-            return torch.stack([(h * w).sum() for h, w in zip(self._read(*x), weights, strict=True)]).sum()
+            return torch.stack([(h * w).sum() for h, w in zip(self.values(*x), weights, strict=True)]).sum()
 
         with unnoted():  # whether the output depends on the neuron is what counts
             return gradient(score, [t.clone() for t in self.line.at(alpha)], create_graph=self.create_graph)
@@ -128,31 +99,31 @@ class Flow:
         output = replace_all(self.model, (self.site,), self.inputs.rebuild(x), (h,))
         return pick(output, self.target, n=x[0].shape[0])
 
-    def _moving(self, x: tuple[Tensor, ...], alpha: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _velocity_forward(self, x: tuple[Tensor, ...], alpha: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The activation and its velocity, by forward differentiation."""
         with nullcontext() if self.create_graph else torch.no_grad():
-            return self._forward(self._read, x, alpha)
+            return self._forward(self.values, x, alpha)
 
     def _forward(self, f: Callable[..., Any], x: tuple[Tensor, ...], alpha: Tensor) -> tuple[Any, Any]:
         """`f` at x, and its derivative as x moves along the line."""
         one = torch.ones_like(alpha)  # batched as x is, so that a model may write over it
         step = tuple(one.to(d.dtype) * d for d in self.line.step)
         if compiling():
-            return _moving_in_graph(f, x, step)
+            return _velocity_in_graph(f, x, step)
         _load_forward_derivatives()
         try:
-            return torch.func.jvp(f, x, step)  # pyright: ignore
+            return torch.func.jvp(f, x, step)  # pyright: ignore[reportReturnType]
         except NotImplementedError as error:
             raise NotImplementedError(
                 f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "
                 "pass derivative='difference'"
             ) from error
 
-    def _moving_backward(self, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _velocity_backward(self, x: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The same by a backward pass of a backward pass, for models that no transform takes."""
         with torch.inference_mode(False), torch.enable_grad(), differentiated_twice():
             points = [t if t.requires_grad else t.detach().requires_grad_() for t in x]
-            activation = self._read(*points)
+            activation = self.values(*points)
             weights = [torch.zeros_like(h, requires_grad=True) for h in activation]
             pulled = torch.autograd.grad(
                 activation, points, weights, create_graph=True, allow_unused=True, materialize_grads=True
@@ -169,34 +140,34 @@ class Flow:
             )
         return activation, velocity
 
-    def by_differences(
-        self, points: Sequence[float], *, mean: bool, size: int, chunk_size: int | None, vectorize: bool
-    ) -> tuple[Tensor, ...]:
+    def by_differences(self, points: Sequence[float], *, mean: bool, batching: Batching) -> tuple[Tensor, ...]:
         r"""$\sum_k g_k \odot (h(\alpha_{k+1}) - h(\alpha_k))$, where $g = \partial f / \partial h$ is that at
         $\alpha_k$, as Captum has it, or the mean of both ends."""
-        like = self.inputs.tensors[0]
-        alphas = torch.tensor(points, dtype=precision(like), device=like.device)
-        chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
-        sums: list[Tensor] = []
+        like = self.inputs.tensors
+        alphas = numbers(points, like[0])
+        sums: Sequence[Tensor] = ()
         last: list[tuple[Tensor, Tensor]] = []
-        for first in range(0, len(points), chunk):
-            values = over(self._both, (alphas[first : first + chunk],), vectorize)
+        for _, values in in_chunks(self._both, columns(alphas), len(points), like, batching):
             half = len(values) // 2
             pairs = list(zip(values[:half], values[half:], strict=True))
             if last:
                 pairs = [(torch.cat([h0, h]), torch.cat([g0, g])) for (h0, g0), (h, g) in zip(last, pairs, strict=True)]
-            part = [((g[:-1] + g[1:]) / 2 if mean else g[:-1]).mul(h[1:] - h[:-1]).sum(0) for h, g in pairs]
-            sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
+            sums = added(sums, [_differences(h, (g[:-1] + g[1:]) / 2 if mean else g[:-1]) for h, g in pairs])
             last = [(h[-1:], g[-1:]) for h, g in pairs]
         return tuple(sums)
 
     def _both(self, alpha: Tensor) -> tuple[Tensor, ...]:
         """Activation and gradient at one point."""
-        there = self._at(alpha)
-        return (*detached(there.activations[0].tensors, self.create_graph), *there.gradients[0])
+        at_layer = self.gradient(self.line.at(alpha))
+        return (*detached(at_layer.activations[0].tensors, self.create_graph), *at_layer.gradients[0])
 
 
-def _moving_in_graph(
+def _differences(h: Tensor, slopes: Tensor) -> Tensor:
+    """The sum over the steps of slopes times differences."""
+    return slopes.mul(h[1:] - h[:-1]).sum(0)
+
+
+def _velocity_in_graph(
     f: Callable[..., tuple[Tensor, ...]], x: Sequence[Tensor], step: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`jvp` by a backward pass of a backward pass, whose values nothing needs: a compiler leaves them out.
@@ -206,13 +177,3 @@ def _moving_in_graph(
     value, pull = vjp(f, *x)
     _, pull_again = vjp(lambda *weights: pull(weights), *(torch.zeros_like(h) for h in value))
     return value, pull_again(tuple(step))
-
-
-def _refuse_mixed(chosen: Sequence[Tensor], n: int) -> None:
-    """Raise if a callable selector does not pick one neuron of each example."""
-    picked = torch.cat([c[c != 0] for c in chosen])
-    if picked.numel() != n or not bool((picked == 1).all()):
-        raise TypeError(
-            "selector must pick one neuron of each example here, such as lambda h: h[:, 3], but returns a mixture of "
-            "neurons, of which there is no derivative of the output; pass a tuple with slices to sum over neurons"
-        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,10 +21,13 @@ from attrfn._types import Layer, Model, Target
 class Line:
     """The straight line between two lists of tensors, and the gradient on it."""
 
-    def __init__(self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool) -> None:
-        self.score, self.create_graph = score, create_graph
+    def __init__(
+        self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool, multiply: bool = True
+    ) -> None:
+        self.score, self.create_graph, self.multiply = score, create_graph, multiply
         self.start, self.stop = detached(start, create_graph), detached(stop, create_graph)
         self.step = tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        self.n = self.start[0].shape[0]
 
     def at(self, alpha: Tensor) -> tuple[Tensor, ...]:
         return tuple(a + alpha.to(d.dtype) * d for a, d in zip(self.start, self.step, strict=True))
@@ -31,10 +35,19 @@ class Line:
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         return gradient(self.score, self.at(alpha), create_graph=self.create_graph)
 
+    def attribution(self, slopes: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of mean gradients: times the step, if these are asked for."""
+        return self.times_step(slopes) if self.multiply else slopes
+
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(d * g for d, g in zip(self.step, slopes, strict=True))
 
-    def difference(self) -> Tensor:
+    def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        """What sums to the output difference, and that."""
+        return self.times_step(slopes), self._difference
+
+    @cached_property
+    def _difference(self) -> Tensor:
         return self.score(self.stop) - self.score(self.start)
 
 
@@ -45,9 +58,17 @@ class LayerLine:
     """
 
     def __init__(
-        self, model: Model, layers: Sequence[Layer], x: Any, start: Any, target: Target, create_graph: bool
+        self,
+        model: Model,
+        layers: Sequence[Layer],
+        x: Any,
+        start: Any,
+        target: Target,
+        create_graph: bool,
+        multiply: bool = True,
     ) -> None:
-        self.model, self.x, self.target, self.create_graph = model, x, target, create_graph
+        self.model, self.x, self.n, self.target = model, x, batch_size(x), target
+        self.create_graph, self.multiply = create_graph, multiply
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
             if len(layers) > 1:
@@ -61,7 +82,7 @@ class LayerLine:
             values = run_reading(self.model, x, self.sites)
             self.stop = detached([t for v in values for t in split(v).tensors], create_graph)
 
-    def _replaced(self, alpha: Any, shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _moved(self, alpha: Any, shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The explained number with each activation moved to its place on the line, and a little further.
 
         Beside it what the activations were: those at x.
@@ -74,25 +95,32 @@ class LayerLine:
             return with_leaves(value, places), here
 
         output, kept = run_replacing(self.model, self.x, self.sites, act)
-        return pick(output, self.target, n=batch_size(self.x)), tuple(t for here in kept for t in here)
+        return pick(output, self.target, n=self.n), tuple(t for here in kept for t in here)
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         zeros = [torch.zeros_like(t) for t in self.start]
         slopes, stop = gradient_and_kept(
-            lambda shifts: self._replaced(alpha, shifts), zeros, create_graph=self.create_graph
+            lambda shifts: self._moved(alpha, shifts), zeros, create_graph=self.create_graph
         )
         if self.stop is None:  # every step has it; of a loop only the first lets it out, see NOTE [Open sizes]
-            self.stop = detached(stop, self.create_graph)
+            self.stop = detached(stop, create_graph)
         return slopes
+
+    def attribution(self, slopes: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self.times_step(slopes) if self.multiply else slopes
 
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         assert self.stop is not None  # kept by the first slope
         return tuple((b - a) * g for a, b, g in zip(self.start, self.stop, slopes, strict=True))
 
-    def difference(self) -> Tensor:
+    def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
+        return self.times_step(slopes), self._difference
+
+    @cached_property
+    def _difference(self) -> Tensor:
         zeros = [torch.zeros_like(t) for t in self.start]
         with torch.no_grad():
-            return self._replaced(1.0, zeros)[0] - self._replaced(0.0, zeros)[0]
+            return self._moved(1.0, zeros)[0] - self._moved(0.0, zeros)[0]
 
     def answer(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         groups = grouped(tensors, self.sizes)

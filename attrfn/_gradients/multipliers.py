@@ -1,7 +1,7 @@
 """DeepLIFT's multipliers at the input and at a layer, and the sum that they owe."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,19 +14,45 @@ from attrfn._inputs import Leaves, describe, leaves_of, map_leaves, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
-from attrfn._rules.deep_lift.reference import Referred, all_rules, referred
+from attrfn._rules.deep_lift.reference import all_rules, referred
 from attrfn._rules.override import Switch
-from attrfn._sampling.chunks import bytes_of, chunk_of, over
-from attrfn._sampling.draws import sample_of
+from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
+from attrfn._sampling.draws import sample_of, stacked
 from attrfn._torch.context import values_readable, warn
-from attrfn._torch.loops import left
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
+
+
+class Multipliers(NamedTuple):
+    """DeepLIFT's multipliers from one reference, and what they are multiplied by."""
+
+    multipliers: Sequence[Tensor]
+    stop: Leaves
+    """Values at x, and their container."""
+    start: Sequence[Tensor]
+    """Values on the reference."""
+    scores: tuple[Tensor, ...] = ()
+    """The explained numbers at x and on the reference, where the attributions owe their difference."""
+
+    def products(self) -> list[Tensor]:
+        return [(b - a) * m for a, b, m in zip(self.start, self.stop.tensors, self.multipliers, strict=True)]
+
+    def attribution(self, function: Callable[..., Any] | None, multiply: bool) -> Any:
+        """The products, the multipliers themselves, or what a function of the caller's makes of them."""
+        answer = self.stop.answer
+        if function is not None:
+            return _custom(function, answer(self.multipliers), answer(self.stop.tensors), answer(self.start))
+        return answer(self.products() if multiply else self.multipliers)
+
+    def check(self, method: str) -> None:
+        """Warn if the attributions miss the output difference."""
+        if self.scores and values_readable():
+            _compare(method, self.products(), *self.scores)
 
 
 def input_multipliers(
     model: Model, inputs: Leaves, start: Any, target: Target, rules: Any, create_graph: bool
-) -> tuple[tuple[Tensor, ...], Tensor, Referred]:
-    """The multipliers of the input, the explained numbers, and the model that gave them."""
+) -> Multipliers:
+    """The multipliers of the input."""
     switch = Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
     straight.strict = True
@@ -35,27 +61,29 @@ def input_multipliers(
         scores = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
         return scores, scores
 
-    (found, scores), _ = straight.tried(
+    (found, at_input), _ = straight.tried(
         lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch)
     )
-    return found, scores, straight
+    scores = at_input.detach(), straight.picked(target, at_input)
+    stop = inputs._replace(tensors=detached(inputs.tensors, create_graph))
+    return Multipliers(found, stop, detached(split(start).tensors, create_graph), scores)
 
 
 def layer_multipliers(
     model: Model, layer: Layer, x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
-) -> tuple[Leaves, tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The activation, its values at x and on the baselines, and its multipliers."""
+) -> Multipliers:
+    """The multipliers of a layer's activation."""
     site, switch = resolve(model, layer), Switch(False)
     straight = referred(model, start, all_rules(rules), switch, create_graph)
-    there, (value,) = straight.tried(
+    at_site, (value,) = straight.tried(
         lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
     )
-    begin = detached(split(value).tensors, create_graph)
-    activation = there.activations[0]
-    return activation, detached(activation.tensors, create_graph), begin, there.gradients[0]
+    activation = at_site.activations[0]
+    stop = activation._replace(tensors=detached(activation.tensors, create_graph))
+    return Multipliers(at_site.gradients[0], stop, detached(split(value).tensors, create_graph))
 
 
-def custom(function: Callable[..., Any], *values: Any) -> Any:
+def _custom(function: Callable[..., Any], *values: Any) -> Any:
     """As many of multipliers, inputs and baselines as the function declares."""
     if not callable(function):
         raise TypeError(f"custom_attribution_func must be a function, but is {describe(function)}")
@@ -75,15 +103,14 @@ def _copied(value: Any) -> Any:
     return leaves.rebuild(t.clone() for t in leaves.tensors)
 
 
-def compare(method: str, parts: Sequence[Tensor], there: Tensor, here: Tensor) -> None:
+def _compare(method: str, parts: Sequence[Tensor], there: Tensor, here: Tensor) -> None:
     """Warn if the attributions miss the output difference: an operation was not seen."""
     if not bool(here.isfinite().all()):
         warn_not_finite("the model's output on the baselines is not finite, so neither is the attribution")
         return
     with torch.no_grad():
         owed = (there - here).detach().to(torch.promote_types(there.dtype, torch.float32))
-        each = [p.detach().to(owed.dtype).flatten(1).sum(1) if p.ndim > 1 else p.detach().to(owed.dtype) for p in parts]
-        total = torch.stack(each).sum(0)
+        total = torch.stack(per_example([p.detach().to(owed.dtype) for p in parts])).sum(0)
         total = total.sum() if owed.ndim == 0 else total
         spread = sum(float(p.detach().abs().sum()) for p in parts) + float(there.detach().abs().sum())
         rounding = 64 * max(torch.finfo(dtype).eps for dtype in _dtypes(parts, there)) * spread
@@ -105,87 +132,40 @@ def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
     return [there.dtype, *(p.dtype for p in parts), *cast]
 
 
-class Parts(NamedTuple):
-    """Of one reference."""
-
-    multipliers: Sequence[Tensor]
-    stop: Sequence[Tensor]
-    """Values at x."""
-    start: Sequence[Tensor]
-    """Values on the reference."""
-    scores: tuple[Tensor, ...] = ()
-    """The explained numbers at x and on the reference, where the attributions owe their difference."""
-
-    def compare(self) -> None:
-        products = [(b - a) * m for a, b, m in zip(self.start, self.stop, self.multipliers, strict=True)]
-        compare("deep_lift of one of the references", products, *self.scores)
-
-
-def product_of(
-    leaves: Leaves, function: Callable[..., Any] | None, multiply: bool
-) -> Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]:
-    """From multipliers to one reference's attribution."""
-
-    def product(found: Sequence[Tensor], stop: Sequence[Tensor], start: Sequence[Tensor]) -> Sequence[Tensor]:
-        if function is not None:
-            return split(custom(function, leaves.answer(found), leaves.answer(stop), leaves.answer(start))).tensors
-        return [(b - a) * m for a, b, m in zip(start, stop, found, strict=True)] if multiply else found
-
-    return product
-
-
 class Sample:
     """A sample of references, a chunk of them at a time."""
 
     def __init__(self, x: Inputs, baselines: Baselines, *, fixed: bool = True) -> None:
-        container = dict(x) if isinstance(x, Mapping) else x
-        self.count, self.pick = sample_of(container, baselines, fixed=fixed)
-        self.like = split(container).tensors
-        self.device = self.like[0].device if self.like else self._tensors(0)[0].device
+        self.count, self.pick = sample_of(x, baselines, fixed=fixed)
+
+    def mean(
+        self, one: Callable[[Any], Multipliers], function: Callable[..., Any] | None, multiply: bool, batching: Batching
+    ) -> Any:
+        """The mean over the references of the attribution from one."""
+
+        def flat(*row: Tensor) -> tuple[Sequence[Tensor], Leaves]:
+            found = one(_refilled(self.pick(0), row))
+            return (*found.multipliers, *found.start, *found.scores), found.stop
+
+        mapped = Beside(flat)
+        sums: Sequence[Tensor] = ()
+        for some, values in in_chunks(mapped, self._rows, self.count, self._tensors(0), batching):
+            for k in range(len(some)):
+                found = _unflattened([v[k] for v in values], mapped.value)
+                found.check("deep_lift of one of the references")
+                sums = added(sums, split(found.attribution(function, multiply)).tensors)
+        return mapped.value.answer(total / self.count for total in sums)
+
+    def _rows(self, some: range) -> list[Tensor]:
+        return stacked([self._tensors(k) for k in some])
 
     def _tensors(self, k: int) -> list[Tensor]:
         return [t for t in leaves_of(self.pick(k)) if isinstance(t, Tensor)]
 
-    def mean(
-        self,
-        one: Callable[[Any], Parts],
-        product: Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]],
-        chunk_size: int | None,
-        vectorize: bool,
-    ) -> tuple[Tensor, ...]:
-        """The mean over the references of what `product` makes of the parts of `one`."""
-        size = bytes_of(self._tensors(0))
-        chunk = chunk_of(self.count, size, self.device, chunk_size) if vectorize else 1
-        sums: list[Tensor] = []
-        for first in range(0, self.count, chunk):
-            ks = range(first, min(first + chunk, self.count))
-            for parts in self._parts(one, ks, vectorize):
-                if parts.scores and values_readable():
-                    parts.compare()
-                found = product(parts.multipliers, parts.stop, parts.start)
-                sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
-        return tuple(total / self.count for total in sums)
 
-    def _parts(self, one: Callable[[Any], Parts], ks: Sequence[int], vectorize: bool) -> list[Parts]:
-        """The parts of each reference of a chunk."""
-        if not vectorize:
-            return [one(self.pick(k)) for k in ks]
-        stops: list[Sequence[Tensor]] = []
-
-        def flat(*row: Tensor) -> tuple[Tensor, ...]:
-            parts = one(_refilled(self.pick(0), row))
-            left(stops, parts.stop)
-            return *parts.multipliers, *parts.start, *parts.scores
-
-        rows = [torch.stack(column) for column in zip(*(self._tensors(k) for k in ks), strict=True)]
-        values = over(flat, rows, True)
-        n = len(stops[0])
-
-        def parts_of(k: int) -> Parts:
-            each = [v[k] for v in values]
-            return Parts(each[:n], stops[0], each[n : 2 * n], tuple(each[2 * n :]))
-
-        return [parts_of(k) for k in range(len(ks))]
+def _unflattened(values: Sequence[Tensor], stop: Leaves) -> Multipliers:
+    n = len(stop.tensors)
+    return Multipliers(values[:n], stop, values[n : 2 * n], tuple(values[2 * n :]))
 
 
 def _refilled(x: Any, tensors: Iterable[Tensor]) -> Any:

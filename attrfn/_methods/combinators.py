@@ -8,17 +8,15 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
-from attrfn._sampling.chunks import bytes_of, chunk_of, over
+from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
-from attrfn._torch.context import compiling, values_visible
-from attrfn._torch.loops import left
-from attrfn._types import Attributions, Inputs
+from attrfn._types import AttributionsT, Inputs
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def smooth_grad(
-    attribute: Callable[[Any], Attributions],
+    attribute: Callable[[Any], AttributionsT],
     *,
     n_samples: int = 5,
     stdevs: Any = 1.0,
@@ -26,7 +24,7 @@ def smooth_grad(
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Callable[[Inputs], Attributions]:
+) -> Callable[[Inputs], AttributionsT]:
     r"""An attribution averaged over Gaussian noise on the input.
 
     $\mathbb{E}\,[a(x + \epsilon)]$; `smoothgrad_sq`: $\mathbb{E}\,[a^2]$; `vargrad`: the variance of $a$.
@@ -57,60 +55,45 @@ def smooth_grad(
         Smilkov et al., SmoothGrad, 2017. arXiv:1706.03825
         Adebayo et al., Local explanation methods for deep neural networks lack sensitivity, 2018. arXiv:1810.03307
     """
+    _check(attribute, kind, n_samples, stdevs, generator)
+    batching = Batching(chunk_size, vectorize)
+
+    @public_call
+    def smoothed(x: Inputs) -> Any:
+        noise = Noise(x, stdevs, n_samples, generator)
+        mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
+        moments = _moments_of(noise.chunks(mapped, batching))
+        return mapped.value.answer(moments.of(kind))
+
+    return smoothed
+
+
+def _check(attribute: Any, kind: str, n_samples: int, stdevs: Any, generator: Any) -> None:
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {_KINDS}, but is {describe(kind)}")
     at_least_one("n_samples", n_samples)
-    if chunk_size is not None:
-        at_least_one("chunk_size", chunk_size)
     deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
     check_generator(generator)
 
-    @public_call
-    def smoothed(x: Inputs) -> Attributions:
-        noise = Noise(x, stdevs, generator)
-        size = 2 * bytes_of(noise.tensors)
-        chunk = chunk_of(n_samples, size, noise.device, chunk_size) if vectorize else 1
-        moments: _Moments | None = None
-        for first in range(0, n_samples, chunk):
-            drawn = [noise.draw() for _ in range(min(chunk, n_samples - first))]
-            values, answer = _attributed(attribute, noise.leaves, drawn, vectorize)
-            moments = _Moments(answer, values) if moments is None else moments.joined(values)
-        assert moments is not None
-        return moments.of(kind)
 
-    return smoothed
-
-
-def _attributed(
-    attribute: Callable[[Any], Any], leaves: Leaves, drawn: Sequence[tuple[Tensor, ...]], vectorize: bool
-) -> tuple[tuple[Tensor, ...], Leaves]:
-    """The attributions of some draws, stacked leaf by leaf, and their container."""
-    answers: list[Leaves] = []
-
-    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        answer = attributions_of(attribute(leaves.rebuild(tensors)))
-        left(answers, answer)
-        return answer.tensors
-
-    rows = [torch.stack(column) for column in zip(*drawn, strict=True)]
-    if vectorize:
-        return over(flat, rows, True), answers[0]
-    found = [flat(*row) for row in drawn]
-    return tuple(torch.stack(values) for values in zip(*found, strict=True)), answers[0]
+def _answered(attribution: Any) -> tuple[Sequence[Tensor], Leaves]:
+    """The tensors of an attribution, and beside them its container."""
+    answer = attributions_of(attribution)
+    return answer.tensors, answer
 
 
 class _Moments:
     """Running mean and squared deviations; merged chunk by chunk, without cancellation."""
 
-    def __init__(self, answer: Leaves, values: Sequence[Tensor]) -> None:
-        self.answer, self.count = answer, values[0].shape[0]
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        self.count = values[0].shape[0]
         self.means = [v.mean(0) for v in values]
         self.deviations = [((v - m) ** 2).sum(0) for v, m in zip(values, self.means, strict=True)]
 
     def joined(self, values: Sequence[Tensor]) -> "_Moments":
-        other = _Moments(self.answer, values)
+        other = _Moments(values)
         total = self.count + other.count
         for k, (mean, theirs) in enumerate(zip(self.means, other.means, strict=True)):
             step = theirs - mean
@@ -120,13 +103,19 @@ class _Moments:
         self.count = total
         return self
 
-    def of(self, kind: str) -> Attributions:
+    def of(self, kind: str) -> list[Tensor]:
         variances = [d / self.count for d in self.deviations]
         if kind == "smoothgrad":
-            return self.answer.answer(self.means)
-        if kind == "vargrad":
-            return self.answer.answer(variances)
-        return self.answer.answer(v + m**2 for v, m in zip(variances, self.means, strict=True))
+            return self.means
+        return variances if kind == "vargrad" else [v + m**2 for v, m in zip(variances, self.means, strict=True)]
+
+
+def _moments_of(chunks: Iterable[tuple[range, Sequence[Tensor]]]) -> _Moments:
+    moments: _Moments | None = None
+    for _, values in chunks:
+        moments = _Moments(values) if moments is None else moments.joined(values)
+    assert moments is not None
+    return moments
 
 
 _TARGETS = 16
@@ -135,12 +124,12 @@ _TARGETS = 16
 
 @public_call
 def over_targets(
-    attribute: Callable[[Any], Attributions],
+    attribute: Callable[[Any], AttributionsT],
     targets: Iterable[Any],
     *,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> AttributionsT:
     """The attribution of each target: all of a chunk from one forward pass, where they are integers.
 
     Args:
@@ -166,32 +155,19 @@ def over_targets(
     """
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of a target, but is {describe(attribute)}")
-    listed = _listed(targets)
-    if not listed:
-        raise ValueError("targets must hold one target at least, but is empty")
-    size = at_least_one("chunk_size", chunk_size) if chunk_size is not None else _TARGETS
-    answers: list[Leaves] = []
-
-    def flat(target: Any) -> tuple[Tensor, ...]:
-        answer = attributions_of(attribute(target))
-        left(answers, answer)
-        return answer.tensors
-
-    if vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in listed):
-        numbers = torch.tensor(listed, device=targets.device if isinstance(targets, Tensor) else "cpu")
-        parts: list[tuple[Tensor, ...]] = []
-        if compiling():  # the first by itself: it shows the sizes, see NOTE [Open sizes]
-            parts, numbers = [tuple(v[None] for v in flat(numbers[0]))], numbers[1:]
-        parts += [over(flat, (some,), True) for some in numbers.split(size) if len(some)]
-        found = [torch.cat(values) for values in zip(*parts, strict=True)]
-    else:
-        found = [torch.stack(values) for values in zip(*(flat(t) for t in listed), strict=True)]
-    return answers[0].answer(found)
-
-
-def _listed(targets: Any) -> list[Any]:
     if isinstance(targets, str) or not isinstance(targets, Iterable):
         raise TypeError(f"targets must hold targets, such as range(10), but is {describe(targets)}")
-    if isinstance(targets, Tensor) and not values_visible(targets):
-        return list(targets)
-    return targets.tolist() if isinstance(targets, Tensor) else list(targets)
+    return _over(attribute, targets, Batching(_TARGETS if chunk_size is None else chunk_size, vectorize))
+
+
+def _over(attribute: Callable[[Any], Any], targets: Iterable[Any], batching: Batching) -> Any:
+    rows: Any = visible(targets)
+    if not rows:
+        raise ValueError("targets must hold one target at least, but is empty")
+    mapped = Beside(lambda target: _answered(attribute(target)))
+    if batching.vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in rows):
+        rows = torch.tensor(rows, device=targets.device if isinstance(targets, Tensor) else "cpu")
+    else:
+        batching = Batching(vectorize=False)
+    values = values_at(mapped, rows, (), batching)
+    return mapped.value.answer(values)

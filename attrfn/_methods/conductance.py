@@ -1,15 +1,12 @@
 """Conductance: how much of a path's change in output flows through a layer's units."""
 
-from typing import Any
-
 from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
-from attrfn._inputs import at_least_one, describe, split, start_at, take
-from attrfn._model.layers import pinned
-from attrfn._sampling.chunks import bytes_of, summed
-from attrfn._sampling.integrate import refined
+from attrfn._inputs import at_least_one, describe
+from attrfn._sampling.chunks import Batching
+from attrfn._sampling.integrate import integrate
 from attrfn._sampling.quadrature import quadrature
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
 @public_call
@@ -23,11 +20,11 @@ def layer_conductance(
     target: Target = None,
     method: str = "gausslegendre",
     derivative: str = "forward",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
 
     $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
@@ -44,7 +41,7 @@ def layer_conductance(
         derivative: `forward`: $dh / d\alpha$ by `jvp`. `difference`: differences of $h$ between `n_steps + 1` points,
             times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
             gradients: of second order, and the cheapest for networks with kinks.
-        rtol: Refine until every example has settled, by its change alone; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
         vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
@@ -65,29 +62,25 @@ def layer_conductance(
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
-    inputs = take(x)
+    _check(derivative, n_steps, method, rtol)
+    flow, batching = Flow(model, layer, x, baselines, target, create_graph), Batching(chunk_size, vectorize)
+    if derivative == "forward":
+        found = integrate(flow.integrand, flow, method, n_steps, rtol, batching)
+    else:
+        mean = derivative == "trapezoid"
+        points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
+        found = flow.by_differences(points.places, mean=mean, batching=batching)
+    return flow.activation().answer(found)
+
+
+def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> None:
     if derivative not in ("forward", "difference", "trapezoid"):
         raise ValueError(f"derivative must be 'forward', 'difference' or 'trapezoid', but is {describe(derivative)}")
     at_least_one("n_steps", n_steps)
-    start = split(start_at(x, baselines)).tensors
-    flow = Flow(model, pinned(model, layer, x), inputs, start, target, create_graph)
-    numbers: Any = {"size": bytes_of(inputs.tensors), "chunk_size": chunk_size, "vectorize": vectorize}
-    if rtol is not None:
-        if derivative != "forward":
-            raise ValueError(f"rtol needs derivative='forward', the integrand itself, but it is {derivative!r}")
-        found = refined(
-            flow.rate, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0], finish=tuple, **numbers
-        )
-    elif derivative == "forward":
-        rule = quadrature(method, n_steps)
-        found = summed(flow.rate, rule.points, rule.weights, inputs.tensors[0], **numbers)
-    else:
-        mean = derivative == "trapezoid"
-        if mean and method not in ("gausslegendre", "riemann_trapezoid"):
-            raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
-        rule = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
-        found = flow.by_differences(rule.points, mean=mean, **numbers)
-    return flow.activation().answer(found)
+    if rtol is not None and derivative != "forward":
+        raise ValueError(f"rtol needs derivative='forward', the integrand itself, but it is {derivative!r}")
+    if derivative == "trapezoid" and method not in ("gausslegendre", "riemann_trapezoid"):
+        raise ValueError(f"derivative='trapezoid' has points of its own, but method is {method!r}; leave it out")
 
 
 @public_call
@@ -103,7 +96,7 @@ def internal_influence(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
 
     $\int_0^1 \partial f / \partial h \; d\alpha$ along $x' + \alpha (x - x')$.
@@ -136,15 +129,9 @@ def internal_influence(
     References:
         Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    flow = Flow(model, pinned(model, layer, x), inputs, start, target, create_graph)
-    rule = quadrature(method, n_steps)
-    found = summed(
-        flow.slope, rule.points, rule.weights, inputs.tensors[0], size=bytes_of(inputs.tensors), chunk_size=chunk_size,
-        vectorize=vectorize,
-    )  # fmt: skip
-    return flow.activation().answer(found)
+    flow = Flow(model, layer, x, baselines, target, create_graph)
+    slopes = integrate(flow.slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
+    return flow.activation().answer(slopes)
 
 
 @public_call
@@ -152,7 +139,7 @@ def neuron_conductance(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
@@ -161,7 +148,7 @@ def neuron_conductance(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
     $(x - x') \odot \int_0^1 \sum_j \partial f / \partial y_j \; \partial y_j / \partial x \; d\alpha$ over the $y_j$.
@@ -195,13 +182,7 @@ def neuron_conductance(
     References:
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    flow = Flow(model, pinned(model, layer, x), inputs, start, target, create_graph)
-    chosen = flow.chosen(selector)
-    rule = quadrature(method, n_steps)
-    slopes = summed(
-        lambda alpha: flow.through(alpha, chosen), rule.points, rule.weights, inputs.tensors[0],
-        size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
-    return inputs.answer(flow.line.times_step(slopes))
+    flow = Flow(model, layer, x, baselines, target, create_graph)
+    mask, batching = flow.selection_mask(selector), Batching(chunk_size, vectorize)
+    slopes = integrate(lambda alpha: flow.gradient_through(alpha, mask), flow, method, n_steps, None, batching)
+    return flow.inputs.answer(flow.line.times_step(slopes))

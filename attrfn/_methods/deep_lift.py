@@ -4,26 +4,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrfn._call import public_call
-from attrfn._gradients.gradient import detached
-from attrfn._gradients.multipliers import compare, custom, input_multipliers, layer_multipliers
-from attrfn._inputs import split, start_at, take
+from attrfn._gradients.multipliers import input_multipliers, layer_multipliers
+from attrfn._inputs import start_at, take
 from attrfn._model.layers import pinned_neuron
-from attrfn._torch.context import values_readable
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @public_call
 def deep_lift(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     *,
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     r"""DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
 
     $(x - x') \odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
@@ -59,14 +57,9 @@ def deep_lift(
             arXiv:1704.02685
     """
     inputs, start = take(x), start_at(x, baselines)
-    found, scores, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
-    stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
-    products = [(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)]
-    if values_readable():
-        compare("deep_lift", products, scores, straight.picked(target, scores))
-    if custom_attribution_func is not None:
-        return custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
-    return inputs.answer(products if multiply_by_inputs else found)
+    found = input_multipliers(model, inputs, start, target, rules, create_graph)
+    found.check("deep_lift")
+    return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
 @public_call
@@ -79,9 +72,9 @@ def layer_deep_lift(
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`deep_lift` of a layer, in place of the input.
 
     $(h(x) - h(x')) \odot m$, $m$ the gradient at $h$ of `with_reference(model, baselines)`; sums to $f(x) - f(x')$
@@ -118,13 +111,8 @@ def layer_deep_lift(
     """
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
-    activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
-    if custom_attribution_func is not None:
-        answers = (activation.answer(tensors) for tensors in (found, stop, begin))
-        return custom(custom_attribution_func, *answers)
-    if not multiply_by_inputs:
-        return activation.answer(found)
-    return activation.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
+    found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
+    return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
 @public_call
@@ -132,14 +120,14 @@ def neuron_deep_lift(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     *,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift` of one neuron; sums to $h(x) - h(x')$ of that neuron.
 
     Args:
@@ -171,8 +159,12 @@ def neuron_deep_lift(
             arXiv:1704.02685
     """
     take(x)
-    unit = pinned_neuron(model, layer, selector, x)
     return deep_lift(
-        unit, x, baselines, multiply_by_inputs=multiply_by_inputs, custom_attribution_func=custom_attribution_func,
-        rules=rules, create_graph=create_graph,
-    )  # fmt: skip
+        pinned_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        multiply_by_inputs=multiply_by_inputs,
+        custom_attribution_func=custom_attribution_func,
+        rules=rules,
+        create_graph=create_graph,
+    )

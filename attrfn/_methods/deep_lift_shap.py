@@ -1,33 +1,30 @@
 """DeepLIFT SHAP: the mean of DeepLIFT over a sample of references."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from attrfn._call import public_call
-from attrfn._gradients.gradient import detached
-from attrfn._gradients.multipliers import Parts, Sample, input_multipliers, layer_multipliers, product_of
-from attrfn._inputs import Leaves, split, take
+from attrfn._gradients.multipliers import Multipliers, Sample, input_multipliers, layer_multipliers
+from attrfn._inputs import take
 from attrfn._model.layers import pinned_neuron
-from attrfn._torch.loops import left
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
+from attrfn._sampling.chunks import Batching
+from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @public_call
 def deep_lift_shap(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     *,
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift` averaged over a sample of references; sums to $f(x)$ minus the mean of $f(b_k)$.
 
     The references of a chunk share the input's forward pass.
@@ -59,17 +56,12 @@ def deep_lift_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs = take(x)
-    stop = detached(inputs.tensors, create_graph)
+    inputs, sample = take(x), Sample(x, baselines)
 
-    def one(start: Any) -> Parts:
-        found, there, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
-        scores = there.detach(), straight.picked(target, there)
-        return Parts(found, stop, detached(split(start).tensors, create_graph), scores)
+    def one(start: Any) -> Multipliers:
+        return input_multipliers(model, inputs, start, target, rules, create_graph)
 
-    sample = Sample(x, baselines)
-    mean = sample.mean(one, product_of(inputs, custom_attribution_func, multiply_by_inputs), chunk_size, vectorize)
-    return inputs.answer(mean)
+    return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
 
 @public_call
@@ -82,11 +74,11 @@ def layer_deep_lift_shap(
     target: Target = None,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     """`layer_deep_lift` averaged over a sample of references.
 
     Args:
@@ -120,18 +112,12 @@ def layer_deep_lift_shap(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
     take(x, floating=False)
-    answers: list[Leaves] = []
+    sample = Sample(x, baselines, fixed=False)
 
-    def one(start: Any) -> Parts:
-        activation, stop, begin, found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
-        left(answers, activation)
-        return Parts(found, stop, begin)
+    def one(start: Any) -> Multipliers:
+        return layer_multipliers(model, layer, x, start, target, rules, create_graph)
 
-    def product(*parts: Sequence[Tensor]) -> Sequence[Tensor]:
-        return product_of(answers[0], custom_attribution_func, multiply_by_inputs)(*parts)
-
-    mean = Sample(x, baselines, fixed=False).mean(one, product, chunk_size, vectorize)
-    return answers[0].answer(mean)
+    return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
 
 @public_call
@@ -139,16 +125,16 @@ def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     *,
     multiply_by_inputs: bool = True,
     custom_attribution_func: Callable[..., Any] | None = None,
-    rules: Mapping[Any, Multipliers] | None = None,
+    rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`deep_lift_shap` of one neuron, in place of the model's output.
 
     Args:
@@ -182,7 +168,13 @@ def neuron_deep_lift_shap(
     """
     take(x)
     return deep_lift_shap(
-        pinned_neuron(model, layer, selector, x), x, baselines, multiply_by_inputs=multiply_by_inputs,
-        custom_attribution_func=custom_attribution_func, rules=rules, create_graph=create_graph,
-        chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
+        pinned_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        multiply_by_inputs=multiply_by_inputs,
+        custom_attribution_func=custom_attribution_func,
+        rules=rules,
+        create_graph=create_graph,
+        chunk_size=chunk_size,
+        vectorize=vectorize,
+    )

@@ -5,16 +5,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._call import public_call
+from attrfn._call import public_call, warn
 from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
 from attrfn._gradients.gradient import detached
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._methods.relu import guided_backprop
 from attrfn._model.layers import one_leaf, resolve
+from attrfn._model.modules import uncompiled
 from attrfn._rules.elementwise import guided_model
 from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, warn
-from attrfn._types import Attributions, Inputs, Layer, Model, Site, Target
+from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
 _ONE_DIMENSIONAL = (
@@ -40,7 +40,7 @@ def layer_grad_cam(
     channel_dim: int | None = None,
     sum_channels: bool = True,
     create_graph: bool = False,
-) -> Attributions:
+) -> Tensor:
     r"""Gradient-weighted class activation map of a layer.
 
     $\sum_c w_c A_c$, $w_c$ the mean of $\partial f / \partial A_c$ over the places of channel $c$.
@@ -75,7 +75,7 @@ def layer_grad_cam(
     """
     take(x, floating=False)
     site = resolve(model, layer)
-    there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     (slope,) = there.gradients[0]
     return _map(activation, slope, channel_of(activation, site, channel_dim), relu, sum_channels)
@@ -130,7 +130,7 @@ def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "n
     References:
         Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
     """
-    if not isinstance(attribution, Tensor) or not attribution.is_floating_point():  # pyright: ignore
+    if not isinstance(attribution, Tensor) or not attribution.is_floating_point():
         raise TypeError(f"attribution must be a floating-point tensor, but is {describe(attribution)}")
     _check_mode("mode", mode)
     rank = attribution.ndim - 2
@@ -155,13 +155,13 @@ def _check_mode(name: str, mode: Any) -> None:
 def guided_grad_cam(
     model: Model,
     layer: Layer,
-    x: Inputs,
+    x: InputsT,
     target: Target = None,
     *,
     channel_dim: int | None = None,
     interpolate_mode: str = "nearest",
     create_graph: bool = False,
-) -> Attributions:
+) -> InputsT:
     r"""Guided backpropagation times the positive part of Grad-CAM, at the input's size.
 
     $R \odot \mathrm{up}(\max(\mathrm{cam}, 0))$, with $R$ of `guided_backprop`.
@@ -217,7 +217,7 @@ def _both(
         (activation, *others), slopes, guided = found
         if not others:
             return activation, slopes[0], guided
-    there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     return (
         activation,
@@ -235,8 +235,7 @@ def _put_at(guided: Tensor, cam: Tensor, channel: int, mode: str, alone: bool) -
         )
         if alone:
             raise ValueError(f"{message}; choose another layer")
-        if not compiling():
-            warn(f"{message}; it is answered by an empty tensor")
+        warn(f"{message}; it is answered by an empty tensor")
         return guided.new_empty(0)
     at = _channels_of_input(guided, channel)
     places = [s for d, s in enumerate(guided.shape) if d not in (0, at)]

@@ -10,14 +10,15 @@ from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import split_activation, take
 from attrfn._model.layers import listed, neuron, resolve
+from attrfn._model.modules import uncompiled
 from attrfn._model.taps import run_reading
-from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
+from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @public_call(passes=1)
 def saliency(
-    model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
-) -> Attributions:
+    model: Model, x: InputsT, target: Target = None, *, absolute: bool = True, create_graph: bool = False
+) -> InputsT:
     r"""The gradient of the explained number with respect to the input.
 
     $|\partial f(x) / \partial x|$
@@ -50,7 +51,7 @@ def saliency(
 
 
 @public_call(passes=1)
-def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
+def input_x_gradient(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The input times its gradient: a first-order share of the output.
 
     $x \odot \partial f(x) / \partial x$
@@ -84,8 +85,8 @@ def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_g
 
 @public_call
 def neuron_gradient(
-    model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+    model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
+) -> InputsT:
     r"""The gradient of one neuron, in place of the model's output.
 
     $\partial h_{\mathrm{selector}}(x) / \partial x$
@@ -119,7 +120,7 @@ def neuron_gradient(
 @public_call
 def layer_activation(
     model: Model, layer: Layer | Sequence[Layer], x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+) -> LayerAttributions:
     """The activation of a layer.
 
     $h(x)$; of a list of layers, of all from one pass.
@@ -145,7 +146,7 @@ def layer_activation(
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
     with torch.set_grad_enabled(create_graph):
-        values = run_reading(model, x, sites)
+        values = run_reading(uncompiled(model), x, sites)
     found = tuple(_activation(value) for value in values)
     return found if isinstance(layer, list) else found[0]
 
@@ -164,7 +165,7 @@ def layer_gradient_x_activation(
     *,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`input_x_gradient` of a layer: its activation times the gradient there.
 
     $h \odot \partial f / \partial h$; of a list of layers, of all from one pass.
@@ -196,7 +197,7 @@ def layer_gradient_x_activation(
     """
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
-    there = gradient_at(model, sites, x, target, create_graph=create_graph)
+    there = gradient_at(uncompiled(model), sites, x, target, create_graph=create_graph)
     found: list[Any] = []
     for activation, gradients in zip(there.activations, there.gradients, strict=True):
         factors = detached(activation.tensors, create_graph)

@@ -1,27 +1,25 @@
 """Gradient SHAP: the expected gradient between a noisy input and references drawn from a distribution."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
-from attrfn._inputs import Leaves, at_least_one, split_activation, take
-from attrfn._model.layers import pinned, pinned_neuron
-from attrfn._model.taps import run_reading
-from attrfn._sampling.chunks import bytes_of
-from attrfn._sampling.draws import Draws
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._gradients.place import Place
+from attrfn._inputs import take
+from attrfn._model.layers import pinned_neuron
+from attrfn._sampling.chunks import Batching
+from attrfn._sampling.draws import Draw, Draws
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
 @public_call
 def gradient_shap(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     n_samples: int = 5,
     *,
@@ -32,7 +30,7 @@ def gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""Expected gradients: the mean over noise, references and places on the line between them.
 
     $\mathbb{E}\,[(\tilde x - b) \odot \partial f(b + \alpha (\tilde x - b)) / \partial x]$, $\tilde x = x + \epsilon$,
@@ -67,24 +65,15 @@ def gradient_shap(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
         Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021.
     """
-    inputs = take(x)
-    score = score_of(model, inputs, target)
-    draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
+    draws = Draws(x, baselines, stdevs, n_samples, generator)
+    score = score_of(model, draws.leaves, target)
 
-    def share(*row: Tensor) -> Sequence[Tensor]:
-        start, stop, alpha = draws.unpacked(row)
-        step = [b - a for a, b in zip(start, stop, strict=True)]
-        point = [a + _along(alpha, d) * d for a, d in zip(start, step, strict=True)]
-        slopes = gradient(score, point, create_graph=create_graph)
-        return [d * g for d, g in zip(step, slopes, strict=True)] if multiply_by_inputs else slopes
+    def share(draw: Draw) -> Sequence[Tensor]:
+        slopes = gradient(score, draw.point(), create_graph=create_graph)
+        return [d * g for d, g in zip(draw.step(), slopes, strict=True)] if multiply_by_inputs else slopes
 
-    size = bytes_of(inputs.tensors)
-    found = draws.mean(share, size=size, chunk_size=chunk_size, vectorize=vectorize)
-    return inputs.answer(detached(found, create_graph))
-
-
-def _along(alpha: Tensor, like: Tensor) -> Tensor:
-    return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
+    mean = draws.mean(share, Batching(chunk_size, vectorize))
+    return draws.leaves.answer(detached(mean, create_graph))
 
 
 @public_call
@@ -102,7 +91,7 @@ def layer_gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`gradient_shap` of a layer: the path runs in the input.
 
     $\mathbb{E}\,[(h(\tilde x) - h(b)) \odot \partial f / \partial h]$ at $b + \alpha (\tilde x - b)$.
@@ -138,29 +127,19 @@ def layer_gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs = take(x)
-    draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
-    site = pinned(model, layer, x)
+    draws = Draws(x, baselines, stdevs, n_samples, generator)
+    place = Place(model, layer, x, target, create_graph)
+    activation = place.activation()
 
-    def there(point: Any) -> Leaves:
-        with nullcontext() if create_graph else torch.no_grad():
-            return split_activation(run_reading(model, point, (site,))[0])
-
-    activation = there(x)
-
-    def share(*row: Tensor) -> Sequence[Tensor]:
-        start, stop, alpha = draws.unpacked(row)
-        point = inputs.rebuild(a + _along(alpha, a) * (b - a) for a, b in zip(start, stop, strict=True))
-        (slopes,) = gradient_at(model, (site,), point, target, create_graph=create_graph, like=activation).gradients
+    def share(draw: Draw) -> Sequence[Tensor]:
+        slopes = place.gradient(draw.point()).gradients[0]
         if not multiply_by_inputs:
             return slopes
-        begin = there(inputs.rebuild(start)).tensors
-        end = there(inputs.rebuild(stop)).tensors if any(draws.stdevs) else activation.tensors
-        return [(b - a) * g for a, b, g in zip(begin, end, slopes, strict=True)]
+        steps = place.difference(draw.start, draw.stop if draws.noisy else None)
+        return [d * g for d, g in zip(steps, slopes, strict=True)]
 
-    size = bytes_of(inputs.tensors)
-    found = draws.mean(share, size=size, chunk_size=chunk_size, vectorize=vectorize)
-    return activation.answer(detached(found, create_graph))
+    mean = draws.mean(share, Batching(chunk_size, vectorize))
+    return activation.answer(detached(mean, create_graph))
 
 
 @public_call
@@ -168,7 +147,7 @@ def neuron_gradient_shap(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines,
     n_samples: int = 5,
     *,
@@ -178,7 +157,7 @@ def neuron_gradient_shap(
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""`gradient_shap` of one neuron, in place of the model's output.
 
     Args:
@@ -212,8 +191,15 @@ def neuron_gradient_shap(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
     take(x)
-    unit = pinned_neuron(model, layer, selector, x)
     return gradient_shap(
-        unit, x, baselines, n_samples, stdevs=stdevs, multiply_by_inputs=multiply_by_inputs, generator=generator,
-        create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
+        pinned_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        n_samples,
+        stdevs=stdevs,
+        multiply_by_inputs=multiply_by_inputs,
+        generator=generator,
+        create_graph=create_graph,
+        chunk_size=chunk_size,
+        vectorize=vectorize,
+    )

@@ -1,33 +1,30 @@
 """Integrated gradients: the mean gradient along the straight line from the baseline."""
 
-from typing import Any
-
 from attrfn._call import public_call
 from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
-from attrfn._inputs import batch_size, split, start_at, take
+from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import listed, pinned_neuron
-from attrfn._sampling.chunks import bytes_of, summed
-from attrfn._sampling.integrate import refined
-from attrfn._sampling.quadrature import quadrature
-from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
+from attrfn._sampling.chunks import Batching
+from attrfn._sampling.integrate import integrate
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
 
 
 @public_call
 def integrated_gradients(
     model: Model,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
     target: Target = None,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
 
     $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$
@@ -39,7 +36,7 @@ def integrated_gradients(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
@@ -60,24 +57,10 @@ def integrated_gradients(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    inputs = take(x)
-    start = split(start_at(x, baselines)).tensors
-    score = score_of(model, inputs, target)
-    line = Line(score, start, inputs.tensors, create_graph)
-    if rtol is None:
-        rule = quadrature(method, n_steps)
-        slopes = summed(
-            line.slope, rule.points, rule.weights, inputs.tensors[0],
-            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-        )  # fmt: skip
-    else:
-        slopes = refined(
-            line.slope, n_steps, rtol, method, inputs.tensors[0], n=inputs.tensors[0].shape[0],
-            finish=line.times_step if multiply_by_inputs else tuple,
-            sums=line.times_step, difference=line.difference,
-            size=bytes_of(inputs.tensors), chunk_size=chunk_size, vectorize=vectorize,
-        )  # fmt: skip
-    return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
+    inputs, start = take(x), split(start_at(x, baselines)).tensors
+    line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph, multiply_by_inputs)
+    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    return inputs.answer(line.attribution(slopes))
 
 
 @public_call
@@ -90,12 +73,12 @@ def layer_integrated_gradients(
     *,
     target: Target = None,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> LayerAttributions:
     r"""`integrated_gradients` of a layer: along the straight line between its activations.
 
     $(h(x) - h(x')) \odot \int_0^1 \partial F / \partial h \; d\alpha$, all else as at $x$; sums to
@@ -109,7 +92,7 @@ def layer_integrated_gradients(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
@@ -133,19 +116,11 @@ def layer_integrated_gradients(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     take(x, floating=False)
-    path = LayerLine(model, listed(layer), x, start_at(x, baselines, fixed=False), target, create_graph)
-    numbers: Any = {"size": bytes_of(path.start), "chunk_size": chunk_size, "vectorize": vectorize}
-    if rtol is None:
-        rule = quadrature(method, n_steps)
-        slopes = summed(path.slope, rule.points, rule.weights, path.start[0], **numbers)
-    else:
-        finish = path.times_step if multiply_by_inputs else tuple
-        slopes = refined(
-            path.slope, n_steps, rtol, method, path.start[0], n=batch_size(x), finish=finish, sums=path.times_step,
-            difference=path.difference, **numbers,
-        )  # fmt: skip
-    found = path.answer(path.times_step(slopes) if multiply_by_inputs else slopes)
-    return found if isinstance(layer, list) else found[0]
+    start = start_at(x, baselines, fixed=False)
+    line = LayerLine(model, listed(layer), x, start, target, create_graph, multiply_by_inputs)
+    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    answers = line.answer(line.attribution(slopes))
+    return answers if isinstance(layer, list) else answers[0]
 
 
 @public_call
@@ -153,17 +128,17 @@ def neuron_integrated_gradients(
     model: Model,
     layer: Layer,
     selector: Selector,
-    x: Inputs,
+    x: InputsT,
     baselines: Baselines = None,
     n_steps: int = 50,
     *,
     method: str = "gausslegendre",
-    rtol: float | None = None,
+    rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: bool = True,
-) -> Attributions:
+) -> InputsT:
     """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
 
     Args:
@@ -174,7 +149,7 @@ def neuron_integrated_gradients(
         baselines: Where the path starts, $x'$; see `Baselines`.
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        rtol: Refine until every example has settled to this share; see `attrfn._sampling.integrate`.
+        rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
@@ -197,8 +172,15 @@ def neuron_integrated_gradients(
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
     take(x)
-    unit = pinned_neuron(model, layer, selector, x)
     return integrated_gradients(
-        unit, x, baselines, n_steps, method=method, rtol=rtol, multiply_by_inputs=multiply_by_inputs,
-        create_graph=create_graph, chunk_size=chunk_size, vectorize=vectorize,
-    )  # fmt: skip
+        pinned_neuron(model, layer, selector, x),
+        x,
+        baselines,
+        n_steps,
+        method=method,
+        rtol=rtol,
+        multiply_by_inputs=multiply_by_inputs,
+        create_graph=create_graph,
+        chunk_size=chunk_size,
+        vectorize=vectorize,
+    )

@@ -1,6 +1,7 @@
 """Guided backpropagation and the deconvolution: other rules for the ReLU."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from attrfn._call import public_call
 from attrfn._gradients.gradient import gradient, score_of
@@ -8,11 +9,11 @@ from attrfn._inputs import take
 from attrfn._model.layers import neuron
 from attrfn._rules.elementwise import DECONVOLUTION_RULES, GUIDED_RULES, under_rules
 from attrfn._rules.override import Switch
-from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Target
+from attrfn._types import Inputs, InputsT, Layer, Model, Rule, Selector, Target
 
 
 @public_call
-def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
+def guided_backprop(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The gradient in which every ReLU lets through positive gradients alone.
 
     $R_u = 1[u > 0] \, 1[R_y > 0] \, R_y$ at each ReLU $y = \max(u, 0)$, however it is spelled: a module, in place,
@@ -44,7 +45,7 @@ def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_gr
 
 
 @public_call
-def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
+def deconvolution(model: Model, x: InputsT, target: Target = None, *, create_graph: bool = False) -> InputsT:
     r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
     $R_u = 1[R_y > 0] \, R_y$ at each ReLU $y = \max(u, 0)$, however it is spelled.
@@ -76,8 +77,8 @@ def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_grap
 
 @public_call
 def neuron_guided_backprop(
-    model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+    model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
+) -> InputsT:
     """`guided_backprop` of one neuron, in place of the model's output.
 
     Args:
@@ -108,8 +109,8 @@ def neuron_guided_backprop(
 
 @public_call
 def neuron_deconvolution(
-    model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
-) -> Attributions:
+    model: Model, layer: Layer, selector: Selector, x: InputsT, *, create_graph: bool = False
+) -> InputsT:
     """`deconvolution` of one neuron, in place of the model's output.
 
     Args:
@@ -138,7 +139,7 @@ def neuron_deconvolution(
     return deconvolution(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
-def _ruled(model: Model, rules: Mapping[str, Rule], x: Inputs, target: Target, create_graph: bool) -> Attributions:
+def _ruled(model: Model, rules: Mapping[str, Rule], x: Inputs, target: Target, create_graph: bool) -> Any:
     """The gradient of the model under rules, differentiable by the true derivatives."""
     inputs, switch = take(x), Switch(False)
     score = score_of(under_rules(model, rules, switch), inputs, target)

@@ -10,6 +10,7 @@ from attrfn._call import public_call
 from attrfn._inputs import Leaves, batch_size, describe, split, start_at, take
 from attrfn._model.run import run
 from attrfn._model.targets import pick
+from attrfn._sampling.chunks import per_example
 from attrfn._sampling.draws import sample_of
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
@@ -89,6 +90,5 @@ def fitting(name: str, value: Any, inputs: Leaves, x: Inputs) -> tuple[Tensor, .
 
 def total_of(parts: Sequence[Tensor], like: Tensor) -> Tensor:
     """The sum over all entries of each example, or of the batch where the explained number is one."""
-    each = [p.flatten(1).sum(1) if p.ndim > 1 else p for p in parts]
-    total = torch.stack([e.to(like.dtype) for e in each]).sum(0)
+    total = torch.stack([e.to(like.dtype) for e in per_example(parts)]).sum(0)
     return total.sum() if like.ndim == 0 else total

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._inputs import at_least_one, attributions_of, describe, split, take
+from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, split, take
 from attrfn._metrics.completeness import fitting, score_at, total_of
 from attrfn._sampling.draws import check_generator, uniform
 from attrfn._types import Attributions, Inputs, Model, Target
@@ -63,23 +63,31 @@ def infidelity(
     check_generator(generator)
     _check_perturb(perturb)
     container = inputs.rebuild(inputs.tensors)
-    predicted: list[Tensor] = []
-    observed: list[Tensor] = []
     with torch.no_grad():
         before = score_at(model, container, target)
-        for _ in range(n_samples):
-            pair = perturb(container, generator)
-            if not isinstance(pair, tuple) or len(pair) != 2:
-                raise TypeError(f"perturb must return (I, x - I), but returned {describe(pair)}")
-            change = fitting("perturb's I", pair[0], inputs, x)
-            after = inputs.rebuild(fitting("perturb's x - I", pair[1], inputs, x))
-            predicted.append(total_of([i * a for i, a in zip(change, parts, strict=True)], before))
-            observed.append(before - score_at(model, after, target))
-        guess, truth = torch.stack(predicted), torch.stack(observed)
-        if normalize:
-            power = (guess * guess).mean(0)
-            guess = guess * torch.where(power == 0, 0.0, (guess * truth).mean(0) / torch.where(power == 0, 1.0, power))
-        return ((guess - truth) ** 2).mean(0)
+        changes = (_change(perturb(container, generator), inputs, x) for _ in range(n_samples))
+        pairs = [(_products(i, parts, before), before - score_at(model, after, target)) for i, after in changes]
+        predicted, observed = (torch.stack(column) for column in zip(*pairs, strict=True))
+        scale = _best_scale(predicted, observed) if normalize else 1.0
+        return ((predicted * scale - observed) ** 2).mean(0)
+
+
+def _change(pair: Any, inputs: Leaves, x: Inputs) -> tuple[tuple[Tensor, ...], Any]:
+    """The leaves of a perturbation, and the container of the perturbed input."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"perturb must return (I, x - I), but returned {describe(pair)}")
+    change = fitting("perturb's I", pair[0], inputs, x)
+    return change, inputs.rebuild(fitting("perturb's x - I", pair[1], inputs, x))
+
+
+def _products(change: Sequence[Tensor], parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    return total_of([i * a for i, a in zip(change, parts, strict=True)], like)
+
+
+def _best_scale(predicted: Tensor, observed: Tensor) -> Tensor:
+    """The factor of least squares; zero where nothing is predicted."""
+    power = (predicted * predicted).mean(0)
+    return torch.where(power == 0, 0.0, (predicted * observed).mean(0) / torch.where(power == 0, 1.0, power))
 
 
 def _check_perturb(perturb: Any) -> None:
@@ -130,7 +138,20 @@ def sensitivity_max(
     References:
         Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
     """
-    inputs = take(x)
+    inputs, order = take(x), _checked(attribute, radius, n_samples, norm_ord, generator)
+    here = attributions_of(attribute(inputs.rebuild(inputs.tensors))).tensors
+    size = _norm(here, order)
+    worst = torch.zeros_like(size)
+    for _ in range(n_samples):
+        moved = inputs.rebuild(t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors)
+        there = split(attribute(moved)).tensors
+        change = _norm([b - a for a, b in zip(here, there, strict=True)], order)
+        worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))
+    return worst
+
+
+def _checked(attribute: Any, radius: float, n_samples: int, norm_ord: Any, generator: Any) -> float:
+    """The order of the norm, once all is right."""
     at_least_one("n_samples", n_samples)
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
@@ -142,15 +163,7 @@ def sensitivity_max(
     order = 2 if norm_ord == "fro" else norm_ord
     if isinstance(order, bool) or not isinstance(order, (int, float)):
         raise TypeError(f"norm_ord must be 'fro' or a number, but is {describe(norm_ord)}")
-    here = attributions_of(attribute(inputs.rebuild(inputs.tensors))).tensors
-    size = _norm(here, order)
-    worst = torch.zeros_like(size)
-    for _ in range(n_samples):
-        moved = inputs.rebuild(t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors)
-        there = split(attribute(moved)).tensors
-        change = _norm([b - a for a, b in zip(here, there, strict=True)], order)
-        worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))
-    return worst
+    return order
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

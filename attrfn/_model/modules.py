@@ -52,7 +52,7 @@ class ModuleState:
         for home in filter(None, self.empty):
             home.clear()
         for buffer, version, value in self.buffers:
-            if buffer._version != version:  # pyright: ignore[reportPrivateUsage]
+            if buffer._version != version:
                 with torch.no_grad():
                     buffer.copy_(value)
 
@@ -80,7 +80,7 @@ def _holds_tensor(value: Any) -> bool:
 
 def uncompiled(model: Model) -> Model:
     """The model before `torch.compile`, whose operations and layers can be reached."""
-    return model._orig_mod if type(model).__name__ == "OptimizedModule" else model  # pyright: ignore
+    return model._orig_mod if type(model).__name__ == "OptimizedModule" else model  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def reachable_parts(model: Any, depth: int = 5) -> list[Any]:
@@ -107,7 +107,7 @@ def _tree(model: nn.Module) -> list[nn.Module]:
 def _parts(value: Any) -> list[Any]:
     """What an object that is no module refers to, and may call."""
     if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]  # pyright: ignore
+        return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         named = [value.__globals__.get(name) for name in value.__code__.co_names]

@@ -99,7 +99,7 @@ def _itself(value: Tensor, name: str, n: int | None) -> Tensor:
 def _normal(spec: Any, name: str) -> Any:
     """`spec` as an int, a tuple, a list of tuples or an integer tensor; anything else is an error."""
     if isinstance(spec, (np.ndarray, np.generic)):
-        spec = torch.from_numpy(spec) if isinstance(spec, np.ndarray) and spec.ndim else spec.item()  # pyright: ignore
+        spec = torch.from_numpy(spec) if isinstance(spec, np.ndarray) and spec.ndim else spec.item()
     if isinstance(spec, bool) or (isinstance(spec, Tensor) and spec.dtype == torch.bool):
         raise TypeError(f"{name} must not be a bool, but is {describe(spec)}; pass an index")
     if isinstance(spec, Tensor):

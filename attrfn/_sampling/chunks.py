@@ -1,4 +1,4 @@
-"""Paths: quadrature rules, and weighted sums over their points a chunk at a time.
+"""A function at many points, a chunk of them at a time.
 
 NOTE [Chunks]
 Steps run under one `vmap` a chunk: batched is only what depends on the step, so that in a layer method all that
@@ -7,90 +7,74 @@ kind of device alone, never from what is free at the moment, so that memory does
 steps, and a result can be reproduced.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
-from attrfn._inputs import at_least_one
-from attrfn._torch.context import compiling, size_is_symbol, values_readable
+from attrfn._inputs import at_least_one, device_of
+from attrfn._torch.context import compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Bytes of what is batched that a default chunk holds, by kind of device."""
 
 
-def summed(
-    f: Callable[[Tensor], Sequence[Tensor]],
-    points: Sequence[float],
-    weights: Sequence[float],
-    like: Tensor,
-    *,
-    size: int,
-    chunk_size: int | None,
-    vectorize: bool,
-) -> tuple[Tensor, ...]:
-    r"""$\sum_s w_s f(\alpha_s)$, for each tensor that $f$ returns.
+class Batching:
+    """How many steps are in memory at once, and whether they are one `vmap` or ordinary calls, one by one."""
+
+    def __init__(self, chunk_size: int | None = None, vectorize: bool = True) -> None:
+        self.chunk_size = None if chunk_size is None else at_least_one("chunk_size", chunk_size)
+        self.vectorize = vectorize
+
+    def chunk_of(self, count: int, like: Sequence[Tensor]) -> int:
+        """How many of `count` steps are in memory at once, if each adds tensors such as `like`.
+
+        As many as the budget holds; all, if they are no more than half as many again. On two cores a pass of ResNet-18
+        or of a ViT costs least a step at about this size, and a fifth more at a quarter of it.
+        """
+        if not self.vectorize:
+            return 1
+        if self.chunk_size is not None:
+            return min(self.chunk_size, count)
+        if size_is_symbol():  # a size that is a symbol is not to be looked at
+            return 1
+        if scanned():  # nor here; a loop has one step in memory at a time
+            return count
+        fits = max(1, _BUDGET.get(device_of(like).type, _BUDGET["cuda"]) // max(bytes_of(like), 1))
+        return count if 2 * count <= 3 * fits else fits
+
+
+def bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def in_chunks(
+    f: Callable[..., Sequence[Tensor]],
+    rows: Callable[[range], Sequence[Any]],
+    count: int,
+    like: Sequence[Tensor],
+    batching: Batching,
+) -> Generator[tuple[range, tuple[Tensor, ...]]]:
+    """The chunk loop: some numbers below `count`, and `f` of each of their rows, stacked.
 
     Args:
-        f: Of a 0-d $\alpha$, in `like`'s precision and on its device.
-        points: The $\alpha_s$.
-        weights: The $w_s$.
-        like: A tensor whose dtype and device the sum has.
-        size: Bytes that one step adds to a batch; see NOTE [Chunks].
-        chunk_size: Steps in memory at once; `None` picks it.
-        vectorize: One `vmap` a chunk, or an ordinary call for each step.
+        f: Of a row.
+        rows: From numbers to their rows, column by column: drawn, or put together, no sooner than they are needed.
+        count: How many there are.
+        like: Tensors such as one row adds to a batch; see NOTE [Chunks].
+        batching: How many at once.
     """
-    precise = precision(like)
-    alphas = torch.tensor(points, dtype=precise, device=like.device)
-    shares = torch.tensor(weights, dtype=precise, device=like.device)
-    chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
-    if size_is_symbol() and not twice():
-        return looped(f, alphas, shares)
-    if vectorize and scanned():
-        return scanned_sums(f, alphas, shares)
-    sums: list[Tensor] = []
-    values: tuple[Tensor, ...] = ()
-    for first in range(0, len(points), chunk):
-        values = over(f, (alphas[first : first + chunk],), vectorize)
-        part = [torch.tensordot(shares[first : first + chunk], v.to(precise), 1) for v in values]
-        sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
-    return tuple(total.to(v.dtype) for total, v in zip(sums, values, strict=True))
+    chunk = batching.chunk_of(count, like)
+    for first in range(0, count, chunk):
+        some = range(first, min(first + chunk, count))
+        yield some, map_rows(f, rows(some), batching.vectorize)
 
 
-def precision(like: Tensor) -> torch.dtype:
-    """The dtype of points, weights and sums: half-precision weights would not sum to one."""
-    return like.dtype if like.dtype in (torch.float64, torch.float32) else torch.float32
-
-
-def evaluated(
-    f: Callable[[Tensor], Sequence[Tensor]],
-    points: Sequence[float],
-    like: Tensor,
-    *,
-    size: int,
-    chunk_size: int | None,
-    vectorize: bool,
-) -> tuple[Tensor, ...]:
-    """`f` at each point, stacked; arguments as of `summed`."""
-    alphas = torch.tensor(points, dtype=precision(like), device=like.device)
-    chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
-    parts: list[tuple[Tensor, ...]] = []
-    for first in range(0, len(points), chunk):
-        parts.append(over(f, (alphas[first : first + chunk],), vectorize))
-    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
-
-
-def weighted(values: Sequence[Tensor], weights: Sequence[float], like: Tensor) -> tuple[Tensor, ...]:
-    """The weighted sum of stacked values."""
-    precise = precision(like)
-    shares = torch.tensor(weights, dtype=precise, device=like.device)
-    return tuple(torch.tensordot(shares, v.to(precise), 1).to(v.dtype) for v in values)
-
-
-def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: bool) -> tuple[Tensor, ...]:
+def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: bool) -> tuple[Tensor, ...]:
     """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
     if vectorize and scanned():
         return scanned_rows(f, rows)
@@ -106,8 +90,8 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
                 "is the attribution"
             )
         return values
-    found = [tuple(f(*row)) for row in zip(*rows, strict=True)]
-    return tuple(torch.stack(values) for values in zip(*found, strict=True))
+    values = [tuple(f(*row)) for row in zip(*rows, strict=True)]
+    return tuple(torch.stack(column) for column in zip(*values, strict=True))
 
 
 @contextmanager
@@ -124,21 +108,95 @@ def pointing_to_loops() -> Generator[None]:
         ) from error
 
 
-def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None) -> int:
-    """How many of `count` steps, of `size` bytes each, are in memory at once.
+class Beside:
+    """A function to be mapped that answers tensors and something beside them, of which the first is kept.
 
-    As many as the budget holds; all, if they are no more than half as many again. On two cores a pass of ResNet-18
-    or of a ViT costs least a step at about this size, and a fifth more at a quarter of it.
+    A map gives back tensors alone, and a loop in a graph lets nothing else out; see NOTE [Open sizes].
     """
-    if chunk_size is not None:
-        return min(at_least_one("chunk_size", chunk_size), count)
-    if size_is_symbol():  # a size that is a symbol is not to be looked at
-        return 1
-    if scanned():  # nor here; a loop has one step in memory at a time
-        return count
-    fits = max(1, _BUDGET.get(device.type, _BUDGET["cuda"]) // max(size, 1))
-    return count if 2 * count <= 3 * fits else fits
+
+    def __init__(self, f: Callable[..., tuple[Sequence[Tensor], Any]]) -> None:
+        self.f, self._kept = f, list[Any]()
+
+    def __call__(self, *row: Any) -> Sequence[Tensor]:
+        tensors, beside = self.f(*row)
+        if not (compiling() and self._kept):
+            self._kept[:] = [beside]
+        return tensors
+
+    @property
+    def value(self) -> Any:
+        return self._kept[0]
 
 
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors)
+def added(sums: Sequence[Tensor], part: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A running sum of each tensor; the first part is all there is so far."""
+    return [a + b for a, b in zip(sums, part, strict=True)] if sums else part
+
+
+def weighted_sum_of(
+    f: Callable[[Tensor], Sequence[Tensor]],
+    points: Sequence[float],
+    weights: Sequence[float],
+    like: Sequence[Tensor],
+    batching: Batching,
+) -> tuple[Tensor, ...]:
+    r"""$\sum_s w_s f(\alpha_s)$, for each tensor that $f$ returns.
+
+    Args:
+        f: Of a 0-d $\alpha$, in the precision of `like` and on its device.
+        points: The $\alpha_s$.
+        weights: The $w_s$.
+        like: Tensors such as one step adds to a batch; the sum has the dtype and device of the first.
+        batching: How many steps at once.
+    """
+    alphas, shares = numbers(points, like[0]), numbers(weights, like[0])
+    if size_is_symbol() and not twice():
+        return looped(f, alphas, shares)
+    if batching.vectorize and scanned():
+        return scanned_sums(f, alphas, shares)
+    sums: Sequence[Tensor] = ()
+    values: tuple[Tensor, ...] = ()
+    for some, values in in_chunks(f, columns(alphas), len(points), like, batching):
+        sums = added(sums, weighted(values, shares[some.start : some.stop]))
+    return tuple(total.to(v.dtype) for total, v in zip(sums, values, strict=True))
+
+
+def weighted(values: Sequence[Tensor], shares: Tensor) -> list[Tensor]:
+    """The weighted sums of stacked values, as precise as the weights."""
+    return [torch.tensordot(shares, v.to(shares.dtype), 1) for v in values]
+
+
+def values_at(
+    f: Callable[..., Sequence[Tensor]], rows: Any, like: Sequence[Tensor], batching: Batching
+) -> tuple[Tensor, ...]:
+    """`f` of each of some rows of one column, stacked; other arguments as of `in_chunks`."""
+    parts: list[tuple[Tensor, ...]] = []
+    if compiling():  # the first by itself: it shows the sizes, see NOTE [Open sizes]
+        parts, rows = [tuple(v[None] for v in f(rows[0]))], rows[1:]
+    parts += [values for _, values in in_chunks(f, columns(rows), len(rows), like, batching)]
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def columns(rows: Any) -> Callable[[range], Sequence[Any]]:
+    """The rows of one column, for `in_chunks`."""
+    return lambda some: (rows[some.start : some.stop],)
+
+
+def numbers(values: Sequence[float], like: Tensor) -> Tensor:
+    """Points or weights where `like` is."""
+    return torch.tensor(values, dtype=precision(like), device=like.device)
+
+
+def precision(like: Tensor) -> torch.dtype:
+    """The dtype of points, weights and sums: half-precision weights would not sum to one."""
+    return like.dtype if like.dtype in (torch.float64, torch.float32) else torch.float32
+
+
+def per_example(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sum over the entries of each example, of each tensor."""
+    return [t.flatten(1).sum(1) if t.ndim > 1 else t for t in tensors]
+
+
+def visible(values: Iterable[Any]) -> list[Any]:
+    """As a list; a tensor's as numbers, unless a transform or a compiler hides them."""
+    return values.tolist() if isinstance(values, Tensor) and values_visible(values) else list(values)

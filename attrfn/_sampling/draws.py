@@ -1,16 +1,16 @@
 """Random numbers: of the caller's generator, of one that is the call's own, or of the global state."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from attrfn._inputs import (
     OMITTED,
-    Leaves,
     Spread,
+    at_least_one,
     batch_size,
     beside,
     describe,
@@ -24,7 +24,7 @@ from attrfn._inputs import (
     split,
     take,
 )
-from attrfn._sampling.chunks import chunk_of, over, precision
+from attrfn._sampling.chunks import Batching, added, in_chunks, precision
 from attrfn._torch.context import compiling, transformed
 from attrfn._types import Baselines, Inputs
 
@@ -150,15 +150,25 @@ class Draws:
     """Noisy inputs, references and places between them, drawn one sample at a time, in order."""
 
     def __init__(
-        self, x: Inputs, inputs: Leaves, baselines: Baselines, stdevs: Any, n_samples: int,
-        generator: torch.Generator | None,
-    ) -> None:  # fmt: skip
-        self.tensors = inputs.tensors
+        self, x: Inputs, baselines: Baselines, stdevs: Any, n_samples: int, generator: torch.Generator | None
+    ) -> None:
+        self.leaves, self.n_samples = take(x), at_least_one("n_samples", n_samples)
+        self.tensors = self.leaves.tensors
         self.count, self.pick = sample_of(x, baselines)
-        self.stdevs = deviations(x, stdevs)
-        self.n_samples, self.generator = n_samples, own_generator(generator, self.tensors[0].device)
+        self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, self.tensors[0].device)
+        self.noisy = any(self.stdevs)
 
-    def _one(self) -> tuple[Tensor, ...]:
+    def mean(self, f: Callable[["Draw"], Sequence[Tensor]], batching: Batching) -> tuple[Tensor, ...]:
+        """The mean of `f` over the draws."""
+        sums: Sequence[Tensor] = ()
+        for _, values in in_chunks(lambda *row: f(self._draw(row)), self._rows, self.n_samples, self.tensors, batching):
+            sums = added(sums, [v.sum(0) for v in values])
+        return tuple(total / self.n_samples for total in sums)
+
+    def _rows(self, some: range) -> list[Tensor]:
+        return stacked([self._row() for _ in some])
+
+    def _row(self) -> tuple[Tensor, ...]:
         """One draw for every example: references, noisy inputs, places."""
         like, generator = self.tensors[0], self.generator
         n, device = like.shape[0], like.device
@@ -167,27 +177,26 @@ class Draws:
         alpha = uniform((n,), precision(like), device, generator)
         return *split(self.pick(rows)).tensors, *noisy, alpha
 
-    def unpacked(self, row: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor]:
+    def _draw(self, row: Sequence[Tensor]) -> "Draw":
         half = len(self.tensors)
-        return row[:half], row[half : 2 * half], row[-1]
+        return Draw(row[:half], row[half : 2 * half], row[-1])
 
-    def mean(
-        self, f: Callable[..., Sequence[Tensor]], *, size: int, chunk_size: int | None, vectorize: bool
-    ) -> tuple[Tensor, ...]:
-        """The mean of `f` over the draws."""
-        device = self.tensors[0].device
-        chunk = chunk_of(self.n_samples, size, device, chunk_size) if vectorize else 1
-        sums: list[Tensor] = []
-        for first in range(0, self.n_samples, chunk):
-            drawn = self._some(min(chunk, self.n_samples - first))
-            rows = [torch.stack(part) for part in zip(*drawn, strict=True)]
-            part = [v.sum(0) for v in over(f, rows, vectorize)]
-            sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else part
-        return tuple(total / self.n_samples for total in sums)
 
-    def _some(self, count: int) -> Iterator[tuple[Tensor, ...]]:
-        for _ in range(count):
-            yield self._one()
+class Draw(NamedTuple):
+    """For each example a reference, a noisy input, and how far between them."""
+
+    start: Sequence[Tensor]
+    stop: Sequence[Tensor]
+    alpha: Tensor
+
+    def step(self) -> list[Tensor]:
+        return [b - a for a, b in zip(self.start, self.stop, strict=True)]
+
+    def point(self) -> list[Tensor]:
+        return [a + self._along(d) * d for a, d in zip(self.start, self.step(), strict=True)]
+
+    def _along(self, like: Tensor) -> Tensor:
+        return self.alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:
@@ -214,10 +223,22 @@ def _deviation(name: str, x: Any, given: Any) -> float | None:
 class Noise:
     """Noisy inputs, drawn one at a time, in order."""
 
-    def __init__(self, x: Inputs, stdevs: Any, generator: torch.Generator | None) -> None:
-        self.leaves = take(x)
-        self.tensors, self.device = self.leaves.tensors, self.leaves.tensors[0].device
-        self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, self.device)
+    def __init__(self, x: Inputs, stdevs: Any, n_samples: int, generator: torch.Generator | None) -> None:
+        self.leaves, self.n_samples = take(x), at_least_one("n_samples", n_samples)
+        self.tensors, device = self.leaves.tensors, self.leaves.tensors[0].device
+        self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, device)
 
-    def draw(self) -> tuple[Tensor, ...]:
-        return tuple(t + s * normal(t, self.generator) for t, s in zip(self.tensors, self.stdevs, strict=True))
+    def draw(self) -> list[Tensor]:
+        return [t + s * normal(t, self.generator) for t, s in zip(self.tensors, self.stdevs, strict=True)]
+
+    def chunks(
+        self, f: Callable[..., Sequence[Tensor]], batching: Batching
+    ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
+        """`f` of the draws, a chunk at a time."""
+        like = (*self.tensors, *self.tensors)  # x and its noise
+        return in_chunks(f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching)
+
+
+def stacked(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Rows as columns, each one tensor."""
+    return [torch.stack(column) for column in zip(*rows, strict=True)]

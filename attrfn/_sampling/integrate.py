@@ -1,21 +1,16 @@
-"""Steps by tolerance: nested quadrature points, refined until the attribution has settled.
-
-Clenshaw-Curtis points nest (5 in 9, in 17, ...), so that each doubling evaluates the new points only. An example
-has settled when its attribution's change (L1) at the last doubling is within `rtol` of its L1 norm, and its
-completeness gap within `rtol` of the larger of its output difference and that norm. The gap alone would not
-do: errors of two entries can cancel in it. That is an estimate of the relative error, not a bound. Examples
-are not dropped as they settle, since what a model closes over has N rows.
-"""
+"""The integral along a path: at fixed points, or at nested ones, refined until it has settled; see `Tolerance`."""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from attrfn._inputs import at_least_one, describe
-from attrfn._sampling.chunks import evaluated, weighted
+from attrfn._sampling.chunks import Batching, numbers, per_example, values_at, weighted, weighted_sum_of
+from attrfn._sampling.quadrature import quadrature
 from attrfn._torch.context import values_readable, warn
 
 Tensors = Sequence[Tensor]
@@ -23,64 +18,92 @@ _FIRST = 9
 """Points of the first passes, if so many are allowed: fewer settle nothing that is not nearly linear."""
 
 
-def refined(
-    f: Callable[[Tensor], Tensors],
-    n_steps: int,
-    rtol: float,
-    method: str,
-    like: Tensor,
-    *,
-    n: int,
-    finish: Callable[[Tensors], Tensors],
-    sums: Callable[[Tensors], Tensors] | None = None,
-    difference: Callable[[], Tensor] | None = None,
-    size: int,
-    chunk_size: int | None,
-    vectorize: bool,
+class Path(Protocol):
+    """What an integral runs along, and by what a tolerance judges it."""
+
+    @property
+    def start(self) -> Tensors:
+        """Where it starts: tensors such as one point adds to a batch, with the dtype and device of the integral."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        ...
+
+    def attribution(self, integral: Tensors, /) -> Tensors:
+        """From the integral to the attribution, whose change is judged."""
+        ...
+
+    def gap(self, integral: Tensors, /) -> tuple[Tensors, Tensor] | None:
+        """What should sum to the output difference, and that, `(N,)` or 0-d; `None` where nothing does."""
+        ...
+
+
+def integrate(
+    f: Callable[[Tensor], Tensors], path: Path, method: str, n_steps: int, rtol: float | None, batching: Batching
 ) -> tuple[Tensor, ...]:
-    r"""The integral of `f` over [0, 1], to a tolerance.
+    r"""The integral of `f` over [0, 1].
 
     Args:
         f: The integrand, of a 0-d $\alpha$.
-        n_steps: The most points.
-        rtol: The tolerance.
-        method: As the caller gave it: only the default goes with `rtol`.
-        like: A tensor whose dtype and device the integral has.
-        n: Number of examples.
-        finish: From the integral to the attribution whose change is judged.
-        sums: From the integral to what sums to `difference`, whose gap is judged.
-        difference: The output difference, `(N,)` or 0-d.
-        size: Bytes that one point adds to a batch.
-        chunk_size: Points in memory at once.
-        vectorize: One `vmap` a chunk, or an ordinary call for each point.
+        path: What it runs along.
+        method: The quadrature rule; with `rtol`, its default.
+        n_steps: Number of points; with `rtol`, the most.
+        rtol: The tolerance, if there is one.
+        batching: How many points at once.
     """
-    cap = _checked(n_steps, rtol, method)
-    owed = None if difference is None else difference().detach()
+    if rtol is not None:
+        _check(n_steps, rtol, method)
+        return _refined(f, path, n_steps, rtol, batching)
+    points = quadrature(method, n_steps)
+    return weighted_sum_of(f, points.places, points.weights, path.start, batching)
+
+
+def _refined(
+    f: Callable[[Tensor], Tensors], path: Path, n_steps: int, rtol: float, batching: Batching
+) -> tuple[Tensor, ...]:
+    """The integral to a tolerance."""
     values: tuple[Tensor, ...] = ()
     before: Tensors = ()
-    points, worst = _FIRST if cap >= _FIRST else 3, (math.inf, 0.0)
+    points, worst = _FIRST if n_steps >= _FIRST else 3, (math.inf, 0.0)
     while True:
-        new = _points(points)[1::2] if values else _points(points)
-        found = evaluated(f, new, like, size=size, chunk_size=chunk_size, vectorize=vectorize)
-        values = tuple(_woven(a, b) for a, b in zip(values, found, strict=True)) if values else found
+        values = _with_new(values, f, points, path, batching)
         if points == _FIRST:
-            before = [t.detach() for t in finish(weighted([v[::2] for v in values], _weights(points // 2 + 1), like))]
-        integral = weighted(values, _weights(points), like)
-        now = [t.detach() for t in finish(integral)]
+            before = _judged(path, _integral([v[::2] for v in values], points // 2 + 1, path))
+        integral = _integral(values, points, path)
+        now = _judged(path, integral)
         if before:
-            gap = None if owed is None or sums is None else (_per_example(sums(integral), n), owed)
-            worst = _worst(before, now, gap, n)
+            worst = _worst(before, now, path.gap(integral), path.n)
             if max(worst) <= rtol:
                 return integral
-        if 2 * points - 1 > cap:
+        if 2 * points - 1 > n_steps:
             _warn(points, n_steps, rtol, worst)
             return integral
         before, points = now, 2 * points - 1
 
 
-def _checked(n_steps: int, rtol: float, method: str) -> int:
+def _with_new(
+    values: tuple[Tensor, ...], f: Callable[[Tensor], Tensors], points: int, path: Path, batching: Batching
+) -> tuple[Tensor, ...]:
+    """The integrand at all points, from its values at every other."""
+    places = _points(points)[1::2] if values else _points(points)
+    new = values_at(f, numbers(places, path.start[0]), path.start, batching)
+    return tuple(_woven(a, b) for a, b in zip(values, new, strict=True)) if values else new
+
+
+def _integral(values: Tensors, points: int, path: Path) -> tuple[Tensor, ...]:
+    sums = weighted(values, numbers(_weights(points), path.start[0]))
+    return tuple(total.to(v.dtype) for total, v in zip(sums, values, strict=True))
+
+
+def _judged(path: Path, integral: Tensors) -> Tensors:
+    return [t.detach() for t in path.attribution(integral)]
+
+
+def _check(n_steps: int, rtol: float, method: str) -> None:
     at_least_one("n_steps", n_steps)
-    if isinstance(rtol, bool) or not isinstance(rtol, (int, float)):  # pyright: ignore
+    if isinstance(rtol, bool) or not isinstance(rtol, (int, float)):
         raise TypeError(f"rtol must be a number, but is {describe(rtol)}")
     if not 0 < rtol < math.inf:
         raise ValueError(f"rtol must be positive, but is {rtol}")
@@ -93,7 +116,6 @@ def _checked(n_steps: int, rtol: float, method: str) -> int:
             "rtol looks at values, which a transform or a compiled graph hides; pass n_steps without rtol there, or "
             "call the method eagerly"
         )
-    return n_steps
 
 
 def _points(n: int) -> list[float]:
@@ -120,27 +142,27 @@ def _woven(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new])[order]
 
 
-def _per_example(tensors: Tensors, n: int) -> Tensor:
-    """The sum for each example; for all together where dimension 0 of a leaf is something else."""
-    each = [t.detach().flatten(1).sum(1) if t.ndim > 1 else t.detach() for t in tensors]
-    if any(e.shape != (n,) for e in each):
-        each = [e.sum().reshape(1) for e in each]
-    return torch.stack(each).sum(0)
-
-
-def _worst(before: Tensors, now: Tensors, gap: tuple[Tensor, Tensor] | None, n: int) -> tuple[float, float]:
+def _worst(before: Tensors, now: Tensors, gap: tuple[Tensors, Tensor] | None, n: int) -> tuple[float, float]:
     """The largest share, over the examples, of the last change and of the completeness gap."""
-    norm = _per_example([t.abs() for t in now], n)
-    change = _per_example([(a - b).abs() for a, b in zip(now, before, strict=True)], n)
+    norm = _sums([t.abs() for t in now], n)
+    change = _sums([(a - b).abs() for a, b in zip(now, before, strict=True)], n)
     if gap is None:
         return _share(change, norm), 0.0
-    total, owed = gap
+    total, owed = _sums(gap[0], n), gap[1].detach()
     if owed.ndim == 0 or owed.shape != total.shape:
         owed = owed.sum()
         total, norm_of_gap = total.sum(), torch.maximum(norm.sum(), owed.abs())
     else:
         norm_of_gap = torch.maximum(norm, owed.abs())
     return _share(change, norm), _share((total - owed).abs(), norm_of_gap)
+
+
+def _sums(tensors: Tensors, n: int) -> Tensor:
+    """The sum for each example; for all together where dimension 0 of a leaf is something else."""
+    each = [t.detach() for t in per_example(tensors)]
+    if any(e.shape != (n,) for e in each):
+        each = [e.sum().reshape(1) for e in each]
+    return torch.stack(each).sum(0)
 
 
 def _share(part: Tensor, whole: Tensor) -> float:

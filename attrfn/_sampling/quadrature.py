@@ -2,37 +2,33 @@
 
 from collections.abc import Sequence
 
-from numpy.polynomial.legendre import leggauss
-
 from attrfn._inputs import at_least_one, describe
+from attrfn._sampling.legendre import gauss_legendre
 from attrfn._torch.compiler import constant_in_graph
 
 QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
 
 class Quadrature:
-    """Points on [0, 1] and their weights, which sum to one."""
+    """Places on [0, 1] and their weights, which sum to one."""
 
-    def __init__(self, points: Sequence[float], weights: Sequence[float]) -> None:
-        self.points, self.weights = tuple(points), tuple(weights)
-
-    def __len__(self) -> int:
-        return len(self.points)
+    def __init__(self, places: Sequence[float], weights: Sequence[float]) -> None:
+        self.places, self.weights = tuple(places), tuple(weights)
 
 
 def quadrature(method: str, n_steps: int) -> Quadrature:
-    """The rule `method` with `n_steps` points."""
+    """The points of the rule `method`, `n_steps` of them."""
     at_least_one("n_steps", n_steps)
     if method not in QUADRATURES:
         raise ValueError(f"method must be one of {QUADRATURES}, but is {describe(method)}")
-    return Quadrature(*_rule(method, n_steps))
+    return Quadrature(*_points(method, n_steps))
 
 
 @constant_in_graph
-def _rule(method: str, n: int) -> tuple[list[float], list[float]]:
+def _points(method: str, n: int) -> tuple[list[float], list[float]]:
     if method == "gausslegendre":
-        nodes, weights = leggauss(n)
-        return [(1 + a) / 2 for a in nodes.tolist()], [w / 2 for w in weights.tolist()]
+        nodes, weights = gauss_legendre(n)
+        return [(1 + a) / 2 for a in nodes], [w / 2 for w in weights]
     if method == "riemann_trapezoid":
         if n == 1:
             return [0.5], [1.0]

@@ -49,7 +49,7 @@ def _show_to_modes() -> None:
     """See NOTE [What the compiler hides]."""
     from torch._dynamo.variables.torch import get_overridable_functions
 
-    shown, kernels = get_overridable_functions(), vars(torch._C._nn)  # pyright: ignore
+    shown, kernels = get_overridable_functions(), vars(torch._C._nn)  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
     shown.update([F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, torch.as_strided, torch.segment_reduce])
     shown.update(f for f in kernels.values() if inspect.isbuiltin(f))
     for home in (torch, F):

@@ -34,7 +34,7 @@ def _open_sizes() -> bool:
     """Whether a size that the graph met so far is a symbol; inside a transform of the caller's no loop can be."""
     from torch.utils._sympy.symbol import SymT, symbol_is_type  # loads SymPy
 
-    context: Any = torch._guards.TracingContext.try_get()  # pyright: ignore
+    context: Any = torch._guards.TracingContext.try_get()  # pyright: ignore[reportAttributeAccessIssue]
     known = context.fake_mode.shape_env.backed_var_to_val
     return not transformed() and any(symbol_is_type(symbol, SymT.SIZE) for symbol in known)
 
@@ -100,19 +100,13 @@ def _workaround_195866() -> bool:
     for variable in table.id_to_variable.values():
         written = getattr(vars(variable).get("dict_vt"), "items", None)
         if "side_effects" in getattr(written, "__dict__", ()):
-            written.side_effects = table  # pyright: ignore
+            written.side_effects = table  # pyright: ignore[reportOptionalMemberAccess]
     return True
 
 
 def _unchecked(f: Step, row: Sequence[Tensor]) -> Sequence[Tensor]:
     """A step: what it writes to is its own, or put back (layers are tapped), which the compiler need not check."""
-    return torch._dynamo.utils._disable_side_effect_safety_checks_for_current_subtracer(f, *row)  # pyright: ignore
-
-
-def left(kept: list[Any], value: Any) -> None:
-    """Keep what a step leaves behind: of a graph the first, since a loop lets nothing out."""
-    if not (compiling() and kept):
-        kept[:] = [value]
+    return torch._dynamo.utils._disable_side_effect_safety_checks_for_current_subtracer(f, *row)  # pyright: ignore[reportPrivateUsage]
 
 
 def looped(f: Callable[[Tensor], Sequence[Tensor]], alphas: Tensor, shares: Tensor) -> tuple[Tensor, ...]:

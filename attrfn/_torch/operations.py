@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]
+from torch._ops import OpOverload
 
 ELEMENTWISE: frozenset[str] = frozenset(
     [

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
+from attrfn.plot._arrays import Array, finite, known, strings
 from attrfn.plot._axes import axes_of, bare, pyplot
-from attrfn.plot._check import Array, finite, known, strings
 from attrfn.plot._colours import INK, NEGATIVE, ONE_SIGN, POSITIVE, Sign, signed
 
 if TYPE_CHECKING:

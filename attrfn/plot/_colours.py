@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from attrfn.plot._check import Array, known
+from attrfn.plot._arrays import Array, known
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from attrfn.plot._arrays import Array, finite
 from attrfn.plot._axes import axes_of, bare, pyplot
-from attrfn.plot._check import Array, finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

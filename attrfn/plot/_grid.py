@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get
 
 import numpy as np
 
+from attrfn.plot._arrays import Array, known
 from attrfn.plot._axes import pyplot
-from attrfn.plot._check import Array, known
 from attrfn.plot._colours import Sign, scale_of, signed
 from attrfn.plot._image import REMEDY, Style, maps, photographs, picture, show
 

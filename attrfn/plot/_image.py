@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from attrfn.plot._arrays import Array, finite, known
 from attrfn.plot._axes import axes_of, bare, colorbar, pyplot
-from attrfn.plot._check import Array, finite, known
 from attrfn.plot._colours import Sign, colormap, colours, scale_of, signed
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attrfn.plot._arrays import Array, finite, strings
 from attrfn.plot._axes import axes_of, bare, colorbar, pyplot
-from attrfn.plot._check import Array, finite, strings
 from attrfn.plot._colours import INK, Sign, colormap, colours, scale_of, signed
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attrfn.plot._check import Array, finite, strings
+from attrfn.plot._arrays import Array, finite, strings
 from attrfn.plot._colours import diverging, is_dark, scale_of
 
 _SPLIT = "pass tokens, such as text.split() or tokenizer.convert_ids_to_tokens(ids)"

@@ -21,7 +21,7 @@ from attrfn._rules.override import ALWAYS, Packed, Switch
 from attrfn._torch import operations
 from attrfn._torch.context import vjp
 from attrfn._torch.written_out import COMPOSITES
-from attrfn._types import Baselines, Model, Multipliers, Site, Target
+from attrfn._types import Baselines, DeepLiftRule, Model, Site, Target
 
 Answer = TypeVar("Answer")
 
@@ -88,7 +88,7 @@ def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: 
 
 
 def with_reference(
-    model: Model, baselines: Baselines, rules: Mapping[Any, Multipliers] | None = None
+    model: Model, baselines: Baselines, rules: Mapping[Any, DeepLiftRule] | None = None
 ) -> Callable[..., Any]:
     r"""The model in which the derivative of every nonlinear operation is its slope from the baselines.
 
@@ -144,7 +144,7 @@ def all_rules(rules: Any) -> Mapping[str, Multiplier]:
     return {**RULES, **own}
 
 
-def _own(operation: Any, rule: Multipliers) -> Multiplier:
+def _own(operation: Any, rule: DeepLiftRule) -> Multiplier:
     """A rule of the caller's as an entry of the table."""
 
     def multiplier(met: Met) -> Grads:
