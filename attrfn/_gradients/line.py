@@ -103,7 +103,7 @@ class LayerLine:
             lambda shifts: self._moved(alpha, shifts), zeros, create_graph=self.create_graph
         )
         if self.stop is None:  # every step has it; of a loop only the first lets it out, see NOTE [Open sizes]
-            self.stop = detached(stop, create_graph)
+            self.stop = detached(stop, self.create_graph)
         return slopes
 
     def attribution(self, slopes: Sequence[Tensor]) -> Sequence[Tensor]:

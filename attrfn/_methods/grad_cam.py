@@ -11,7 +11,6 @@ from attrfn._gradients.gradient import detached
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._methods.relu import guided_backprop
 from attrfn._model.layers import one_leaf, resolve
-from attrfn._model.modules import uncompiled
 from attrfn._rules.elementwise import guided_model
 from attrfn._rules.override import Switch
 from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
@@ -75,7 +74,7 @@ def layer_grad_cam(
     """
     take(x, floating=False)
     site = resolve(model, layer)
-    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     (slope,) = there.gradients[0]
     return _map(activation, slope, channel_of(activation, site, channel_dim), relu, sum_channels)
@@ -217,7 +216,7 @@ def _both(
         (activation, *others), slopes, guided = found
         if not others:
             return activation, slopes[0], guided
-    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     return (
         activation,

@@ -10,7 +10,6 @@ from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import split_activation, take
 from attrfn._model.layers import listed, neuron, resolve
-from attrfn._model.modules import uncompiled
 from attrfn._model.taps import run_reading
 from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
@@ -146,7 +145,7 @@ def layer_activation(
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
     with torch.set_grad_enabled(create_graph):
-        values = run_reading(uncompiled(model), x, sites)
+        values = run_reading(model, x, sites)
     found = tuple(_activation(value) for value in values)
     return found if isinstance(layer, list) else found[0]
 
@@ -197,7 +196,7 @@ def layer_gradient_x_activation(
     """
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
-    there = gradient_at(uncompiled(model), sites, x, target, create_graph=create_graph)
+    there = gradient_at(model, sites, x, target, create_graph=create_graph)
     found: list[Any] = []
     for activation, gradients in zip(there.activations, there.gradients, strict=True):
         factors = detached(activation.tensors, create_graph)
