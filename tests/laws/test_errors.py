@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 import attrfn
@@ -16,7 +15,7 @@ from tests.tables.errors_export import EXPORTS
 from tests.tables.errors_single import SINGLE
 from tests.tables.method import suited
 from tests.tables.methods import METHODS
-from tests.tables.models import images, relu_net, rows, smooth_net
+from tests.tables.models import images, smooth_net
 
 REFUSALS = [*OF_METHODS, *SINGLE, *EXPORTS]
 
@@ -71,15 +70,6 @@ UNSEEN: dict[str, Callable[[Tensor], Any]] = {
 def test_a_rule_that_met_no_operation_is_warned_of(call: Callable[[Tensor], Any]) -> None:
     with pytest.warns(attrfn.AttributionWarning, match=r"rule is in force for \['relu'\], but no such operation ran"):
         call(images(2))
-
-
-def test_an_input_that_a_map_cannot_be_put_at_is_warned_of() -> None:
-    net = relu_net()
-    x = {"image": images(2), "shift": rows(2)}
-    with pytest.warns(attrfn.AttributionWarning, match=r"map of shape \(2, 1, 2, 2\) cannot be put at .*\(2, 3\)"):
-        found = attrfn.guided_grad_cam(lambda image, shift: net(image) + shift.sum(1, keepdim=True), net.head, x, 1)
-    assert found["shift"].numel() == 0
-    torch.testing.assert_close(found["image"], attrfn.guided_grad_cam(net, "head", x["image"], 1))
 
 
 @pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)

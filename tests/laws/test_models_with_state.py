@@ -270,16 +270,6 @@ def test_deep_lift_drops_the_same_in_both_passes() -> None:
     torch.testing.assert_close(found.sum(1), (outputs[0] - outputs[1]).detach())
 
 
-def test_saliency_draws_as_the_model_does() -> None:
-    net, x = dropping(), rows().requires_grad_()
-    torch.manual_seed(3)
-    (expected,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
-    after = torch.get_rng_state()
-    torch.manual_seed(3)
-    assert torch.equal(attrfn.saliency(net, x, 1, absolute=False), expected)
-    assert torch.equal(torch.get_rng_state(), after)
-
-
 @pytest.mark.parametrize("how", ["hook", "pre-hook", "forward of its own"])
 def test_what_is_bound_to_a_module_of_torchs_own_is_put_back(how: str) -> None:
     """Such a module binds nothing itself, so that it is looked at only if the caller made it do more."""
@@ -301,3 +291,13 @@ def test_what_is_bound_to_a_module_of_torchs_own_is_put_back(how: str) -> None:
     before = first.kept
     attrfn.saliency(net, x, 1)
     assert first.kept is before
+
+
+def test_saliency_draws_as_the_model_does() -> None:
+    net, x = dropping(), rows().requires_grad_()
+    torch.manual_seed(3)
+    (expected,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    assert torch.equal(attrfn.saliency(net, x, 1, absolute=False), expected)
+    assert torch.equal(torch.get_rng_state(), after)

@@ -115,23 +115,6 @@ def test_an_activation_that_is_not_finite_is_answered_as_it_is() -> None:
     assert attrfn.layer_activation(Split(nn.Identity(), root), "head", ZERO - float("inf")).isinf().all()
 
 
-def mask(h: Tensor) -> Tensor:
-    """A comparison as a factor: no operation through which DeepLIFT could see that it differs."""
-    return (h * (h > 0).double()).sum(1)
-
-
-def test_deep_lift_shap_says_where_a_sum_is_missed() -> None:
-    x, references = rows(), rows(4) - 0.5
-    exact = attrfn.deep_lift_shap(lambda h: h.relu().sum(1), x, references)
-    assert exact.isfinite().all()
-    for vectorize in (True, False):
-        with pytest.warns(attrfn.AttributionWarning, match="deep_lift of one of the references sums to .* but the out"):
-            attrfn.deep_lift_shap(mask, x, references, vectorize=vectorize)
-    net = Split(nn.Identity(), nn.Linear(3, 1).double())
-    with pytest.warns(attrfn.AttributionWarning, match="deep_lift of one of the references"):
-        attrfn.neuron_deep_lift_shap(net, "head", lambda h: mask(h), x, references)
-
-
 # ---------------------------------------------------------------- draws between passes
 
 

@@ -240,17 +240,6 @@ def test_without_a_seed_draws_differ() -> None:
     assert not torch.allclose(first, second)
 
 
-def test_a_sample_of_references_is_one_draw() -> None:
-    """All of the K baselines go through the same draw as x does."""
-    net, x = dropping(METHODS[0]), images()
-    fixed = drawn(net, x)
-    torch.manual_seed(SEED)
-    found = attrfn.deep_lift_shap(net, x, sample(x), target=TARGET)
-    outputs = [fixed(b.expand_as(x))[:, TARGET] for b in sample(x)]
-    change = fixed(x)[:, TARGET] - torch.stack(outputs).mean(0)
-    same(found.flatten(1).sum(1), change)
-
-
 def test_a_model_of_two_passes_is_one_draw_in_a_method_of_one_pass() -> None:
     net, x = dropping(METHODS[0]), images()
     start = torch.full_like(x, 0.25)
@@ -262,3 +251,14 @@ def test_a_model_of_two_passes_is_one_draw_in_a_method_of_one_pass() -> None:
         torch.manual_seed(SEED)
         found.append(attribute())
     same(*found)
+
+
+def test_a_sample_of_references_is_one_draw() -> None:
+    """All of the K baselines go through the same draw as x does."""
+    net, x = dropping(METHODS[0]), images()
+    fixed = drawn(net, x)
+    torch.manual_seed(SEED)
+    found = attrfn.deep_lift_shap(net, x, sample(x), target=TARGET)
+    outputs = [fixed(b.expand_as(x))[:, TARGET] for b in sample(x)]
+    change = fixed(x)[:, TARGET] - torch.stack(outputs).mean(0)
+    same(found.flatten(1).sum(1), change)

@@ -1,6 +1,5 @@
-"""Many targets, many layers: how often the model runs, and that nothing else changes."""
+"""Many targets, and noise: how often the model runs, and that nothing else changes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.method import NEURON, Method, suited
+from tests.tables.counted import Counted
+from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Pair, Split, images, smooth_net
 
@@ -22,25 +22,6 @@ def rows_of(rows: list[Method]) -> pytest.MarkDecorator:
 
 def same(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
-
-
-class Counted(Split):
-    """The net, counting how often its head and its tail run."""
-
-    def __init__(self, net: Split) -> None:
-        super().__init__(net.head, net.tail)
-        self.heads, self.tails = 0, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.heads += 1
-        h = self.head(x)
-        self.tails += 1
-        return self.tail(h)
-
-    def counts(self, work: Callable[[], Any]) -> tuple[int, int]:
-        self.heads = self.tails = 0
-        work()
-        return self.heads, self.tails
 
 
 # ---------------------------------------------------------------- over targets
@@ -139,66 +120,34 @@ def test_no_more_passes_for_all_targets_than_for_one(row: Method) -> None:
     assert together <= alone
 
 
-@pytest.mark.parametrize("name", ["layer_gradient_x_activation", "layer_grad_cam"])
-def test_one_pass_with_a_layer(name: str) -> None:
-    method, net, x = getattr(attrfn, name), Counted(smooth_net()), images()
-    assert net.counts(lambda: method(net, "head", x, 1)) == (1, 1)
-    assert net.counts(lambda: attrfn.over_targets(lambda t: method(net, "head", x, t), range(4))) == (1, 1)
-
-
-@pytest.mark.parametrize("name", ["neuron_gradient", "neuron_guided_backprop", "neuron_deconvolution"])
-def test_one_pass_with_a_neuron(name: str) -> None:
-    method, x = getattr(attrfn, name), images()
-    net = Counted(Split(nn.Sequential(*smooth_net().head, nn.ReLU(), nn.Flatten()), nn.Linear(12, 4).double()))
-    assert net.counts(lambda: method(net, "head", 1, x))[0] == 1
-    assert net.counts(lambda: attrfn.over_targets(lambda k: method(net, "head", k, x), range(12)))[0] == 1
-
-
 # ---------------------------------------------------------------- lists of layers
 
-LAYERS = ["head.0", "head.3", "tail.1"]
+
+# ---------------------------------------------------------------- noise
 
 
-def test_one_pass_for_a_list_of_layers() -> None:
-    net, x = Counted(smooth_net()), images()
-    assert net.counts(lambda: attrfn.layer_activation(net, LAYERS, x)) == (1, 1)
-    assert net.counts(lambda: attrfn.layer_gradient_x_activation(net, LAYERS, x, 1)) == (1, 1)
-    pair = [net.head[0]]
-    single = net.counts(lambda: attrfn.layer_integrated_gradients(net, pair, x, n_steps=4, target=1))
-    assert single == net.counts(lambda: attrfn.layer_integrated_gradients(net, "head.0", x, n_steps=4, target=1))
+class Drawn:
+    """An attribution that keeps the inputs it was given, so that their noise can be given to a peer."""
+
+    def __init__(self, attribute: Any) -> None:
+        self.attribute, self.seen = attribute, list[Tensor]()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().clone())
+        return self.attribute(x)
+
+    def of_each_example(self) -> Tensor:
+        """All the draws of the first example, then of the second, as Captum has them."""
+        return torch.stack(self.seen, 1).flatten(0, 1)
 
 
-def test_each_of_a_list_is_as_alone() -> None:
-    net, x = smooth_net(), images()
-    for found, layer in zip(attrfn.layer_activation(net, LAYERS, x), LAYERS, strict=True):
-        same(found, attrfn.layer_activation(net, layer, x))
-    for found, layer in zip(attrfn.layer_gradient_x_activation(net, LAYERS, x, 1), LAYERS, strict=True):
-        same(found, attrfn.layer_gradient_x_activation(net, layer, x, 1))
-
-
-def test_a_list_of_one_is_answered_by_a_tuple_of_one() -> None:
-    net, x = smooth_net(), images()
-    for answer in (
-        attrfn.layer_activation(net, ["head"], x),
-        attrfn.layer_gradient_x_activation(net, ["head"], x, 1),
-        attrfn.layer_integrated_gradients(net, ["head"], x, n_steps=3, target=1),
-    ):
-        assert type(answer) is tuple
-        assert len(answer) == 1
-
-
-def test_early_exit_at_a_chosen_call() -> None:
-    """With `call=` nothing behind the layer runs where only its value is wanted."""
-    net, x = Counted(smooth_net()), images()
-    site = attrfn.at("head", call=0)
-    assert net.counts(lambda: attrfn.layer_activation(net, site, x)) == (1, 0)
-    assert net.counts(lambda: attrfn.neuron_gradient(net, site, NEURON, x)) == (1, 0)
-    steps = net.counts(lambda: attrfn.neuron_integrated_gradients(net, site, NEURON, x, n_steps=4, vectorize=False))
-    assert steps == (4, 0)
-
-
-def test_what_lies_before_a_layer_runs_once_for_all_steps() -> None:
-    """Layer integrated gradients: one pass for the steps, one for the baselines' activation."""
-    net, x = Counted(smooth_net()), images()
-    site = attrfn.at("head", call=0)
-    assert net.counts(lambda: attrfn.layer_integrated_gradients(net, site, x, n_steps=8, target=1)) == (2, 1)
+def test_noise_is_gaussian_and_as_wide_as_asked() -> None:
+    """Of 20,000 draws the mean is within 4 standard errors of 0, the deviation within 4 of its own of 0.3."""
+    drawn = Drawn(lambda z: z)
+    attrfn.smooth_grad(drawn, n_samples=2000, stdevs=0.3, vectorize=False)(torch.zeros(2, 5, dtype=torch.float64))
+    noise = torch.stack(drawn.seen).flatten()
+    n = noise.numel()
+    assert n == 20_000
+    assert noise.mean().abs() < 4 * 0.3 / n**0.5
+    assert (noise.std() - 0.3).abs() < 4 * 0.3 / (2 * n) ** 0.5
+    assert ((noise**4).mean() / 0.3**4 - 3).abs() < 4 * (96 / n) ** 0.5

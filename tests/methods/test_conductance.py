@@ -1,5 +1,7 @@
 """Conductance by `jvp`: how near it comes to the integral, on a smooth network trained on digits."""
 
+from typing import Any
+
 import pytest
 import torch
 from captum.attr import LayerConductance
@@ -7,7 +9,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.models import Split, images, relu_net, smooth_net
+from tests.tables.forms import WHOLE, Recurrent
+from tests.tables.models import Split, images, ready, relu_net, smooth_net
+
+
+def same(one: Tensor, other: Tensor, within: float = 1e-9) -> None:
+    torch.testing.assert_close(one, other.detach(), rtol=within, atol=within)
+
 
 EXPLAINED = 16
 
@@ -116,3 +124,36 @@ def test_of_the_input_it_is_integrated_gradients() -> None:
     settings = {"n_steps": 5, "target": 1, "baselines": 0.5}
     found = attrfn.layer_conductance(net, attrfn.at("head.0", "input"), x, **settings)
     torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, **settings), rtol=1e-11, atol=1e-12)
+
+
+# ---------------------------------------------------------------- activations of several leaves
+
+
+@pytest.mark.parametrize("layer", WHOLE)
+def test_several_leaves_in_other_methods(layer: str) -> None:
+    """Each answers in the container, and each leaf by itself is as in the whole where nothing moves along a path."""
+    net, x = ready(WHOLE[layer]()), torch.randn(3, 5, 4, dtype=torch.float64)
+    whole = attrfn.layer_gradient_x_activation(net, layer, x, 1)
+    same(attrfn.layer_gradient_x_activation(net, attrfn.at(layer, index=0), x, 1), whole[0])
+    for found in (
+        attrfn.layer_conductance(net, layer, x, n_steps=4, target=1, derivative="difference", vectorize=False),
+        attrfn.internal_influence(net, layer, x, n_steps=4, target=1, vectorize=False),
+        attrfn.layer_gradient_shap(net, layer, x, 0 * x[:1], 3, target=1, vectorize=False),
+    ):
+        assert type(found) is tuple
+        assert found[0].shape == whole[0].shape
+
+
+@pytest.mark.parametrize("leaf", [0, 1])
+def test_conductance_of_a_neuron_among_several_leaves(leaf: int) -> None:
+    """The same neuron, chosen of the whole activation by a function, or of its leaf."""
+    net, x = ready(Recurrent()), torch.randn(3, 5, 4, dtype=torch.float64)
+    index: Any = (1, 1) if leaf else 0
+    by_leaf = {0: lambda h: h[:, 2, 3], 1: lambda h: h[0, :, 3]}[leaf]
+    by_whole = {0: lambda h: h[0][:, 2, 3], 1: lambda h: h[1][1][0, :, 3]}[leaf]
+    how: dict[str, Any] = {"n_steps": 4, "target": 1, "vectorize": False}
+    expected = attrfn.neuron_conductance(net, attrfn.at("lstm", index=index), by_leaf, x, **how)
+    h = {0: lambda z: net.lstm(z)[0][:, 2, 3], 1: lambda z: net.lstm(z)[1][1][0, :, 3]}[leaf]
+    assert torch.count_nonzero(expected) > 0
+    assert expected.shape == attrfn.saliency(h, x).shape
+    same(attrfn.neuron_conductance(net, "lstm", by_whole, x, **how), expected)

@@ -1,110 +1,26 @@
-"""DeepLIFT sums to the output difference on every architecture, and is spread as integrated gradients are."""
+"""DeepLIFT in closed form: norms, products, control flow, recurrent cells; and its layer and neuron forms."""
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import attrfn
-from tests.tables.architectures import ALL, SMALL, Explained, built, mlp, most_changed
-from tests.tables.models import named
+from attrfn import with_reference
+from tests.tables.architectures import built, mlp
+from tests.tables.forms import total
+from tests.tables.models import OneReLU, ReusedReLU, images, named, smooth_net
+from tests.tables.points import points
 from tests.tables.references import pulled_back
 
-JUMPS = ("MLP, Hardshrink", "MLP, Threshold")
+
+def same(one: Tensor, other: Tensor, within: float = 1e-12) -> None:
+    torch.testing.assert_close(one, other.detach(), rtol=within, atol=within)
+
+
 """Not continuous: integrated gradients do not see the jumps, and miss the difference themselves."""
-
-
-@cache
-def explained(name: str, dtype: torch.dtype = torch.float64) -> Explained:
-    return built(name, dtype)
-
-
-def start_of(it: Explained, zeros: bool) -> Tensor:
-    return torch.zeros_like(it.x[:1]) if zeros else it.baseline
-
-
-def total(attribution: Tensor) -> Tensor:
-    return attribution.flatten(1).sum(1)
-
-
-def difference(it: Explained, start: Tensor, target: list[int]) -> Tensor:
-    with torch.no_grad():
-        return (it.model(it.x) - it.model(start.expand_as(it.x)))[range(len(target)), target]
-
-
-@pytest.mark.parametrize("zeros", [False, True], ids=["users", "zeros"])
-@pytest.mark.parametrize("name", ALL)
-def test_sums_to_the_difference(name: str, zeros: bool) -> None:
-    it = explained(name)
-    start = start_of(it, zeros)
-    target = most_changed(it.model, it.x, start)
-    found = attrfn.deep_lift(it.model, it.x, start, target=target)
-    owed = difference(it, start, target)
-    gap = (total(found) - owed).abs() / owed.abs()
-    assert gap.max() < (1e-6 if it.half else 1e-9)
-    plain = (it.x - start) * attrfn.saliency(it.model, it.x, target, absolute=False)
-    assert ((total(plain) - owed).abs() / owed.abs()).max() > 1e-3  # else there is nothing to show here
-
-
-@pytest.mark.parametrize("zeros", [False, True], ids=["users", "zeros"])
-@pytest.mark.parametrize("name", ALL)
-def test_sums_to_the_difference_in_float32(name: str, zeros: bool) -> None:
-    it = explained(name, torch.float32)
-    start = start_of(it, zeros)
-    target = most_changed(it.model, it.x, start)
-    found = attrfn.deep_lift(it.model, it.x, start, target=target)
-    assert found.dtype == torch.float32
-    owed = difference(it, start, target)
-    assert ((total(found) - owed).abs() / owed.abs()).max() < 1e-4
-
-
-@pytest.mark.parametrize("name", [name for name in ALL if name not in JUMPS])
-def test_is_no_larger_than_integrated_gradients(name: str) -> None:
-    """With zeros: a norm's epsilon, or a saturated gate, must not make single attributions explode."""
-    it = explained(name)
-    start = start_of(it, zeros=True)
-    target = most_changed(it.model, it.x, start)
-    found = attrfn.deep_lift(it.model, it.x, start, target=target)
-    path = attrfn.integrated_gradients(it.model, it.x, start, 24, target=target, vectorize=False)
-    assert (total(found.abs()) <= 3 * total(path.abs())).all()
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_batch_mates_do_not_matter(name: str) -> None:
-    it = explained(name)
-    both = attrfn.deep_lift(it.model, it.x, 0.5, target=1)
-    alone = torch.cat([attrfn.deep_lift(it.model, row, 0.5, target=1) for row in it.x.split(1)])
-    torch.testing.assert_close(both, alone, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["encoder layer, norm first", "attention by hand", "U-Net", "GRU cell, unrolled"])
-def test_can_be_differentiated(name: str) -> None:
-    """By its input and by a parameter, along a direction, against central differences."""
-    it = explained(name)
-    weight = next(p for p in it.module.parameters() if p.ndim > 1)
-
-    def score(x: Tensor, **settings: bool) -> Tensor:
-        found = attrfn.deep_lift(it.model, x, it.baseline, target=1, **settings)
-        return (found * torch.arange(found.numel()).to(found).sin().reshape(found.shape)).sum()
-
-    x = it.x.clone().requires_grad_()
-    by_x, by_weight = torch.autograd.grad(score(x, create_graph=True), (x, weight))
-    step, turn = torch.randn_like(it.x), torch.randn_like(weight)
-    h = 1e-5
-    numeric = (score(it.x + h * step) - score(it.x - h * step)) / (2 * h)
-    torch.testing.assert_close((by_x * step).sum(), numeric, rtol=1e-5, atol=1e-7)
-    ends = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            weight += sign * h * turn
-        ends.append(score(it.x))
-        with torch.no_grad():
-            weight -= sign * h * turn
-    torch.testing.assert_close((by_weight * turn).sum(), (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-7)
 
 
 # ---------------------------------------------------------------- norms written out
@@ -261,16 +177,6 @@ def test_unrolled_cells(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("vectorize", [True, False])
-def test_spectral_norm(vectorize: bool) -> None:
-    """Its weight is worked out anew in every pass, from parameters that one pass sees wrapped."""
-    normed = torch.nn.utils.parametrizations.spectral_norm
-    net = nn.Sequential(normed(nn.Linear(4, 5)), nn.Tanh(), normed(nn.Linear(5, 1))).double().eval()
-    x, references = torch.randn(2, 3, 4, dtype=torch.float64)
-    found = attrfn.deep_lift_shap(net, x, references, vectorize=vectorize)
-    torch.testing.assert_close(total(found), (net(x) - net(references).mean())[:, 0])
-
-
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), lambda h: h.amax((2, 3))], ids=named)
 def test_a_maximum_where_input_and_baseline_agree(pool: Callable[[Tensor], Tensor]) -> None:
     """In all windows, or in some: nothing is divided by a difference of zero."""
@@ -306,22 +212,32 @@ def test_functions_of_the_users_are_refused(last: bool) -> None:
 # ---------------------------------------------------------------- samples of baselines
 
 
-class Rows(TorchDispatchMode):
-    """Counts the numbers that pass through an operation no pull-back uses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.ops.aten.deg2rad.default:
-            self.count += args[0].numel()
-        return func(*args, **(kwargs or {}))
+# ---------------------------------------------------------------- in closed form, and in layers and neurons
 
 
-@pytest.mark.parametrize(("chunk_size", "passes"), [(6, 6 + 1), (3, 6 + 2), (1, 6 + 6)])
-def test_baselines_share_the_forward_pass_of_x(chunk_size: int, passes: int) -> None:
-    x, sample = torch.randn(2, 5), torch.randn(6, 5)
-    with Rows() as rows:
-        attrfn.deep_lift_shap(lambda x: x.deg2rad().sin().sum(1), x, sample, chunk_size=chunk_size)
-    assert rows.count == passes * x.numel()
+def test_reused_relu_deep_lift() -> None:
+    """From x' = (-1, 3): h' = (0, 3), z' = -3, f' = 0. At x = (2, 1): h = (2, 1), z = 1, f = 1.
+
+    Outer slope 1/(1 + 3) = 1/4; inner slopes 2/3 and (1 - 3)/(1 - 3) = 1. Attributions: 3·(2/3)·(1/4) = 1/2
+    and (1 - 3)·1·(-1/4) = 1/2, which sum to 1.
+    """
+    same(attrfn.deep_lift(ReusedReLU(), points([2.0, 1.0]), points([-1.0, 3.0])), points([0.5, 0.5]))
+
+
+def test_deep_lift_is_a_gradient_of_the_model_with_a_reference() -> None:
+    f, x, start = OneReLU(), points([1.0, 0.5], [-1.0, 0.5]), points([-0.5, 0.0], [0.5, 0.5])
+    bent = attrfn.with_reference(f, start)
+    torch.testing.assert_close(bent(x), f(x), rtol=0.0, atol=0.0)
+    slope = attrfn.saliency(bent, x, absolute=False)
+    same((x - start) * slope, attrfn.deep_lift(f, x, start))
+    assert not torch.equal(slope, attrfn.saliency(f, x, absolute=False))
+
+
+def test_it_composes_with_cuts() -> None:
+    net, x, start = smooth_net(), images(), images()
+    unit = with_reference(attrfn.neuron(net, "head", (1, 0, 0)), start)
+    expected = attrfn.neuron_deep_lift(net, "head", (1, 0, 0), x, start, multiply_by_inputs=False)
+    same(attrfn.saliency(unit, x, absolute=False), expected)
+    change = (net.head(x) - net.head(start)).detach()
+    slope = attrfn.layer_gradient_x_activation(with_reference(net, start), net.head, x, 1, multiply_by_inputs=False)
+    same(slope * change, attrfn.layer_deep_lift(net, "head", x, start, target=1))

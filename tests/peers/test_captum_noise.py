@@ -9,6 +9,7 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
 import attrfn
+from tests.methods.test_combinators import Drawn
 from tests.tables import references as ref
 from tests.tables.models import Siamese, Split, flat_net, images, ready, rows, smooth_net
 
@@ -30,21 +31,6 @@ def apart(one: Tensor, other: Tensor) -> float:
 
 
 # ---------------------------------------------------------------- the noise tunnel
-
-
-class Drawn:
-    """An attribution that keeps the inputs it was given, so that their noise can be given to a peer."""
-
-    def __init__(self, attribute: Any) -> None:
-        self.attribute, self.seen = attribute, list[Tensor]()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.seen.append(x.detach().clone())
-        return self.attribute(x)
-
-    def of_each_example(self) -> Tensor:
-        """All the draws of the first example, then of the second, as Captum has them."""
-        return torch.stack(self.seen, 1).flatten(0, 1)
 
 
 @pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
@@ -76,18 +62,6 @@ def test_smooth_grad_of_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captum.NoiseTunnel, "_add_noise_to_input", replay)
     captums = tunnel.attribute(x, nt_samples=n, stdevs=0.2, target=K, n_steps=6, baselines=0.25)
     assert apart(ours, captums) < 1e-6
-
-
-def test_noise_is_gaussian_and_as_wide_as_asked() -> None:
-    """Of 20,000 draws the mean is within 4 standard errors of 0, the deviation within 4 of its own of 0.3."""
-    drawn = Drawn(lambda z: z)
-    attrfn.smooth_grad(drawn, n_samples=2000, stdevs=0.3, vectorize=False)(torch.zeros(2, 5, dtype=torch.float64))
-    noise = torch.stack(drawn.seen).flatten()
-    n = noise.numel()
-    assert n == 20_000
-    assert noise.mean().abs() < 4 * 0.3 / n**0.5
-    assert (noise.std() - 0.3).abs() < 4 * 0.3 / (2 * n) ** 0.5
-    assert ((noise**4).mean() / 0.3**4 - 3).abs() < 4 * (96 / n) ** 0.5
 
 
 # ---------------------------------------------------------------- the judges

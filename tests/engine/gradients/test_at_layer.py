@@ -112,14 +112,3 @@ def test_attributions_of_both_inputs_are_complete() -> None:
     change = (net(*x) - net(*map(torch.zeros_like, x)))[:, 1]
     for found in (attrfn.integrated_gradients(net, x, n_steps=30, target=1), attrfn.deep_lift(net, x, target=1)):
         same(found[0].sum(1) + found[1].sum(1), change)
-
-
-def test_fused_attention_is_differentiated_twice() -> None:
-    """Its kernel has no second derivative: attributions as losses, and velocities in a loop, write it out."""
-    encoder = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval()
-    x = torch.randn(2, 5, 8, dtype=torch.float64)
-    loss = attrfn.saliency(encoder, x, (0, 0), absolute=False, create_graph=True).square().sum()
-    assert torch.autograd.grad(loss, encoder.linear1.weight)[0].abs().sum() > 0
-    loop = attrfn.layer_conductance(encoder, "self_attn", x, n_steps=3, target=(0, 0), vectorize=False)
-    one = attrfn.layer_conductance(encoder, "self_attn", x, n_steps=3, target=(0, 0))
-    torch.testing.assert_close(loop, one, rtol=1e-10, atol=1e-12)

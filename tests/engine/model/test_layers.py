@@ -10,7 +10,7 @@ from transformers.utils.generic import ModelOutput
 
 import attrfn
 from attrfn import at
-from tests.tables.models import Siamese, flat_net, relu_net, rows
+from tests.tables.models import Siamese, flat_net, rows
 
 
 def same(one: Any, other: Any) -> None:
@@ -260,16 +260,6 @@ def test_calls_in_one_list() -> None:
 
 
 # ---------------------------------------------------------------- ways to name a layer
-
-
-def test_a_module_its_name_and_a_site_are_one() -> None:
-    net, x = relu_net(), torch.randn(2, 2, 4, 4, dtype=torch.float64)
-    expected = attrfn.layer_grad_cam(net, "head.3", x, 1)
-    conv = net.head[3]
-    for layer in (conv, at(conv), at("head.3"), at("head.3", call=0), at(net.head[4], "input", index=0)):
-        assert torch.equal(attrfn.layer_grad_cam(net, layer, x, 1), expected)
-    assert torch.equal(attrfn.layer_grad_cam(lambda x: net(x), conv, x, 1), expected)
-    assert torch.equal(attrfn.layer_grad_cam(torch.compile(net, backend="eager"), "head.3", x, 1), expected)
 
 
 def test_at_makes_a_site() -> None:

@@ -302,11 +302,3 @@ def test_rules_and_neurons_compose(method: Any, rule: Any, literal: Any) -> None
     h = net.head(x).detach()
     found = attrfn.layer_gradient_x_activation(attrfn.with_rules(net, rule), net.head, x, 3)
     same(found, h * literal([*net.tail, lambda y: y[:, 3]], h))
-
-
-def test_vmap_over_targets() -> None:
-    net, x = relu_net(), images()
-    for method in (attrfn.guided_backprop, attrfn.deconvolution):
-        found = torch.func.vmap(lambda t, method=method: method(net, x, t))(torch.arange(4))
-        same(found, torch.stack([method(net, x, t) for t in range(4)]))
-        same(attrfn.over_targets(lambda t, method=method: method(net, x, t), range(4), chunk_size=3), found)

@@ -218,13 +218,6 @@ def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
     same(compiled(lambda x: method(attrfn.from_layer(net, "head", x), h, 1))(x), expected)
 
 
-def test_a_neuron_compiled() -> None:
-    net, x = flat_relu_net(), rows(5)
-    for method in (attrfn.neuron_guided_backprop, attrfn.neuron_deconvolution):
-        expected = method(net, "head", 2, x)
-        same(compiled(lambda x, method=method: method(net, "head", 2, x))(x), expected)
-
-
 @nets
 @methods
 def test_vmap_over_targets_compiled(method: Any, net: Callable[[], nn.Module]) -> None:

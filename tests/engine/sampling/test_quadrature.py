@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import attrfn
 from attrfn._sampling.chunks import chunk_of
-from tests.tables.models import Affine, Exponential, Power, Split, rows
+from tests.tables.models import Affine, Exponential, Power, rows
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
 # A rule integrates polynomials of this degree exactly; f may have one more.
@@ -97,19 +97,6 @@ def test_gauss_legendre_converges_faster_than_any_order() -> None:
     """The error is below (b-a)^(2n+1) (n!)^4 / ((2n+1) ((2n)!)^3) e^b: on [-1, 2] 5.2e-7 with 5 points."""
     assert 1e-11 < error("gausslegendre", 5) < 5.2e-7
     assert error("gausslegendre", 10) < 1e-13
-
-
-@pytest.mark.parametrize("method", RULES)
-def test_layers_and_neurons_take_the_same_points(method: str) -> None:
-    """With the identity as the layer, conductance and integrated gradients are one formula."""
-    x, start = rows(), rows()
-    net = Split(nn.Identity(), Exponential())
-    expected = attrfn.integrated_gradients(net, x, start, 6, method=method)
-    same(attrfn.layer_conductance(net, "head", x, start, 6, method=method), expected)
-    first = attrfn.neuron_integrated_gradients(
-        Split(Exponential(), nn.Identity()), "head", None, x, start, 6, method=method
-    )
-    same(first, expected)
 
 
 def test_the_path_runs_from_the_baseline_to_x() -> None:

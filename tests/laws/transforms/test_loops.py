@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 import attrfn
-from tests.methods.test_combinators import Counted
 from tests.tables.built import BUILT, JUDGES
+from tests.tables.counted import Counted
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images

@@ -154,16 +154,6 @@ def test_the_baselines_are_run_at_each_call() -> None:
     assert not torch.allclose(now, before)
 
 
-def test_it_composes_with_cuts() -> None:
-    net, x, start = smooth_net(), images(), images()
-    unit = with_reference(attrfn.neuron(net, "head", (1, 0, 0)), start)
-    expected = attrfn.neuron_deep_lift(net, "head", (1, 0, 0), x, start, multiply_by_inputs=False)
-    same(attrfn.saliency(unit, x, absolute=False), expected)
-    change = (net.head(x) - net.head(start)).detach()
-    slope = attrfn.layer_gradient_x_activation(with_reference(net, start), net.head, x, 1, multiply_by_inputs=False)
-    same(slope * change, attrfn.layer_deep_lift(net, "head", x, start, target=1))
-
-
 def test_vmap_over_baselines() -> None:
     net, x, starts = smooth_net(), images(), torch.randn(4, 3, 2, 4, 4, dtype=torch.float64)
     found = torch.func.vmap(lambda b: deep_lift(net, x, b, target=1))(starts)

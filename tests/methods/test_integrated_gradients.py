@@ -1,4 +1,4 @@
-"""Encoders that are shared, layers side by side, activations of several leaves: paths through them are complete."""
+"""Integrated gradients of layers and neurons: paths through shared encoders, several leaves and tokens are complete."""
 
 from collections import OrderedDict
 from typing import Any
@@ -6,22 +6,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BatchEncoding, BertConfig, BertForSequenceClassification
 
 import attrfn
-from tests.tables.models import Siamese, ready
+from tests.engine.sampling.test_quadrature import RULES
+from tests.tables.counted import Counted
+from tests.tables.forms import BERT_LAYERS, WHOLE, Recurrent, bert, total
+from tests.tables.models import Exponential, Power, Product, Siamese, Split, images, ready, rows, smooth_net
 
 
 def same(one: Tensor, other: Tensor, within: float = 1e-9) -> None:
     torch.testing.assert_close(one, other.detach(), rtol=within, atol=within)
 
 
-def total(attribution: Any) -> Tensor:
-    """The sum over all leaves and entries of each example."""
-    if isinstance(attribution, Tensor):
-        return attribution.flatten(1).sum(1)
-    parts = attribution.values() if isinstance(attribution, dict) else attribution
-    return sum(total(part) for part in parts if part is not None)
+def to_rounding(one: Tensor, other: Tensor) -> None:
+    same(one, other, 1e-12)
 
 
 def calls(layer: str, io: str = "output", n: int = 2) -> list[attrfn.Site]:
@@ -123,35 +121,6 @@ def test_calls_that_feed_each_other_are_refused() -> None:
 # ---------------------------------------------------------------- activations of several leaves
 
 
-class Recurrent(nn.Module):
-    """An LSTM, of whose output and last cell the rest makes use. (N, 5, 4) -> (N, 3)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(4, 6, batch_first=True)
-        self.last = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        sequence, (_, cell) = self.lstm(x)
-        return self.last(torch.cat([sequence.mean(1), cell[0]], 1)).tanh()
-
-
-class Attending(nn.Module):
-    """Attention, whose weights count too. (N, 5, 4) -> (N, 3)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
-        self.last = nn.Linear(9, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        value, weights = self.attention(x, x, x)
-        return self.last(torch.cat([value.mean(1), weights.mean(1)], 1)).tanh()
-
-
-WHOLE = {"lstm": Recurrent, "attention": Attending}
-
-
 @pytest.mark.parametrize("layer", WHOLE)
 def test_a_layer_of_several_leaves_is_complete_whole(layer: str) -> None:
     net, x = ready(WHOLE[layer]()), torch.randn(3, 5, 4, dtype=torch.float64)
@@ -186,21 +155,6 @@ def test_one_leaf_of_an_lstm(index: Any) -> None:
     same(found.flatten(1).sum(1) if index == 0 else found[0].sum(1), change)
 
 
-@pytest.mark.parametrize("layer", WHOLE)
-def test_several_leaves_in_other_methods(layer: str) -> None:
-    """Each answers in the container, and each leaf by itself is as in the whole where nothing moves along a path."""
-    net, x = ready(WHOLE[layer]()), torch.randn(3, 5, 4, dtype=torch.float64)
-    whole = attrfn.layer_gradient_x_activation(net, layer, x, 1)
-    same(attrfn.layer_gradient_x_activation(net, attrfn.at(layer, index=0), x, 1), whole[0])
-    for found in (
-        attrfn.layer_conductance(net, layer, x, n_steps=4, target=1, derivative="difference", vectorize=False),
-        attrfn.internal_influence(net, layer, x, n_steps=4, target=1, vectorize=False),
-        attrfn.layer_gradient_shap(net, layer, x, 0 * x[:1], 3, target=1, vectorize=False),
-    ):
-        assert type(found) is tuple
-        assert found[0].shape == whole[0].shape
-
-
 def test_steps_by_tolerance_of_leaves_whose_first_dimension_is_no_example() -> None:
     """An LSTM's states are (layers, N, …): they are judged with the rest."""
     net, x = ready(Recurrent()), torch.randn(3, 5, 4, dtype=torch.float64)
@@ -209,36 +163,7 @@ def test_steps_by_tolerance_of_leaves_whose_first_dimension_is_no_example() -> N
     same(found[0].flatten(1).sum(1) + found[1][1][0].sum(1), change, 1e-5)
 
 
-@pytest.mark.parametrize("leaf", [0, 1])
-def test_conductance_of_a_neuron_among_several_leaves(leaf: int) -> None:
-    """The same neuron, chosen of the whole activation by a function, or of its leaf."""
-    net, x = ready(Recurrent()), torch.randn(3, 5, 4, dtype=torch.float64)
-    index: Any = (1, 1) if leaf else 0
-    by_leaf = {0: lambda h: h[:, 2, 3], 1: lambda h: h[0, :, 3]}[leaf]
-    by_whole = {0: lambda h: h[0][:, 2, 3], 1: lambda h: h[1][1][0, :, 3]}[leaf]
-    how: dict[str, Any] = {"n_steps": 4, "target": 1, "vectorize": False}
-    expected = attrfn.neuron_conductance(net, attrfn.at("lstm", index=index), by_leaf, x, **how)
-    h = {0: lambda z: net.lstm(z)[0][:, 2, 3], 1: lambda z: net.lstm(z)[1][1][0, :, 3]}[leaf]
-    assert torch.count_nonzero(expected) > 0
-    assert expected.shape == attrfn.saliency(h, x).shape
-    same(attrfn.neuron_conductance(net, "lstm", by_whole, x, **how), expected)
-
-
 # ---------------------------------------------------------------- a model of Hugging Face's
-
-
-def bert() -> tuple[BertForSequenceClassification, BatchEncoding, dict[str, Tensor]]:
-    config = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=3,
-        max_position_embeddings=12,
-    )  # fmt: skip
-    ids = torch.randint(3, 40, (2, 6))
-    ids[0, 4:] = 0
-    tokens = BatchEncoding({"input_ids": ids, "attention_mask": (ids > 0).long()})
-    return BertForSequenceClassification(config).double().eval(), tokens, {"input_ids": torch.zeros_like(ids)}
-
-
-BERT_LAYERS = ["bert.embeddings", "bert.embeddings.word_embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1"]
 
 
 @pytest.mark.parametrize("layer", BERT_LAYERS)
@@ -268,26 +193,45 @@ def test_attention_of_a_block_and_of_all_targets() -> None:
     same(found[1], one)
 
 
-def test_grad_cam_over_tokens_asks_for_the_channels() -> None:
-    net, tokens, _ = bert()
-    with pytest.raises(ValueError, match="channel_dim"):
-        attrfn.layer_grad_cam(net, "bert.encoder.layer.0", tokens, 2)
-    found = attrfn.layer_grad_cam(net, "bert.encoder.layer.0", tokens, 2, channel_dim=-1)
-    assert found.shape == (2, 6, 1)
-    gradient = attrfn.layer_gradient_x_activation(net, "bert.encoder.layer.0", tokens, 2, multiply_by_inputs=False)
-    h = attrfn.layer_activation(net, "bert.encoder.layer.0", tokens)
-    same(found, (gradient.mean(1, keepdim=True) * h).sum(-1, keepdim=True))
-    by_channel = attrfn.layer_grad_cam(net, "bert.encoder.layer.0", tokens, 2, channel_dim=2, sum_channels=False)
-    same(by_channel.sum(-1, keepdim=True), found)
+# ---------------------------------------------------------------- passes and points
 
 
-def test_no_input_method_takes_token_ids() -> None:
-    net, tokens, _ = bert()
-    with pytest.raises(TypeError, match="attribute to the embedding with a layer method"):
-        attrfn.saliency(net, tokens, 1)
-    embedded = {"inputs_embeds": net.bert.embeddings.word_embeddings(tokens["input_ids"]).detach()}
-    embedded["attention_mask"] = tokens["attention_mask"]
-    found = attrfn.input_x_gradient(net, BatchEncoding(embedded), 1)
-    assert type(found) is dict
-    assert found["attention_mask"] is None
-    same(found["inputs_embeds"], attrfn.layer_gradient_x_activation(net, BERT_LAYERS[1], tokens, 1))
+def test_what_lies_before_a_layer_runs_once_for_all_steps() -> None:
+    """Layer integrated gradients: one pass for the steps, one for the baselines' activation."""
+    net, x = Counted(smooth_net()), images()
+    site = attrfn.at("head", call=0)
+    assert net.counts(lambda: attrfn.layer_integrated_gradients(net, site, x, n_steps=8, target=1)) == (2, 1)
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_layers_and_neurons_take_the_same_points(method: str) -> None:
+    """With the identity as the layer, conductance and integrated gradients are one formula."""
+    x, start = rows(), rows()
+    net = Split(nn.Identity(), Exponential())
+    expected = attrfn.integrated_gradients(net, x, start, 6, method=method)
+    to_rounding(attrfn.layer_conductance(net, "head", x, start, 6, method=method), expected)
+    first = attrfn.neuron_integrated_gradients(
+        Split(Exponential(), nn.Identity()), "head", None, x, start, 6, method=method
+    )
+    to_rounding(first, expected)
+
+
+# ---------------------------------------------------------------- known in closed form
+
+
+def test_product() -> None:
+    x, start = rows(4)[:, :2], rows(4)[:, :2]
+    swapped, middle = x[:, [1, 0]], (x + start)[:, [1, 0]] / 2
+    to_rounding(attrfn.input_x_gradient(Product(), x), x * swapped)
+    to_rounding(attrfn.integrated_gradients(Product(), x, start, 1), (x - start) * middle)
+    to_rounding(attrfn.integrated_gradients(Product(), x), x * swapped / 2)
+
+
+def test_power() -> None:
+    x, start = rows(), rows()
+    to_rounding(attrfn.saliency(Power(3), x, absolute=False), 3 * x**2)
+    to_rounding(attrfn.integrated_gradients(Power(3), x, start, 2), x**3 - start**3)
+    to_rounding(
+        attrfn.integrated_gradients(Power(3), x, start, 2, multiply_by_inputs=False),
+        x**2 + x * start + start**2,
+    )
