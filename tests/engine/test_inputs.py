@@ -212,7 +212,7 @@ def test_contexts_around_a_call(context: Callable[[], Any]) -> None:
     for method in (attrfn.saliency, *DIFFERENCES.values()):
         expected = method(net, x, target=0)
         with context():
-            assert torch.equal(method(net, x, target=0), expected)
+            same(method(net, x, target=0), expected)
         assert not method(net, x, target=0).requires_grad
 
 
@@ -224,7 +224,7 @@ def test_inputs_made_in_inference_mode(inside: bool) -> None:
     for method in (attrfn.saliency, *DIFFERENCES.values()):
         with torch.inference_mode(inside):
             found = method(net, made, target=0)
-        assert torch.equal(found, method(net, x, target=0))
+        same(found, method(net, x, target=0))
     with torch.inference_mode(inside):
         found = attrfn.layer_conductance(net, "head", made, made * 0, target=0)
     same(found, attrfn.layer_conductance(net, "head", x, target=0))

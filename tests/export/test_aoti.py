@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["residual", "encoder"])
+@pytest.mark.parametrize("name", ["residual", pytest.param("encoder", marks=pytest.mark.slow)])
 def test_all_attributions_as_one_package(name: str, tmp_path: Path) -> None:
     of = explained()[name]
 

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import attrfn
+from tests.tables.kinds import by_kind
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images
 
 
-@pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", by_kind(row for row in METHODS if not row.random))
 def test_every_method_without_draws(row: Method) -> None:
     net, x = suited(row), images(4)
     program = attrfn.export(net, row.call, images(1)).module()

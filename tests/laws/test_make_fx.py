@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from tests.tables.kinds import by_kind, quick
 from tests.tables.method import SEED, Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images
-
-every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
 
 
 def generator(row: Method) -> dict[str, Any]:
@@ -38,8 +37,14 @@ def assert_plain(graph: torch.fx.GraphModule) -> None:
             assert node.op in ("placeholder", "output"), node
 
 
-@every
-@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    ("create_graph", "row"),
+    [
+        pytest.param(keep, row, marks=pytest.mark.slow if keep and not quick(row) else (), id=f"{keep}-{row.name}")
+        for keep in (False, True)
+        for row in METHODS
+    ],
+)
 def test_the_replay_is_the_method(row: Method, create_graph: bool) -> None:
     net, given = suited(row), generator(row)
     seeded(given)
@@ -52,7 +57,7 @@ def test_the_replay_is_the_method(row: Method, create_graph: bool) -> None:
     torch.testing.assert_close(found.detach(), row.call(net, x, **given), rtol=1e-10, atol=1e-12)
 
 
-@every
+@pytest.mark.parametrize("row", by_kind(METHODS))
 def test_weights_are_arguments_where_they_are_asked_for(row: Method) -> None:
     net, other, given = suited(row), suited(row), generator(row)
 
@@ -72,7 +77,7 @@ def test_weights_are_arguments_where_they_are_asked_for(row: Method) -> None:
     torch.testing.assert_close(found.detach(), row.call(other, x, **given), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", [row for row in METHODS if not row.random], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", by_kind(row for row in METHODS if not row.random))
 def test_sizes_that_are_symbols_serve_other_numbers_of_examples(row: Method) -> None:
     net = suited(row)
     trace = make_fx(lambda x: row.call(net, x), tracing_mode="symbolic", _allow_non_fake_inputs=True)

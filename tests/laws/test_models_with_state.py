@@ -199,7 +199,7 @@ def test_tensors_that_a_model_binds_are_put_back(row: Method, train: bool) -> No
 def test_a_scripted_model_runs_where_no_rule_is_asked_for() -> None:
     net, x = nn.Linear(3, 4).double(), rows()
     traced = torch.jit.trace(net, x)
-    assert torch.equal(attrfn.saliency(traced, x, 1), attrfn.saliency(net, x, 1))
+    torch.testing.assert_close(attrfn.saliency(traced, x, 1), attrfn.saliency(net, x, 1))
     found = attrfn.integrated_gradients(traced, x, n_steps=3, target=1, vectorize=False)
     torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, n_steps=3, target=1))
 
@@ -299,5 +299,5 @@ def test_saliency_draws_as_the_model_does() -> None:
     (expected,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
     after = torch.get_rng_state()
     torch.manual_seed(3)
-    assert torch.equal(attrfn.saliency(net, x, 1, absolute=False), expected)
+    torch.testing.assert_close(attrfn.saliency(net, x, 1, absolute=False), expected)
     assert torch.equal(torch.get_rng_state(), after)

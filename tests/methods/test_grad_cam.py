@@ -42,9 +42,9 @@ def test_a_module_its_name_and_a_site_are_one() -> None:
     expected = attrfn.layer_grad_cam(net, "head.3", x, 1)
     conv = net.head[3]
     for layer in (conv, at(conv), at("head.3"), at("head.3", call=0), at(net.head[4], "input", index=0)):
-        assert torch.equal(attrfn.layer_grad_cam(net, layer, x, 1), expected)
-    assert torch.equal(attrfn.layer_grad_cam(lambda x: net(x), conv, x, 1), expected)
-    assert torch.equal(attrfn.layer_grad_cam(torch.compile(net, backend="eager"), "head.3", x, 1), expected)
+        same(attrfn.layer_grad_cam(net, layer, x, 1), expected)
+    same(attrfn.layer_grad_cam(lambda x: net(x), conv, x, 1), expected)
+    same(attrfn.layer_grad_cam(torch.compile(net, backend="eager"), "head.3", x, 1), expected)
 
 
 @pytest.mark.parametrize("name", ["layer_gradient_x_activation", "layer_grad_cam"])

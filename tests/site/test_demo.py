@@ -32,6 +32,10 @@ BY_STEPS = dict.fromkeys(["integrated_gradients", "layer_conductance", "neuron_i
 BY_SAMPLES = dict.fromkeys(["gradient_shap", "neuron_gradient_shap"], 0.8)
 
 
+whole = pytest.mark.slow
+"""It trains and explains for most of two minutes of one core."""
+
+
 def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run it in a process of its own, `before` in the same process ahead of it."""
     code = f"import runpy, sys\n{before}\nrunpy.run_module('attrfn', run_name='__main__', alter_sys=True)"
@@ -47,6 +51,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Completed
     return result, out
 
 
+@whole
 def test_picture_is_written(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     result, out = done
     assert f"Wrote {out}" in result.stdout
@@ -58,17 +63,20 @@ def test_picture_is_written(done: tuple[subprocess.CompletedProcess[str], Path])
     assert [path.name for path in out.parent.iterdir()] == ["picture.png"]
 
 
+@whole
 def test_network_has_learnt(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     accuracy = re.search(r"Held-out accuracy: (\d\.\d+)", done[0].stdout)
     assert accuracy is not None
     assert float(accuracy[1]) >= 0.9
 
 
+@whole
 def test_progress_is_shown_and_nothing_warns(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     assert "training: 100%" in done[0].stderr
     assert "Warning" not in done[0].stderr
 
 
+@whole
 def test_table_has_every_method(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     lines = done[0].stdout.splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("method"))
@@ -80,6 +88,7 @@ def test_table_has_every_method(done: tuple[subprocess.CompletedProcess[str], Pa
     assert set(complete) == {*EXACT, *BY_STEPS, *BY_SAMPLES}
 
 
+@whole
 @pytest.mark.parametrize(("method", "within"), {**EXACT, **BY_STEPS, **BY_SAMPLES}.items())
 def test_completeness_agrees(done: tuple[subprocess.CompletedProcess[str], Path], method: str, within: float) -> None:
     line = next(line for line in done[0].stdout.splitlines() if line.split()[:1] == [method])

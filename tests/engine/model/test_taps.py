@@ -99,7 +99,7 @@ def test_a_list_of_layers_is_one_pass(method: Callable[..., Any]) -> None:
     assert net.runs() == (1, 1)
     assert [t.shape for t in found] == [(3, 5)] * 3
     for one, place in zip(found, ["first", "layer", "after"], strict=True):
-        assert torch.equal(one, method(net, place, x, **given))
+        same(one, method(net, place, x, **given))
 
 
 def test_what_lies_before_the_layer_is_not_batched() -> None:
@@ -197,7 +197,7 @@ def test_an_in_place_relu_right_behind_the_layer() -> None:
             attrfn.from_layer(model, "0", x)(linear(x)).detach(),
         ]
     for one, other in zip(net.found, pure.found, strict=True):
-        torch.testing.assert_close(one, other, rtol=0.0, atol=0.0)
+        same(one, other)
 
 
 class Catching(Chain):
@@ -218,7 +218,7 @@ def test_models_that_catch_exceptions() -> None:
     for site in ("layer", at("layer", call=0)):
         assert torch.equal(attrfn.to_layer(net, site)(x), h)
         expected = attrfn.neuron_gradient(nn.Sequential(net.first, net.layer), "1", 1, x)
-        assert torch.equal(attrfn.neuron_gradient(net, site, 1, x), expected)
+        same(attrfn.neuron_gradient(net, site, 1, x), expected)
 
 
 # ---------------------------------------------------------------- after exceptions

@@ -137,7 +137,7 @@ def test_the_relu_inside_a_recurrent_cell(method: Any, rule: Any, literal: Any) 
     x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(by_hand(x)[:, 1].sum(), x)
     same(method(recurrent(cell), x, 1), expected)
-    assert torch.equal(attrfn.with_rules(recurrent(cell), rule)(x), recurrent(cell)(x))
+    same(attrfn.with_rules(recurrent(cell), rule)(x), recurrent(cell)(x))  # the kernel adds in an order of its own
     fused = nn.RNN(4, 3, nonlinearity="relu", batch_first=True).double()
     with pytest.raises(ValueError, match=r"runs its ReLUs in one kernel.*run nn\.RNNCell in a loop"):
         method(lambda x: fused(x)[0][:, -1], x, 1)

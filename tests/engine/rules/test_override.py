@@ -63,9 +63,9 @@ def literal(f: Callable[[Tensor, Relu], Tensor], x: Tensor, gate: Gate) -> Tenso
 class Deep(nn.Module):
     """Four ReLUs, with tanh, softplus, products, quotients and a connection around between them. (N, 3) → (N,)."""
 
-    def __init__(self) -> None:
+    def __init__(self, n: int = 5) -> None:
         super().__init__()
-        self.w = nn.ParameterList([torch.randn(a, b) / a**0.5 for a, b in ((3, 5), (5, 5), (5, 5), (5, 5), (5, 1))])
+        self.w = nn.ParameterList([torch.randn(a, b) / a**0.5 for a, b in ((3, n), (n, n), (n, n), (n, n), (n, 1))])
         self.double()
 
     def call(self, x: Tensor, relu: Relu) -> Tensor:
@@ -125,7 +125,7 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_parameter_gradients_by_finite_differences(method: Any) -> None:
     """Smooth but at the kinks, to which no value is near here: every derivative, by central differences."""
-    net, x = Deep(), rows(2)
+    net, x = Deep(3), rows(2)
     torch.autograd.gradcheck(attributions(net, x, method), tuple(net.parameters()), eps=1e-6, atol=1e-6, rtol=1e-5)
 
 

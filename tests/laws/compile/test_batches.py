@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from tests.laws.compile.test_graphs import fresh_compiler, graphs, rows_of, same, seeded, without_generator
+from tests.laws.compile.test_graphs import fresh_compiler, graphs, same, seeded, without_generator
 from tests.laws.compile.test_training import slopes
 from tests.tables.built import BUILT, JUDGES
+from tests.tables.kinds import by_kind
 from tests.tables.method import Method
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, ready
@@ -19,6 +20,8 @@ from tests.tables.models import Split, ready
 __all__ = ["fresh_compiler"]
 SHORT: dict[str, Any] = {"n_steps": 2, "n_samples": 2}
 NEURON = (1, slice(None))
+WITHOUT = ("ruled", "enlarged", "unit")
+"""Rules of one's own, and what needs images."""
 
 
 class Head(nn.Module):
@@ -71,9 +74,9 @@ def data(n: int) -> Tensor:
     return torch.randn(n, 2, 4, dtype=torch.float64)
 
 
-@rows_of([row for row in (*METHODS, *BUILT, *JUDGES) if row.name not in ("ruled", "enlarged", "unit")])
+@pytest.mark.parametrize("row", by_kind(row for row in (*METHODS, *BUILT, *JUDGES) if row.name not in WITHOUT))
 def test_one_graph_holds_for_every_batch_size(row: Method) -> None:
-    """The graph that a second size has made, asked for at once. Left out: rules of one's own, and what needs images."""
+    """The graph that a second size has made, asked for at once."""
     net = ready(Split(Head(), Tail()))
     compiled = torch.compile(
         lambda net, layer, x: called(row, net, layer, x, **without_generator(row)), fullgraph=True, backend="eager"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import attrfn
 from tests.tables.built import BUILT, JUDGES
+from tests.tables.kinds import by_kind
 from tests.tables.method import SEED, START, Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, relu_net, smooth_net
@@ -16,6 +17,9 @@ from tests.tables.models import Split, images, relu_net, smooth_net
 
 def rows_of(rows: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
+
+
+kinds = pytest.mark.parametrize("row", by_kind(METHODS))
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +60,24 @@ def in_graph(row: Method, backend: str) -> Callable[[nn.Module, Any, Tensor], Te
 
 @rows_of(METHODS)
 def test_every_method_compiles_in_one_graph(row: Method) -> None:
-    """New values take no new graph, and a new batch size one more at most."""
+    """New values take no new graph."""
     net, x = suited(row), images()
     compiled = in_graph(row, "aot_eager")
-    for z, most in ((x, 1), (2 * x, 1), (torch.cat([x, x]), 2)):
+    for z in (x, 2 * x):
+        same(seeded(lambda z=z: compiled(net, net.head, z)), row.call(net, z))
+        assert graphs() == 1
+
+
+@kinds
+def test_a_new_batch_size_takes_one_graph_more_at_most(row: Method) -> None:
+    net, x = suited(row), images()
+    compiled = in_graph(row, "eager")
+    for z, most in ((x, 1), (torch.cat([x, x]), 2), (x[:2], 2)):
         same(seeded(lambda z=z: compiled(net, net.head, z)), row.call(net, z))
         assert graphs() <= most
 
 
-@rows_of(METHODS)
+@kinds
 def test_a_compiled_method_closes_over_its_frozen_model(row: Method) -> None:
     net, x = suited(row).requires_grad_(False), images()
     given = row.by_module(net) | without_generator(row)
@@ -163,7 +176,7 @@ def test_a_fused_recurrent_layer_is_the_compilers_to_refuse() -> None:
 
 
 def test_two_vmaps_of_a_convolution_take_a_graph_for_each_batch_size() -> None:
-    """With `dynamic=False`; or with a loop in place of one of them. By default: `test_compile_batches.py`."""
+    """With `dynamic=False`; or with a loop in place of one of them. By default: `test_batches.py`."""
     row = next(row for row in BUILT if row.name == "variance")
     net, x = suited(row), images()
 

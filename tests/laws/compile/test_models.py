@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.laws.compile.test_graphs import fresh_compiler, rows_of, same
+from tests.laws.compile.test_graphs import fresh_compiler, same
 from tests.tables.built import BUILT, JUDGES
+from tests.tables.kinds import quick
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, relu_net
@@ -102,8 +103,18 @@ FUNCTIONS: dict[str, Callable[[Split], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *FUNCTIONS])
-@rows_of((*METHODS, *BUILT, *JUDGES))
+FEW = ("a model", "a part", "a closure")
+"""What every method is tried with; the others with one method of each kind, and all when it may be slow."""
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        pytest.param(row, kind, marks=() if quick(row) or kind in FEW else pytest.mark.slow, id=f"{row.name}-{kind}")
+        for row in (*METHODS, *BUILT, *JUDGES)
+        for kind in (*KINDS, *FUNCTIONS)
+    ],
+)
 def test_what_the_caller_compiled_works(row: Method, kind: str) -> None:
     """As if it had not been: its operations and layers are those it was written with."""
     net, x = suited(row), images()

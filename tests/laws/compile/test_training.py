@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import attrfn
 from attrfn._model.run import Pass, run
 from tests.engine.rules.deep_lift.test_coverage import ELEMENTWISE, spellings
-from tests.laws.compile.test_graphs import fresh_compiler, rows_of, same, seeded, without_generator
+from tests.laws.compile.test_graphs import fresh_compiler, same, seeded, without_generator
+from tests.tables.kinds import by_kind
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images, rows
@@ -39,11 +40,24 @@ RULED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "with_reference": lambda net, x: attrfn.saliency(attrfn.with_reference(net, -0.5), x, 1, absolute=False),
 }
 """Methods with a custom autograd function, which the compiler can lose."""
-ruled = pytest.mark.parametrize("method", RULED.values(), ids=RULED)
+BY_INDUCTOR = ("guided_backprop", "deep_lift")
+"""One of each kind of rule; inductor takes most of ten seconds for each, and those of the others are slow."""
+ruled = pytest.mark.parametrize(
+    ("method", "backend"),
+    [
+        pytest.param(
+            RULED[name],
+            backend,
+            marks=pytest.mark.slow if backend == "inductor" and name not in BY_INDUCTOR else (),
+            id=f"{backend}-{name}",
+        )
+        for backend in ("aot_eager", "inductor")
+        for name in RULED
+    ],
+)
 
 
 @ruled
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_rule_on_the_differentiated_tensor_itself(method: Callable[..., Tensor], backend: str) -> None:
     net, x = first_relu(), torch.randn(6, 5).double()
     expected = method(net, x)
@@ -53,7 +67,6 @@ def test_a_rule_on_the_differentiated_tensor_itself(method: Callable[..., Tensor
 
 
 @ruled
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_rule_under_vmap(method: Callable[..., Tensor], backend: str) -> None:
     net, x = first_relu(), torch.randn(6, 5).double()
 
@@ -148,7 +161,7 @@ def slopes(loss: Tensor, net: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", [attrfn.guided_backprop, attrfn.deconvolution, attrfn.deep_lift])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow), "inductor"])
 def test_a_compiled_training_step(method: Callable[..., Tensor], backend: str) -> None:
     """The parameters' gradient of a penalty on an attribution; eager ones are checked against references elsewhere."""
     net, x = between(), torch.randn(6, 5).double()
@@ -159,7 +172,7 @@ def test_a_compiled_training_step(method: Callable[..., Tensor], backend: str) -
         same(one, other)
 
 
-@rows_of(METHODS)
+@pytest.mark.parametrize("row", by_kind(METHODS))
 def test_every_method_as_a_loss(row: Method) -> None:
     """For each parameter of a net that is an argument of the compiled loss."""
     net, x = suited(row), images()

@@ -83,8 +83,8 @@ def test_a_module_that_caches_at_its_first_call_works() -> None:
     x, start, warm = rows(), rows(), Caching()
     warm(x)
     expected = deep_lift(warm, x, start, target=1)
-    assert torch.equal(deep_lift(Caching(), x, start, target=1), expected)
-    assert torch.equal(attrfn.neuron_deep_lift(nn.Sequential(Caching()), "0", 1, x, start), expected)
+    same(deep_lift(Caching(), x, start, target=1), expected)
+    same(attrfn.neuron_deep_lift(nn.Sequential(Caching()), "0", 1, x, start), expected)
     model = attrfn.with_reference(Caching(), start)
     same(attrfn.saliency(model, x, 1, absolute=False) * (x - start), expected)
 
