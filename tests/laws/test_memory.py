@@ -53,6 +53,8 @@ CALLS = {
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",
 }
 CONTROLS = ("all at once", "all kept")
+QUICK = ("integrated_gradients", "layer_conductance", "gradient_shap", "deep_lift_shap", "smooth_grad", *CONTROLS)
+"""One of each loop over steps or draws; the others, which share theirs with one of these, are slow."""
 FEW, MANY = 50, 500
 MEGABYTES = 1024.0
 
@@ -84,15 +86,19 @@ def printed(script: str) -> str:
 
 
 @lru_cache
-def peaks() -> dict[str, list[int]]:
+def peaks(quick: bool) -> dict[str, list[int]]:
     """By call: the peak of resident memory before it, after few steps, and after many; in kilobytes."""
-    given = f"CALLS, FEW, MANY = {CALLS!r}, {FEW}, {MANY}"
+    calls = {name: call for name, call in CALLS.items() if (name in QUICK) == quick}
+    given = f"CALLS, FEW, MANY = {calls!r}, {FEW}, {MANY}"
     return json.loads(printed("\n".join((SETTING, given, PEAKS))))
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in CONTROLS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CALLS if name not in CONTROLS],
+)
 def test_peak_memory_does_not_grow_with_the_steps(name: str) -> None:
-    _, few, many = peaks()[name]
+    _, few, many = peaks(name in QUICK)[name]
     assert many < 1.15 * few
     assert many - few < 30 * MEGABYTES
 
@@ -100,7 +106,7 @@ def test_peak_memory_does_not_grow_with_the_steps(name: str) -> None:
 @pytest.mark.parametrize("name", CONTROLS)
 def test_the_bound_would_catch_linear_growth(name: str) -> None:
     """All steps in memory at once are far beyond it, and so is one tensor of x's size kept for each."""
-    _, few, many = peaks()[name]
+    _, few, many = peaks(quick=True)[name]
     assert many > 1.25 * few
     assert many - few > 60 * MEGABYTES
 

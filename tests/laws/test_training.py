@@ -114,6 +114,7 @@ def test_what_accuracy_did() -> None:
     assert high < 0.02
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("backend", ["aot_eager"])
 def test_compiled_steps_are_the_eager_ones(backend: str) -> None:
     """Five steps in float64, where nothing but rounding can differ."""

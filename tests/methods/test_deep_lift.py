@@ -161,7 +161,7 @@ CELLS: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
 def test_unrolled_cells(make: Callable[[], nn.Module]) -> None:
-    """Written out they sum, and their pass is the cell's own, but for the order of its sums; on a path too, in `vmap`."""
+    """Written out they sum, and their pass is the cell's own, but for the order of sums; on a path too, in `vmap`."""
     cell = make().double()
 
     def f(x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def test_an_input_that_a_map_cannot_be_put_at_is_warned_of() -> None:
     torch.testing.assert_close(found["image"], attrfn.guided_grad_cam(net, "head", x["image"], 1))
 
 
+@pytest.mark.compiles
 def test_a_module_its_name_and_a_site_are_one() -> None:
     net, x = relu_net(), torch.randn(2, 2, 4, 4, dtype=torch.float64)
     expected = attrfn.layer_grad_cam(net, "head.3", x, 1)

@@ -76,6 +76,7 @@ def test_one_pass_with_a_neuron(name: str) -> None:
     assert net.counts(lambda: attrfn.over_targets(lambda k: method(net, "head", k, x), range(12)))[0] == 1
 
 
+@pytest.mark.compiles
 def test_a_neuron_compiled() -> None:
     net, x = flat_relu_net(), rows(5)
     for method in (attrfn.neuron_guided_backprop, attrfn.neuron_deconvolution):

@@ -104,7 +104,7 @@ def test_help() -> None:
     assert all(option in result.stdout for option in ("--out FILE", "--seed", "--device"))
 
 
-@pytest.mark.parametrize("path", ["missing/picture.png", "."])
+@pytest.mark.parametrize("path", ["missing/picture.png", pytest.param(".", marks=pytest.mark.slow)])
 def test_path_that_cannot_be_written_is_one_line(path: str, tmp_path: Path) -> None:
     result = demo("--out", path, cwd=tmp_path)
     assert result.returncode == 2
@@ -120,7 +120,9 @@ def test_unknown_device_is_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(r"attrfn: no device 'abacus': .+\n", result.stderr)
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "skimage", "tqdm"])
+@pytest.mark.parametrize(
+    "module", ["matplotlib", *(pytest.param(m, marks=pytest.mark.slow) for m in ("skimage", "tqdm"))]
+)
 def test_missing_extra_is_one_line(module: str, tmp_path: Path) -> None:
     result = demo(before=f"sys.modules[{module!r}] = None", cwd=tmp_path)
     assert result.returncode == 1

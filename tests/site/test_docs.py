@@ -99,11 +99,29 @@ def test_the_table_says_of_methods_what_the_laws_demand() -> None:
             assert column("sums")[name] != "no", name
 
 
+def drawn() -> dict[str, set[str]]:
+    """The files of each folder, as the design draws the tree."""
+    picture = re.search(r"```text\nattrfn/\n(.*?)```", PAGES["docs/design.md"], re.DOTALL)
+    assert picture is not None
+    found: dict[str, set[str]] = {}
+    room = ""
+    for line in picture[1].splitlines():
+        indent, folder, names = re.fullmatch(r"( +)(?:(\w+)/ +)?(.+)", line).groups()
+        room = room if len(indent) > 2 else (folder or "")
+        found[f"{room}/{folder}" if len(indent) > 2 else room] = set(names.split())
+    return found
+
+
 def test_the_design_names_every_file() -> None:
-    named = set(re.findall(r"`(_\w+|plot)`", PAGES["docs/design.md"]))
-    files = {path.stem for path in (ROOT / "attrfn").glob("_*.py")} - {"__init__", "__main__"}
-    assert sorted(files - named) == []
-    assert sorted(name for name in named - files - {"plot"} if name.islower()) == []
+    """Each in its folder, and none that is not there; and every room says what it may touch."""
+    package = ROOT / "attrfn"
+    files: dict[str, set[str]] = {}
+    for file in (*package.rglob("[!_]*.py"), *package.rglob("_[!_]*.py")):
+        folder = file.parent.relative_to(package).as_posix().removeprefix(".")
+        files.setdefault(folder, set()).add(file.stem)
+    assert drawn() == files
+    rooms = {name.split("/")[0] + "/" for name in files if name} | files[""]
+    assert set(re.findall(r"^- `(\w+/?)`: ", PAGES["docs/design.md"], re.MULTILINE)) == rooms
 
 
 # ---------------------------------------------------------------- Captum

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("torch._dynamo", "torch._inductor", "torch.export", "sympy", "matplotlib", "captum", "onnx")
 """What few calls need, and some of it takes seconds."""
 
@@ -21,6 +23,7 @@ def test_nothing_heavy_is_loaded() -> None:
     assert [name for name in found if name.startswith(HEAVY)] == []
 
 
+@pytest.mark.compiles
 def test_the_compiler_knows_what_it_must_when_it_comes_by() -> None:
     """The marks of rules are given while a first graph is traced, in a process that had no compiler until then."""
     code = """

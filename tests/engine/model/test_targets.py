@@ -188,6 +188,7 @@ def test_examples_and_their_targets_under_one_vmap() -> None:
     torch.testing.assert_close(found, attrfn.saliency(net, x, targets))
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("target", [torch.tensor(-1), torch.tensor([0, -1, 2]), [0, -1, 2], (-1,)], ids=str)
 def test_targets_in_a_compiled_graph(target: Any) -> None:
     net, x = flat_net(), rows()

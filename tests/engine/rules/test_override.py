@@ -200,6 +200,7 @@ GRADIENTS: dict[str, Callable[..., Tensor]] = {
 methods = pytest.mark.parametrize("method", GRADIENTS.values(), ids=GRADIENTS)
 
 
+@pytest.mark.compiles
 @nets
 @methods
 def test_compiled_equals_eager(method: Any, net: Callable[[], nn.Module]) -> None:
@@ -209,6 +210,7 @@ def test_compiled_equals_eager(method: Any, net: Callable[[], nn.Module]) -> Non
     same(compiled(lambda x: method(model, x, 1))(x), expected)
 
 
+@pytest.mark.compiles
 @methods
 def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
     """What is differentiated is then the layer's activation."""
@@ -218,6 +220,7 @@ def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
     same(compiled(lambda x: method(attrfn.from_layer(net, "head", x), h, 1))(x), expected)
 
 
+@pytest.mark.compiles
 @nets
 @methods
 def test_vmap_over_targets_compiled(method: Any, net: Callable[[], nn.Module]) -> None:
@@ -226,6 +229,7 @@ def test_vmap_over_targets_compiled(method: Any, net: Callable[[], nn.Module]) -
     same(compiled(lambda t: torch.func.vmap(lambda t: method(model, x, t))(t))(targets), expected)
 
 
+@pytest.mark.compiles
 @nets
 @methods
 def test_a_training_step_compiled(method: Any, net: Callable[[], nn.Module]) -> None:
@@ -242,6 +246,7 @@ def test_a_training_step_compiled(method: Any, net: Callable[[], nn.Module]) -> 
         same(one, other)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("rule", [attrfn.GUIDED, attrfn.DECONVOLUTION], ids=["guided", "deconvolution"])
 def test_with_rules_in_a_compiled_graph(rule: Any) -> None:
     """As a model of another method, and differentiated from outside of the graph."""
@@ -254,6 +259,7 @@ def test_with_rules_in_a_compiled_graph(rule: Any) -> None:
     same(outside, expected)
 
 
+@pytest.mark.compiles
 def test_rules_of_the_callers_are_refused_by_a_compiler() -> None:
     """They would be lost in silence."""
     model = attrfn.with_rules(relu_first(), {torch.relu: lambda grad, input, output: grad})
@@ -268,6 +274,7 @@ HOLDERS: dict[str, Callable[[nn.Module], Callable[..., Tensor]]] = {
 }
 
 
+@pytest.mark.compiles
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own
 @pytest.mark.parametrize("ran_before", [False, True])
 @pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)

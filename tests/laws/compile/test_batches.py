@@ -18,6 +18,7 @@ from tests.tables.methods import METHODS
 from tests.tables.models import Split, ready
 
 __all__ = ["fresh_compiler"]
+pytestmark = pytest.mark.compiles
 SHORT: dict[str, Any] = {"n_steps": 2, "n_samples": 2}
 NEURON = (1, slice(None))
 WITHOUT = ("ruled", "enlarged", "unit")

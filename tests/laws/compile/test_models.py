@@ -17,6 +17,7 @@ from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, relu_net
 
 __all__ = ["fresh_compiler"]
+pytestmark = pytest.mark.compiles
 by_eager = functools.partial(torch.compile, backend="eager")
 
 
@@ -166,7 +167,7 @@ OF_AN_ENCODER: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", OF_AN_ENCODER)
 def test_a_transformer_in_a_graph(method: str, frozen: bool) -> None:
     whole, x = encoder(), torch.randn(3, 5, 4, dtype=torch.float64)

@@ -18,9 +18,10 @@ from tests.tables.methods import METHODS
 from tests.tables.models import images, rows
 
 __all__ = ["fresh_compiler"]
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
-)  # inductor's
+pytestmark = [
+    pytest.mark.compiles,
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),  # inductor's
+]
 
 
 # ---------------------------------------------------------------- rules
