@@ -26,7 +26,6 @@ def quick(row: Method) -> bool:
     return row.name in KINDS
 
 
-def by_kind(rows: Iterable[Method], but: tuple[str, ...] = ()) -> list[Any]:
-    """All rows as parameters; those that are of a kind with another, and not in `but`, are slow."""
-    fast = (*KINDS, *but)
+def by_kind(rows: Iterable[Method], fast: tuple[str, ...] = KINDS) -> list[Any]:
+    """All rows as parameters; those that another stands for, which is in `fast`, are slow."""
     return [pytest.param(row, marks=() if row.name in fast else pytest.mark.slow, id=row.name) for row in rows]

@@ -22,6 +22,7 @@ def rows_of(rows: Any) -> pytest.MarkDecorator:
 
 
 kinds = pytest.mark.parametrize("row", by_kind(METHODS))
+BUILDERS = ("smoothed", "many_targets", "guided", "referred", "behind", "moving")
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +71,9 @@ def test_every_method_compiles_in_one_graph(row: Method) -> None:
         assert graphs() == 1
 
 
-@kinds
+@pytest.mark.parametrize("row", by_kind(METHODS, ("saliency", "integrated_gradients", "deep_lift")))
 def test_a_new_batch_size_takes_one_graph_more_at_most(row: Method) -> None:
+    """For most rows that is slow: `test_batches.py` asks for the second graph of each at once."""
     net, x = suited(row), images()
     compiled = in_graph(row, "eager")
     for z, most in ((x, 1), (torch.cat([x, x]), 2), (x[:2], 2)):
@@ -89,7 +91,10 @@ def test_a_compiled_method_closes_over_its_frozen_model(row: Method) -> None:
     assert graphs() == 1
 
 
-@rows_of([row for row in (*BUILT, *JUDGES) if row.name != "ruled"])  # see `HOLES`
+BUILT_IN_A_GRAPH = [row for row in (*BUILT, *JUDGES) if row.name != "ruled"]  # see `HOLES`
+
+
+@pytest.mark.parametrize("row", by_kind(BUILT_IN_A_GRAPH, BUILDERS))
 def test_what_is_built_compiles_in_one_graph(row: Method) -> None:
     net, x = suited(row), images()
     compiled = in_graph(row, "eager")

@@ -127,7 +127,14 @@ def test_what_the_caller_compiled_works(row: Method, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's own
 @pytest.mark.parametrize("kind", [*KINDS, *FUNCTIONS])
-@pytest.mark.parametrize("name", ["saliency", "guided_backprop", "deep_lift", "layer_deep_lift_shap"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saliency",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("guided_backprop", "deep_lift")),
+        "layer_deep_lift_shap",
+    ],
+)
 def test_what_ran_compiled_before(name: str, kind: str) -> None:
     """Its code is there, and is not used."""
     row = next(row for row in METHODS if row.attribute.__name__ == name)
@@ -185,6 +192,7 @@ DIRECTLY = (
 ).split()
 
 
+@pytest.mark.slow
 def test_methods_compiled_as_they_are_have_their_graphs_each_for_itself() -> None:
     """The compiler allows eight graphs of one code, which a wrapper that methods share would be."""
     assert len(DIRECTLY) > torch._dynamo.config.recompile_limit
