@@ -1,6 +1,6 @@
 """By how much do DeepLIFT's attributions miss what they must sum to, on small nets of every architecture?
 
-DeepLIFT owes f(x) − f(x'). Of each net of `tests/architectures.py`, with the baseline of its users and with zeros, in
+DeepLIFT owes f(x) − f(x'). Of each net of `tests/tables/architectures.py`, with its users' baseline and with zeros, in
 float64: the largest |Σ attribution − (f(x) − f(x'))| / |f(x) − f(x')| of two examples, by attrfn and by Captum's
 `DeepLift`. The output explained is, for each example, the one that differs most from the baseline's. No timing; where
 Captum raises, the table says what. Its MLPs are two rows, which show their worst.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 import attrfn
 from bench.harness import Row, Setting
-from tests.architectures import ALL, Explained, built, most_changed
+from tests.tables.architectures import ALL, Explained, built, most_changed
 
 
 def miss(it: Explained, start: Tensor, target: list[int], attribution: Tensor) -> float:

@@ -1,0 +1,26 @@
+"""Every method leaves with its model, for any number of examples; those with draws are refused."""
+
+import pytest
+import torch
+
+import attrfn
+from tests.tables.kinds import by_kind
+from tests.tables.method import Method, suited
+from tests.tables.methods import METHODS
+from tests.tables.models import images
+
+
+@pytest.mark.parametrize("row", by_kind(row for row in METHODS if not row.random))
+def test_every_method_without_draws(row: Method) -> None:
+    net, x = suited(row), images(4)
+    program = attrfn.export(net, row.call, images(1)).module()
+    with torch.no_grad():
+        output, attribution = program(x)
+    torch.testing.assert_close(output, net(x).detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(attribution, row.call(net, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("row", [row for row in METHODS if row.random], ids=lambda row: row.name)
+def test_draws_are_refused(row: Method) -> None:
+    with pytest.raises(ValueError, match=r"draws random numbers \(aten\.rand"):
+        attrfn.export(suited(row), row.call, images(1))

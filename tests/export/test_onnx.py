@@ -1,0 +1,65 @@
+"""ONNX files of exported programs: equal to the attribution in onnxruntime, in a process without torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import attrfn
+from tests.tables.exports import NAMES, SIZES, expected, explained, program
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
+
+ALONE = """
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "attrfn"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Without())
+import numpy as np
+import onnxruntime
+
+for path in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(path + ".onnx", providers=["CPUExecutionProvider"])
+    given = np.load(path + ".in.npz")
+    answers = {}
+    for key in given:
+        names = ["output", "attribution"]
+        for name, found in zip(names, session.run(names, {"x": given[key]})):
+            answers[name + key] = found
+    np.savez(path + ".out.npz", **answers)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files' answers in a process of their own, in which torch cannot be imported."""
+    folder = tmp_path_factory.mktemp("files")
+    paths = [folder / f"{name}-{method}" for name, method in NAMES]
+    for path, (name, method) in zip(paths, NAMES, strict=True):
+        attrfn.to_onnx(program(name, method), f"{path}.onnx")
+        np.savez(f"{path}.in.npz", **{str(n): explained()[name].inputs(n).numpy() for n in SIZES})
+    subprocess.run([sys.executable, "-I", "-c", ALONE, *map(str, paths)], check=True)
+    return folder
+
+
+def same(one: Any, other: Tensor) -> None:
+    torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "method"), NAMES)
+def test_a_file_runs_without_torch(elsewhere: Path, name: str, method: str) -> None:
+    found = np.load(elsewhere / f"{name}-{method}.out.npz")
+    for n, (output, attribution) in zip(SIZES, expected(name, method), strict=True):
+        same(found[f"output{n}"], output)
+        same(found[f"attribution{n}"], attribution)

@@ -1,0 +1,182 @@
+"""Peak memory does not grow with the number of steps, nor anything with the number of calls.
+
+Measured in a process of its own, which forks one for each method: each starts with the same memory.
+"""
+
+import json
+import subprocess
+import sys
+from functools import lru_cache
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux gives it")
+
+SETTING = """
+import gc, json, os, resource, warnings
+import torch
+from torch import nn
+import attrfn
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = nn.Sequential(
+    nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Tanh(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(512, 4)
+).eval()
+x = torch.randn(4, 3, 64, 64)
+row = torch.randn(1, 3, 64, 64)
+def sample(k):
+    return row.expand(k, *row.shape[1:])
+def saliency(z):
+    return attrfn.saliency(net, z, 1)
+"""
+
+# A point costs the input and the activation, 0.3 MB, some three times: 450 more of them at once are 450 MB.
+CALLS = {
+    "integrated_gradients": "attrfn.integrated_gradients(net, x, None, n, target=1)",
+    "layer_integrated_gradients": "attrfn.layer_integrated_gradients(net, '1', x, None, n, target=1)",
+    "neuron_integrated_gradients": "attrfn.neuron_integrated_gradients(net, '2', (0, 1, 1), x, None, n)",
+    "layer_conductance": "attrfn.layer_conductance(net, '1', x, None, n, target=1)",
+    "difference": "attrfn.layer_conductance(net, '1', x, None, n, target=1, derivative='difference')",
+    "internal_influence": "attrfn.internal_influence(net, '1', x, None, n, target=1)",
+    "neuron_conductance": "attrfn.neuron_conductance(net, '1', (0, 1, 1), x, None, n, target=1)",
+    "gradient_shap": "attrfn.gradient_shap(net, x, sample(3), n, target=1, stdevs=0.1)",
+    "layer_gradient_shap": "attrfn.layer_gradient_shap(net, '1', x, sample(3), n, target=1, stdevs=0.1)",
+    "neuron_gradient_shap": "attrfn.neuron_gradient_shap(net, '2', (0, 1, 1), x, sample(3), n, stdevs=0.1)",
+    "deep_lift_shap": "attrfn.deep_lift_shap(net, x, sample(n), target=1)",
+    "layer_deep_lift_shap": "attrfn.layer_deep_lift_shap(net, '1', x, sample(n), target=1)",
+    "neuron_deep_lift_shap": "attrfn.neuron_deep_lift_shap(net, '2', (0, 1, 1), x, sample(n))",
+    "smooth_grad": "attrfn.smooth_grad(saliency, n_samples=n)(x)",
+    "vargrad": "attrfn.smooth_grad(saliency, n_samples=n, kind='vargrad')(x)",
+    "sensitivity_max": "attrfn.sensitivity_max(saliency, x, n_samples=n)",
+    # What the bound would catch: all steps at once, and one call a step that keeps what each gave.
+    "all at once": "attrfn.integrated_gradients(net, x, None, n, target=1, chunk_size=n)",
+    "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",
+}
+CONTROLS = ("all at once", "all kept")
+QUICK = ("integrated_gradients", "layer_conductance", "gradient_shap", "deep_lift_shap", "smooth_grad", *CONTROLS)
+"""One of each loop over steps or draws; the others, which share theirs with one of these, are slow."""
+FEW, MANY = 50, 500
+MEGABYTES = 1024.0
+
+PEAKS = """
+def peak(call, n):
+    exec(call, {**globals(), "n": n})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+peaks = {}
+for name, call in CALLS.items():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = [start, peak(call, FEW), peak(call, MANY)]
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.close(writing)
+    peaks[name] = json.loads(os.read(reading, 1000))
+    os.wait()
+print(json.dumps(peaks))
+"""
+
+
+def printed(script: str) -> str:
+    """What a fresh process prints, in which a warning is an error."""
+    found = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@lru_cache
+def peaks(quick: bool) -> dict[str, list[int]]:
+    """By call: the peak of resident memory before it, after few steps, and after many; in kilobytes."""
+    calls = {name: call for name, call in CALLS.items() if (name in QUICK) == quick}
+    given = f"CALLS, FEW, MANY = {calls!r}, {FEW}, {MANY}"
+    return json.loads(printed("\n".join((SETTING, given, PEAKS))))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CALLS if name not in CONTROLS],
+)
+def test_peak_memory_does_not_grow_with_the_steps(name: str) -> None:
+    _, few, many = peaks(name in QUICK)[name]
+    assert many < 1.15 * few
+    assert many - few < 30 * MEGABYTES
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_the_bound_would_catch_linear_growth(name: str) -> None:
+    """All steps in memory at once are far beyond it, and so is one tensor of x's size kept for each."""
+    _, few, many = peaks(quick=True)[name]
+    assert many > 1.25 * few
+    assert many - few > 60 * MEGABYTES
+
+
+# ---------------------------------------------------------------- a thousand calls
+
+CALLS_AGAIN = """
+import threading
+from attrfn._model import taps as _taps
+x, row = x[:1, :, :32, :32], row[:, :, :32, :32]
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(900, 4)).eval()
+WORK = {
+    "saliency": lambda: attrfn.saliency(net, x, 1),
+    "guided": lambda: attrfn.guided_grad_cam(net, "1", x, 1),
+    "path": lambda: attrfn.layer_integrated_gradients(net, "1", x, None, 4, target=1),
+    "conductance": lambda: attrfn.layer_conductance(net, "1", x, None, 4, target=1),
+    "shap": lambda: attrfn.gradient_shap(net, x, sample(2), 3, target=1),
+    "lift": lambda: attrfn.layer_deep_lift(net, attrfn.at("1", call=0), x, target=1),
+    "lift shap": lambda: attrfn.deep_lift_shap(net, x, sample(2), target=1),
+    "graph": lambda: attrfn.input_x_gradient(net, x.clone().requires_grad_(), 1, create_graph=True),
+    "new net": lambda: attrfn.neuron_gradient(nn.Sequential(nn.Linear(4, 2)), "0", 1, torch.ones(1, 4)),
+    "failure": lambda: fails(),
+}
+def fails():
+    try:
+        attrfn.layer_deep_lift(net, "1", x[:, :1], target=1)
+    except RuntimeError:
+        pass
+
+def resident():
+    gc.collect()
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+def calls(n):
+    for _ in range(n // len(WORK)):
+        for work in WORK.values():
+            work()
+    return {
+        "resident": resident(),
+        "objects": len(gc.get_objects()),
+        "tensors": sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()),
+        "boards": len(_taps._BOARDS),
+        "threads": threading.active_count(),
+    }
+"""
+
+
+@lru_cache
+def counts() -> tuple[dict[str, int], dict[str, int]]:
+    """What there is after 1,500 calls of all kinds, and after 1,000 more."""
+    script = "\n".join((SETTING, CALLS_AGAIN, "print(json.dumps([calls(1500), calls(1000)]))"))
+    before, after = json.loads(printed(script))
+    return before, after
+
+
+def test_a_thousand_calls_leave_resident_memory_flat() -> None:
+    """A leak of one input, 12 kB, a call would be 12 MB; what the heap still settles is some 2 MB, once."""
+    before, after = counts()
+    assert after["resident"] - before["resident"] < 5 * MEGABYTES
+
+
+@pytest.mark.parametrize("what", ["tensors", "boards", "threads"])
+def test_a_thousand_calls_leave_nothing_behind(what: str) -> None:
+    before, after = counts()
+    assert after[what] == before[what]
+    assert after["boards"] == 0
+
+
+def test_a_thousand_calls_leave_no_objects_behind() -> None:
+    """Fewer than one in ten calls, that is: the interpreter keeps a few for itself."""
+    before, after = counts()
+    assert abs(after["objects"] - before["objects"]) < 100

@@ -1,0 +1,77 @@
+"""DeepLIFT SHAP: its passes, its draws, where its sums are missed; and its layer and neuron forms."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attrfn
+from tests.tables.forms import total
+from tests.tables.models import Split, images, rows, smooth_net
+
+
+def same(one: Tensor, other: Tensor, within: float = 1e-12) -> None:
+    torch.testing.assert_close(one, other.detach(), rtol=within, atol=within)
+
+
+def mask(h: Tensor) -> Tensor:
+    """A comparison as a factor: no operation through which DeepLIFT could see that it differs."""
+    return (h * (h > 0).double()).sum(1)
+
+
+def test_deep_lift_shap_says_where_a_sum_is_missed() -> None:
+    x, references = rows(), rows(4) - 0.5
+    exact = attrfn.deep_lift_shap(lambda h: h.relu().sum(1), x, references)
+    assert exact.isfinite().all()
+    for vectorize in (True, False):
+        with pytest.warns(attrfn.AttributionWarning, match="deep_lift of one of the references sums to .* but the out"):
+            attrfn.deep_lift_shap(mask, x, references, vectorize=vectorize)
+    net = Split(nn.Identity(), nn.Linear(3, 1).double())
+    with pytest.warns(attrfn.AttributionWarning, match="deep_lift of one of the references"):
+        attrfn.neuron_deep_lift_shap(net, "head", lambda h: mask(h), x, references)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_spectral_norm(vectorize: bool) -> None:
+    """Its weight is worked out anew in every pass, from parameters that one pass sees wrapped."""
+    normed = torch.nn.utils.parametrizations.spectral_norm
+    net = nn.Sequential(normed(nn.Linear(4, 5)), nn.Tanh(), normed(nn.Linear(5, 1))).double().eval()
+    x, references = torch.randn(2, 3, 4, dtype=torch.float64)
+    found = attrfn.deep_lift_shap(net, x, references, vectorize=vectorize)
+    torch.testing.assert_close(total(found), (net(x) - net(references).mean())[:, 0])
+
+
+class Rows(TorchDispatchMode):
+    """Counts the numbers that pass through an operation no pull-back uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten.deg2rad.default:
+            self.count += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("chunk_size", "passes"), [(6, 6 + 1), (3, 6 + 2), (1, 6 + 6)])
+def test_baselines_share_the_forward_pass_of_x(chunk_size: int, passes: int) -> None:
+    x, sample = torch.randn(2, 5), torch.randn(6, 5)
+    with Rows() as rows:
+        attrfn.deep_lift_shap(lambda x: x.deg2rad().sin().sum(1), x, sample, chunk_size=chunk_size)
+    assert rows.count == passes * x.numel()
+
+
+# ---------------------------------------------------------------- layers and neurons
+
+
+def test_of_a_layer_or_a_neuron_it_is_the_mean_over_the_references() -> None:
+    net, x, references = smooth_net(), images(2), images(3)
+    found = attrfn.layer_deep_lift_shap(net, "head", x, references, target=1)
+    alone = [attrfn.layer_deep_lift(net, "head", x, row, target=1) for row in references.split(1)]
+    same(found, torch.stack(alone).mean(0))
+    found = attrfn.neuron_deep_lift_shap(net, "head", (1, 0, 0), x, references)
+    alone = [attrfn.neuron_deep_lift(net, "head", (1, 0, 0), x, row) for row in references.split(1)]
+    same(found, torch.stack(alone).mean(0))
+    # which is another thing than the attribution from their mean:
+    assert not torch.allclose(found, attrfn.neuron_deep_lift(net, "head", (1, 0, 0), x, references.mean(0, True)))

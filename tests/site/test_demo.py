@@ -1,0 +1,130 @@
+"""`python -m attrfn`, as a stranger runs it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+METHODS = [
+    "saliency",
+    "input_x_gradient",
+    "guided_backprop",
+    "deconvolution",
+    "integrated_gradients",
+    "gradient_shap",
+    "deep_lift",
+    "guided_grad_cam",
+    "layer_grad_cam",
+    "layer_conductance",
+    "layer_activation",
+    "neuron_gradient",
+    "neuron_guided_backprop",
+    "neuron_deconvolution",
+    "neuron_integrated_gradients",
+    "neuron_gradient_shap",
+    "neuron_deep_lift",
+]
+EXACT = {"deep_lift": 1e-3, "neuron_deep_lift": 1e-3}
+BY_STEPS = dict.fromkeys(["integrated_gradients", "layer_conductance", "neuron_integrated_gradients"], 0.1)
+BY_SAMPLES = dict.fromkeys(["gradient_shap", "neuron_gradient_shap"], 0.8)
+
+
+whole = pytest.mark.slow
+"""It trains and explains for most of two minutes of one core."""
+
+
+def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it in a process of its own, `before` in the same process ahead of it."""
+    code = f"import runpy, sys\n{before}\nrunpy.run_module('attrfn', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", code, *arguments] if before else [sys.executable, "-m", "attrfn", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    out = tmp_path_factory.mktemp("demo") / "picture.png"
+    result = demo("--out", str(out))
+    assert result.returncode == 0, result.stderr
+    return result, out
+
+
+@whole
+def test_picture_is_written(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    result, out = done
+    assert f"Wrote {out}" in result.stdout
+    pixels = matplotlib.image.imread(out)
+    height, width = pixels.shape[:2]
+    assert height > 600
+    assert width > 1000
+    assert pixels[..., :3].std() > 0.05
+    assert [path.name for path in out.parent.iterdir()] == ["picture.png"]
+
+
+@whole
+def test_network_has_learnt(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    accuracy = re.search(r"Held-out accuracy: (\d\.\d+)", done[0].stdout)
+    assert accuracy is not None
+    assert float(accuracy[1]) >= 0.9
+
+
+@whole
+def test_progress_is_shown_and_nothing_warns(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    assert "training: 100%" in done[0].stderr
+    assert "Warning" not in done[0].stderr
+
+
+@whole
+def test_table_has_every_method(done: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    lines = done[0].stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("method"))
+    assert re.split(r"\s{2,}", lines[head]) == ["method", "ms", "sum", "f(x) - f(b)", "largest gap"]
+    rows = [line.split() for line in lines[head + 1 : head + 1 + len(METHODS)]]
+    assert [row[0] for row in rows] == METHODS
+    assert all(float(row[1]) > 0 for row in rows)
+    complete = {row[0]: [float(cell) for cell in row[2:]] for row in rows if len(row) > 2}
+    assert set(complete) == {*EXACT, *BY_STEPS, *BY_SAMPLES}
+
+
+@whole
+@pytest.mark.parametrize(("method", "within"), {**EXACT, **BY_STEPS, **BY_SAMPLES}.items())
+def test_completeness_agrees(done: tuple[subprocess.CompletedProcess[str], Path], method: str, within: float) -> None:
+    line = next(line for line in done[0].stdout.splitlines() if line.split()[:1] == [method])
+    total, owed, gap = map(float, line.split()[2:])
+    assert abs(owed) > 0.1
+    assert abs(total - owed) <= gap + 2e-4
+    assert gap <= within
+
+
+def test_help() -> None:
+    result = demo("--help")
+    assert result.returncode == 0
+    assert all(option in result.stdout for option in ("--out FILE", "--seed", "--device"))
+
+
+@pytest.mark.parametrize("path", ["missing/picture.png", pytest.param(".", marks=pytest.mark.slow)])
+def test_path_that_cannot_be_written_is_one_line(path: str, tmp_path: Path) -> None:
+    result = demo("--out", path, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert path.split("/")[0] in result.stderr
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_device_is_one_line(tmp_path: Path) -> None:
+    result = demo("--device", "abacus", cwd=tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"attrfn: no device 'abacus': .+\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    "module", ["matplotlib", *(pytest.param(m, marks=pytest.mark.slow) for m in ("skimage", "tqdm"))]
+)
+def test_missing_extra_is_one_line(module: str, tmp_path: Path) -> None:
+    result = demo(before=f"sys.modules[{module!r}] = None", cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.fullmatch(rf"attrfn: the demonstration needs {module}\S*: pip install .*demo.*\n", result.stderr)
+    assert result.stdout == ""

@@ -1,0 +1,82 @@
+"""README: its Python blocks run as they stand, and its commands and names are those of the package."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+import attrfn
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTIONS = [part.partition("\n") for part in README.split("\n## ")[1:]]
+BLOCKS = [(title, code) for title, _, text in SECTIONS for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_every_block_has_a_title() -> None:
+    assert len(BLOCKS) == README.count("```python") == 7
+
+
+@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
+def test_block_runs(title: str, code: str) -> None:
+    exec(compile(code, f"README: {title}", "exec"), {"__name__": "readme"})
+
+
+def cells(head: str, column: int) -> list[str]:
+    """A column of the table whose first line is `head`."""
+    rows = README[README.index(head) :].partition("\n\n")[0].splitlines()[2:]
+    return [row.split("|")[column] for row in rows]
+
+
+METHODS = "| of the input | of a layer | of a neuron | unit | paper |"
+BLOCKS_ON_THEM = "| of attributions | | paper |"
+CLASSES = "| Captum | attrfn |"
+
+
+def test_names_of_attrfn_exist() -> None:
+    listed = [cell for column in (1, 2, 3) for cell in cells(METHODS, column)]
+    listed += [*cells(BLOCKS_ON_THEM, 1), *cells(CLASSES, 2)]
+    names = [name.split(".") for cell in listed for name in re.findall(r"`([a-z][\w.]+)", cell)]
+    assert len(names) > 60
+    importlib.import_module("attrfn.plot")
+    for first, *rest in names:
+        assert hasattr(getattr(attrfn, first), rest[0]) if rest else hasattr(attrfn, first), first
+
+
+def test_classes_of_captum_exist() -> None:
+    captum = pytest.importorskip("captum.attr")
+    names = {name for cell in cells(CLASSES, 1) for name in re.findall(r"`([A-Z]\w+)", cell)}
+    assert len(names) > 20
+    assert [name for name in sorted(names) if not hasattr(captum, name)] == []
+
+
+def test_every_function_is_listed() -> None:
+    text = README[README.index("## Methods") : README.index("## Coming from Captum")]
+    ours = [name for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
+    assert len(ours) > 20
+    assert [name for name in ours if f"`{name}`" not in text] == []
+
+
+def test_linked_files_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    assert len(links) >= 3
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("extra", ["demo", "test"])
+def test_one_command_for_each_extra(extra: str) -> None:
+    lines = [line for line in README.splitlines() if f"pip install -e '.[{extra}]' && " in line]
+    assert len(lines) == 1

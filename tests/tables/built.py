@@ -1,0 +1,110 @@
+"""Attributions made of the building blocks, as rows beside those of the table of methods.
+
+What is a function of functions (`smooth_grad`, `over_targets`), or judges an attribution, is called here as a
+method is, so that every law of transformation runs over it too.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import attrfn
+from tests.tables.method import INPUT, LAYER, START, Method
+
+
+def smoothed(model: Any, x: Any, target: Any, *, generator: Any = None, create_graph: bool = False, **how: Any) -> Any:
+    def attribute(x: Any) -> Any:
+        return attrfn.saliency(model, x, target, absolute=False, create_graph=create_graph)
+
+    return attrfn.smooth_grad(attribute, n_samples=3, stdevs=0.2, generator=generator, **how)(x)
+
+
+def variance(
+    model: Any, x: Any, target: Any, *, baselines: Any = START, generator: Any = None, create_graph: bool = False,
+    **how: Any,
+) -> Any:  # fmt: skip
+    def attribute(x: Any) -> Any:
+        return attrfn.integrated_gradients(model, x, baselines, 3, target=target, create_graph=create_graph)
+
+    return attrfn.smooth_grad(attribute, n_samples=3, stdevs=0.2, kind="vargrad", generator=generator, **how)(x)
+
+
+def many_targets(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Tensor:
+    """The explained target's attribution, with weights, among those of all."""
+    both = attrfn.over_targets(lambda t: attrfn.input_x_gradient(model, x, t, create_graph=create_graph), range(4))
+    return (both * torch.arange(1, 5, device=both.device).reshape(4, *(1,) * (both.ndim - 1))).sum(0)
+
+
+def enlarged(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Tensor:
+    cam = attrfn.layer_grad_cam(model, layer, x, target, create_graph=create_graph)
+    return attrfn.interpolate(cam, (4, 4), "bilinear")
+
+
+def ruled(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
+    model = attrfn.with_rules(model, {torch.tanh: lambda grad, u, y: grad * (1 - y) ** 2})
+    return attrfn.saliency(model, x, target, absolute=False, create_graph=create_graph)
+
+
+def guided(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
+    return attrfn.saliency(attrfn.with_rules(model, attrfn.GUIDED), x, target, create_graph=create_graph)
+
+
+def referred(model: Any, x: Any, target: Any, *, baselines: Any = START, create_graph: bool = False) -> Any:
+    return attrfn.input_x_gradient(attrfn.with_reference(model, baselines), x, target, create_graph=create_graph)
+
+
+def behind(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
+    """The gradient of what is behind a layer, by the blocks alone."""
+    h = attrfn.to_layer(model, layer)(x)
+    return attrfn.input_x_gradient(attrfn.from_layer(model, layer, x), h, target, create_graph=create_graph)
+
+
+def unit(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
+    """A neuron times a number of the output, selected by hand."""
+    one = attrfn.neuron(model, layer, (1, 0, 1))
+    select = attrfn.select(target)
+    return attrfn.saliency(lambda x: one(x) * select(model(x)), x, absolute=False, create_graph=create_graph)
+
+
+def gap(model: Any, x: Any, target: Any, *, baselines: Any = START) -> Tensor:
+    attribution = attrfn.integrated_gradients(model, x, baselines, 2, target=target)
+    return attrfn.convergence_delta(model, attribution, x, baselines, target=target)
+
+
+def perturbed(x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    given = {} if generator is None else {"generator": generator}
+    noise = 0.5 * torch.randn(x.shape, dtype=x.dtype, device=x.device, **given)
+    return noise, x - noise
+
+
+def unfaithful(model: Any, x: Any, target: Any, *, generator: Any = None) -> Tensor:
+    attribution = attrfn.saliency(model, x, target, absolute=False)
+    return attrfn.infidelity(model, attribution, x, perturbed, target=target, n_samples=3, generator=generator)
+
+
+def moving(model: Any, x: Any, target: Any, *, generator: Any = None) -> Tensor:
+    def attribute(x: Any) -> Any:
+        return attrfn.saliency(model, x, target)
+
+    return attrfn.sensitivity_max(attribute, x, n_samples=3, generator=generator)
+
+
+def row(attribute: Any, place: tuple[Any, ...] = INPUT, **flags: Any) -> Method:
+    return Method(attribute, attribute, place, **flags)
+
+
+BUILT = (
+    row(smoothed, random=True, steps=True),
+    row(variance, random=True, steps=True, settings={"baselines": START}),
+    row(many_targets),
+    row(enlarged, LAYER),
+    row(ruled),
+    row(guided, relu=True),
+    row(referred, settings={"baselines": START}),
+    row(behind, LAYER, of="layer"),
+    row(unit, LAYER),
+)
+"""Attributions."""
+JUDGES = (row(gap, settings={"baselines": START}), row(unfaithful, random=True), row(moving, random=True))
+"""Numbers about attributions, one for each example."""
