@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._rules.deep_lift.multipliers import RULES
-from attrfn._torch.operations import _ALIASES, _INPLACE_ARGUMENT, _MODULES, ELEMENTWISE, LINEAR
+from attrfn._torch.operations import ELEMENTWISE, Kind, names
+from attrfn._torch.operations import OPERATIONS as RECORDS
 from tests.operations import OPERATIONS
 from tests.operations_linear import LINEAR_CALLS
 from tests.operations_nn import FUNCTIONAL, MODULES, REFUSED
@@ -60,22 +60,22 @@ DIFFERENT = {"clamp_min", "clamp_max", "float_power"}
 def spellings(name: str) -> Iterator[tuple[str, Call]]:
     """Every function, method, in-place form and module of an operation that torch has."""
     rest = ARGUMENTS.get(name, ())
-    names = [name, *(a for a, real in _ALIASES.items() if real == name and a not in DIFFERENT)]
+    record = RECORDS[name]
+    called = [name, *(other for other in record.others.split() if other not in DIFFERENT)]
     for home in (torch, F, torch.special, Tensor):
-        for n in names:
+        for n in called:
             for form in (n, f"{n}_"):
                 function = getattr(home, form, None)
                 if function is not None:
                     yield f"{home.__name__}.{form}", lambda z, f=function: f(z.clone(), *rest)
-    if name in _INPLACE_ARGUMENT:
+    if record.inplace is not None:
         yield "inplace=True", lambda z: getattr(F, name)(z.clone(), *rest, inplace=True)
         yield "input=", lambda z: getattr(F, name)(input=z, **_named(name, rest))
-    for kind, n in _MODULES.items():
-        if n == name:
-            yield kind.__name__, kind(*(() if name == "prelu" else rest)).double().eval()
-            if name in _INPLACE_ARGUMENT:
-                inplace = kind(*rest, inplace=True).eval()
-                yield f"{kind.__name__}(inplace)", lambda z, net=inplace: net(z.clone())
+    if record.module is not None:
+        yield record.module.__name__, record.module(*(() if name == "prelu" else rest)).double().eval()
+        if record.inplace is not None:
+            inplace = record.module(*rest, inplace=True).eval()
+            yield f"{record.module.__name__}(inplace)", lambda z: inplace(z.clone())
 
 
 def _named(name: str, rest: tuple[Any, ...]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_random_slopes_sum() -> None:
 
 # ---------------------------------------------------------------- operations of the tables
 
-CLASSES = set(RULES) - set(ELEMENTWISE) - {"mul_by_reciprocal", "reciprocal_mul"}
+CLASSES = names(*set(Kind) - {Kind.ELEMENTWISE, Kind.OPENED, Kind.CELL, Kind.FUSED, Kind.LINEAR, Kind.CONSTANT})
 
 
 def test_every_entry_of_the_tables_has_a_call() -> None:
@@ -134,9 +134,9 @@ def test_operation(label: str) -> None:
 
 
 def test_every_linear_operation_has_a_call() -> None:
-    names = {name for name in LINEAR if not name.endswith("_") or (name.startswith("__") and name[-3:] != "___")}
-    assert names - set(LINEAR_CALLS) == set()
-    assert set(LINEAR_CALLS) - LINEAR == set()
+    linear = names(Kind.LINEAR)
+    assert {name for name in linear if not name.endswith("_") or name.endswith("__")} - set(LINEAR_CALLS) == set()
+    assert set(LINEAR_CALLS) - linear == set()
 
 
 @pytest.mark.parametrize("name", [name for name, call in LINEAR_CALLS.items() if call is not None])

@@ -14,7 +14,7 @@ from attrfn._inputs import Leaves, describe, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
-from attrfn._rules.deep_lift.reference import Referred, all_rules, referred
+from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import bytes_of, chunk_of, over
 from attrfn._sampling.draws import sample_of
@@ -25,11 +25,11 @@ from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 def input_multipliers(
     model: Model, inputs: Leaves, start: Any, target: Target, rules: Any, create_graph: bool
-) -> tuple[tuple[Tensor, ...], Tensor, Referred]:
+) -> tuple[tuple[Tensor, ...], Tensor, SeenFromBaselines]:
     """The multipliers of the input, the explained numbers, and the model that gave them."""
     switch = Switch(False)
-    straight = referred(model, start, all_rules(rules), switch, create_graph)
-    straight.strict = True
+    straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
+    straight.choices_must_match = True
     seen: list[Tensor] = []
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
@@ -37,7 +37,7 @@ def input_multipliers(
         seen[:] = [found]
         return found
 
-    found = straight.tried(lambda: gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))
+    found = straight.with_retry(lambda: gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))
     return found, seen[0], straight
 
 
@@ -46,9 +46,9 @@ def layer_multipliers(
 ) -> tuple[Leaves, tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The activation, its values at x and on the baselines, and its multipliers."""
     site, switch = resolve(model, layer), Switch(False)
-    straight = referred(model, start, all_rules(rules), switch, create_graph)
+    straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
     values: dict[int, Any] = {}
-    there = straight.tried(
+    there = straight.with_retry(
         lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,), values
     )
     begin = detached(split(values[0]).tensors, create_graph)

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._torch.naming import function_named
+from attrfn._torch.operations import Kind, names
+
 
 def _sums(
     x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
@@ -21,7 +24,7 @@ def _rnn_tanh_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     return (of_x + of_h).tanh()
 
 
-def rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+def _rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     of_x, of_h = _sums(x, h, *weights)
     return (of_x + of_h).relu()
 
@@ -42,7 +45,7 @@ def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
 
 CELLS: dict[str, Callable[..., Any]] = {
     "rnn_tanh_cell": _rnn_tanh_cell,
-    "rnn_relu_cell": rnn_relu_cell,
+    "rnn_relu_cell": _rnn_relu_cell,
     "lstm_cell": lstm_cell,
     "gru_cell": _gru_cell,
 }
@@ -266,17 +269,6 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
-    function.__name__: _opened(function)
-    for function in (
-        F.multi_head_attention_forward,
-        F.normalize,
-        F.local_response_norm,
-        F.softmin,
-        F.lp_pool1d,
-        F.lp_pool2d,
-        F.lp_pool3d,
-        Tensor.__rpow__,
-        Tensor.__rdiv__,
-    )
+    name: _opened(function_named(name)) for name in sorted(names(Kind.OPENED))
 } | CELLS
 """Functions of torch's that are made of others: in Python, or in one kernel."""
