@@ -31,6 +31,11 @@ library_relu.register_autograd(
 )
 
 
+LIBRARY = torch.library.Library("attrfn_tests_composite", "DEF")  # which every transform takes, unlike the one above
+LIBRARY.define("relu(Tensor x) -> Tensor")
+LIBRARY.impl("relu", lambda x: 3 * x.clamp(min=0) + x, "CompositeImplicitAutograd")
+
+
 def own(name: str, function: Call) -> Call:
     """A function that a mode sees, as those of torch that are written in Python."""
 
@@ -45,6 +50,7 @@ def own(name: str, function: Call) -> Call:
 
 OWN: dict[str, Call] = {
     "relu of a library": library_relu,
+    "relu of another": torch.ops.attrfn_tests_composite.relu,
     "its overload": torch.ops.attrfn_tests.relu.default,
     "its packet": torch.ops.attrfn_tests.relu,
     **{name: own(name, lambda x: x.square() + 1) for name in ("relu", "sign", "flip", "add", "argmax", "glu", "dropout")},
@@ -128,17 +134,20 @@ def test_it_is_not_written_out_as_torchs_is() -> None:
         torch.testing.assert_close(found, X * (2 * LAYER.weight).sum(0).detach())
 
 
-@pytest.mark.parametrize("f", [library_relu, OWN["relu"], OWN["flip"]], ids=["library", "relu", "flip"])
+@pytest.mark.filterwarnings("ignore:.*no such operation ran")
+@pytest.mark.parametrize("f", [OWN["relu of another"], OWN["relu"], OWN["flip"]], ids=["library", "relu", "flip"])
 def test_compiled_equals_eager(f: Call) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: attrfn.guided_backprop(summed(f), x), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(X), quietly(lambda: attrfn.guided_backprop(summed(f), X)))
 
 
-def test_a_graph_refuses_a_librarys_too() -> None:
+def test_a_graph_refuses_that_of_a_library_too() -> None:
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: attrfn.deep_lift(summed(library_relu), x, -1.0), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match=r"attrfn_tests\.relu has no DeepLIFT rule"):
+    compiled = torch.compile(
+        lambda x: attrfn.deep_lift(summed(OWN["relu of another"]), x, -1.0), backend="eager", fullgraph=True
+    )
+    with pytest.raises(Exception, match=r"attrfn_tests_composite\.relu has no DeepLIFT rule"):
         compiled(X)
 
 
