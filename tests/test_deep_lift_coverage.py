@@ -9,8 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._model import kernels
+from attrfn._rules.deep_lift import multipliers, slopes
+from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
 from attrfn._torch.operations import ELEMENTWISE, Kind, names
 from attrfn._torch.operations import OPERATIONS as RECORDS
+from attrfn._torch.written_out import COMPOSITES, WRITTEN_OUT
 from tests.operations import OPERATIONS
 from tests.operations_linear import LINEAR_CALLS
 from tests.operations_nn import FUNCTIONAL, MODULES, REFUSED
@@ -118,7 +122,24 @@ def test_random_slopes_sum() -> None:
 
 # ---------------------------------------------------------------- operations of the tables
 
-CLASSES = names(*set(Kind) - {Kind.ELEMENTWISE, Kind.OPENED, Kind.CELL, Kind.FUSED, Kind.LINEAR, Kind.CONSTANT})
+WITHOUT = {Kind.OPENED, Kind.CELL, Kind.FUSED, Kind.LINEAR, Kind.CONSTANT}
+CLASSES = names(*set(Kind) - WITHOUT - {Kind.ELEMENTWISE})
+
+
+def test_what_stands_apart_from_a_record_is_of_an_operation_that_has_one() -> None:
+    """Formulas stand beside their mathematics: one for each operation whose kind needs it, none for another."""
+    assert set(COMPOSITES) == names(Kind.MADE)
+    assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL)
+    assert set(MULTIPLIER_RULES) - {"mul_by_reciprocal", "reciprocal_mul"} == CLASSES | ELEMENTWISE
+    assert set(kernels.REWRITES) <= set(RECORDS)
+    tables = [value for name, value in vars(slopes).items() if isinstance(value, dict) and name[:2] != "__"]
+    assert tables
+    assert all(set(table) <= ELEMENTWISE for table in (*tables, multipliers._DIFFERENTIABLE))
+
+
+def test_no_two_records_have_one_name() -> None:
+    spelled = [name for record in RECORDS.values() for name in (record.name, *record.others.split())]
+    assert len(spelled) == len(set(spelled))
 
 
 def test_every_entry_of_the_tables_has_a_call() -> None:

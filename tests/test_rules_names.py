@@ -53,8 +53,8 @@ OWN: dict[str, Call] = {
     "relu of another": torch.ops.attrfn_tests_composite.relu,
     "its overload": torch.ops.attrfn_tests.relu.default,
     "its packet": torch.ops.attrfn_tests.relu,
-    **{name: own(name, lambda x: x.square() + 1) for name in ("relu", "sign", "flip", "add", "argmax", "glu", "dropout")},
-}  # fmt: skip
+    **{n: own(n, lambda x: x.square() + 1) for n in ("relu", "sign", "flip", "add", "argmax", "glu", "dropout")},
+}
 every = pytest.mark.parametrize("f", OWN.values(), ids=OWN)
 LAYER = nn.Linear(4, 3).double()
 X = torch.linspace(-2, 2, 8).double().reshape(2, 4)

@@ -57,10 +57,11 @@ def test_compiled_methods_in_threads(backend: str) -> None:
     def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return torch.compile(function, backend=backend, fullgraph=True)
 
+    first = next(net.parameters())
     loss = compiled(Loss(attrfn.guided_backprop, net))
 
     def trained(x: Tensor) -> Tensor:
-        return torch.autograd.grad(loss(x), [*net.parameters()][0])[0]
+        return torch.autograd.grad(loss(x), first)[0]
 
     jobs = [
         trained,

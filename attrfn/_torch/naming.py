@@ -125,3 +125,8 @@ WRITING: frozenset[str] = frozenset(
     {"__setitem__", *IN_PLACE, *(f"{name}_" for name, one in OPERATIONS.items() if one.kind is Kind.LINEAR)}
 )
 """Operations that write over their first operand."""
+
+
+def ruled_functions() -> list[Callable[..., Any]]:
+    """All functions of torch's of operations that a rule can be for."""
+    return [f for f, name in _NAMES.items() if name in NAMES or name in IN_PLACE]
