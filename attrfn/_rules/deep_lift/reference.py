@@ -28,6 +28,9 @@ Answer = TypeVar("Answer")
 class SeenFromBaselines:
     """The model seen from its baselines, the container `start`."""
 
+    # all but the model, which a pass walks through in search of modules
+    __slots__ = ("__dict__", "choices_must_match", "create_graph", "output", "records", "rules", "start", "switch")
+
     def __init__(
         self, model: Model, start: Any, rules: Mapping[Any, MultiplierRule], switch: Switch, create_graph: bool
     ) -> None:
