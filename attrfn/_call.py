@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._inputs import device_of, map_leaves, split
-from attrfn._torch.context import compiling, eager, grad_levels, layers, level_of, transformed, warn
+from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -86,7 +86,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _note(leaf: Any) -> None:
-    if isinstance(leaf, Tensor) and any(level_of(t) in _AROUND.levels and t.requires_grad for t in layers(leaf)):
+    if isinstance(leaf, Tensor) and any(level_of(t) in _AROUND.levels and t.requires_grad for t in wrappings(leaf)):
         _AROUND.followed = True
 
 
@@ -141,11 +141,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def one_pass(method: Method) -> Method:
-    """As `one_call`, of a method that passes the model once: no random state need be kept for a second pass."""
-    return one_call(method, single=True)
+    """As `public_call`, of a method that passes the model once: no random state need be kept for a second pass."""
+    return public_call(method, single=True)
 
 
-def one_call(method: Method, *, single: bool = False) -> Method:
+def public_call(method: Method, *, single: bool = False) -> Method:
     """A call whose passes of the model, many as they are, all draw the same random numbers, of dropout say.
 
     If it is to keep a graph, it does so under `torch.no_grad` too. What it answers is looked at before it goes out.
@@ -172,7 +172,7 @@ def one_call(method: Method, *, single: bool = False) -> Method:
                 with explained():
                     return noting(*args, **kwargs)
             answer = method(*args, **kwargs)
-            if _CALL.pulled and eager():
+            if _CALL.pulled and values_readable():
                 _warn_of(answer)
             return answer
         finally:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attrfn._export.containers import Both, contained, leaves, members
 from attrfn._inputs import batch_size, call, describe, is_floating, take
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._rules.elementwise import refuse_scripted
 from attrfn._types import Attributions, AttributionWarning, Inputs
 
@@ -62,7 +62,7 @@ def export(
 
 
 def _checked(model: Any, attribute: Any, x: Any) -> Both:
-    whole = original(model)
+    whole = uncompiled(model)
     if not isinstance(whole, nn.Module):
         raise TypeError(
             f"model must be an nn.Module, whose weights the program keeps by their names, but is {describe(model)}; "

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attrfn._export.containers import Both, contained, leaves, members, refilled
 from attrfn._export.onnx import KEPT_WHOLE
 from attrfn._inputs import batch_size
-from attrfn._model.modules import Held
+from attrfn._model.modules import ModuleState
 from attrfn._types import Inputs
 
 
@@ -60,12 +60,12 @@ class _Trace:
 
         mode = FakeTensorMode(shape_env=self.sizes, allow_non_fake_inputs=True)
         given = [_fake(mode, t, free) for t, free in zip(members(x).values(), self.free, strict=True)]
-        held = Held(list(both.model.modules()))
+        held = ModuleState(list(both.model.modules()))
         try:
             with torch.no_grad(), mode, enable_python_dispatcher(), _explained(dynamic):
                 self.graph: Any = make_fx(answered, KEPT_WHOLE)(*given)
         finally:
-            held.put_back()
+            held.restore()
         if self.sizes is not None:
             self._refuse_fixed(self.sizes, n)
 

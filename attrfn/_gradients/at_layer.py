@@ -19,10 +19,10 @@ from attrfn._gradients.gradient import (
     total_one,
 )
 from attrfn._inputs import Leaves, batch_size, device_of, map_leaves, split, split_activation
-from attrfn._model.taps import put, replaced
+from attrfn._model.taps import replaced, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, grad_levels, plain, vjp, wrapped
+from attrfn._torch.context import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
 
@@ -51,25 +51,25 @@ def gradient_at(
     the one site's activation is known, that of `like`, by a shift of which it is moved. `check` raises if a method
     cannot take an activation.
     """
-    if like is not None and not (plain() or compiling() or create_graph):
+    if like is not None and not (uses_autograd() or compiling() or create_graph):
         return _by_shift(model, sites[0], x, target, like, switch)
     cuts: dict[int, tuple[Leaves, list[Tensor]]] = {}
     joined = len(sites) > 1  # one may feed another: each is moved by a leaf, rather than cut off
-    once = plain() or (not create_graph and not compiling() and not grad_levels() and not _wrapped(x))
+    once = uses_autograd() or (not create_graph and not compiling() and not grad_levels() and not _wrapped(x))
 
     def cut(k: int, value: Any) -> Any:
         check(value)
         activation = split_activation(value)
         pairs = [_cut(t, create_graph, joined) for t in activation.tensors]
         cuts[k] = activation, [leaf for leaf, _ in pairs]
-        return put(value, [there for _, there in pairs])
+        return with_leaves(value, [there for _, there in pairs])
 
     with torch.inference_mode(False), _recording(once, create_graph):
         output = replaced(model, x, sites, cut)
         activations = tuple(cuts[k][0] for k in range(len(sites)))
         sizes = [len(a.tensors) for a in activations]
         inputs = [t for k in range(len(sites)) for t in cuts[k][1]]
-        if plain():
+        if uses_autograd():
             scores = pick(output, target, n=batch_size(x))
             found = pull(scores.sum(), inputs, create_graph, switch)
         elif once and not _wrapped((output, [a.tensors for a in activations])):
@@ -87,7 +87,7 @@ def _by_shift(
     def total(*shifts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         def cut(_: int, value: Any) -> Any:
             met[:] = [split_activation(value)]
-            return put(value, [h + e for h, e in zip(met[0].tensors, shifts, strict=True)])
+            return with_leaves(value, [h + e for h, e in zip(met[0].tensors, shifts, strict=True)])
 
         output = replaced(model, x, (site,), cut)
         return pick(output, target, n=batch_size(x)).sum(), met[0].tensors
@@ -118,14 +118,14 @@ def gradients_of_one_pass(
 
     `None` where that cannot be: under a transform of the model or x, or for an activation that no gradient reaches.
     """
-    if compiling() or (not plain() and (create_graph or grad_levels() or _wrapped(x.tensors))):
+    if compiling() or (not uses_autograd() and (create_graph or grad_levels() or _wrapped(x.tensors))):
         return None
     held: list[tuple[Tensor, ...]] = []
     n = x.tensors[0].shape[0]
 
     def hold(_: int, value: Any) -> Any:
         held.append(split(value).tensors)
-        return put(value, held[0])
+        return with_leaves(value, held[0])
 
     with torch.inference_mode(False), torch.enable_grad():
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
@@ -133,7 +133,7 @@ def gradients_of_one_pass(
         if _wrapped((output, held[0])) or not all(h.requires_grad for h in held[0]):
             return None
         leaves = [leaf for leaf, _ in pairs]
-        if not plain():
+        if not uses_autograd():
             slopes = _pull_selected(output, target, n, held[0], None, retain_graph=True)
             return detached(held[0], False), slopes, _pull_selected(output, target, n, leaves, switch)
         total = pick(output, target, n=n).sum()
@@ -160,10 +160,10 @@ def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tens
     if compiling():
         return tensor, tensor
     with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-        if plain() and not joined:  # a copy, since the model may use its own activation by another way too
+        if uses_autograd() and not joined:  # a copy, since the model may use its own activation by another way too
             leaf = leaf_of(tensor.clone() if create_graph else tensor, create_graph)
             return leaf, leaf
-        if create_graph and not plain():
+        if create_graph and not uses_autograd():
             return tensor, tensor
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
         return leaf, (tensor if joined else tensor.detach()) + leaf
@@ -185,7 +185,7 @@ def _second_pass(
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
         groups = grouped(tensors, sizes)
-        act = moved(groups) if joined else lambda k, value: put(value, groups[k])
+        act = moved(groups) if joined else lambda k, value: with_leaves(value, groups[k])
         return pick(replaced(model, x, sites, act), target, n=batch_size(x))
 
     leaves = [torch.zeros_like(t) for t in values] if joined else values
@@ -194,7 +194,7 @@ def _second_pass(
 
 def moved(shifts: Sequence[Sequence[Tensor]]) -> Callable[[int, Any], Any]:
     """An action for `replaced` that adds to each site's leaves."""
-    return lambda k, value: put(value, [t + e for t, e in zip(split(value).tensors, shifts[k], strict=True)])
+    return lambda k, value: with_leaves(value, [t + e for t, e in zip(split(value).tensors, shifts[k], strict=True)])
 
 
 def _pull_selected(
@@ -220,7 +220,7 @@ def _pull_selected(
 
 def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     """Raise if the activation of one site depends on that of another: a joint path needs them side by side."""
-    if not plain():
+    if not uses_autograd():
         _refuse_fed(model, sites, x)
         return
     values: dict[int, tuple[Tensor, ...]] = {}
@@ -229,7 +229,7 @@ def refuse_feeding(model: Model, sites: Sequence[Site], x: Inputs) -> None:
     def cut(k: int, value: Any) -> Any:
         values[k] = split_activation(value).tensors
         leaves[k] = [t.detach().requires_grad_() for t in values[k]]
-        return put(value, leaves[k])
+        return with_leaves(value, leaves[k])
 
     with torch.inference_mode(False), torch.enable_grad():
         replaced(model, x, sites, cut)
@@ -259,7 +259,7 @@ def _refuse_fed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
                     "layer must be a list of layers none of which feeds another, but another of the list feeds layer "
                     f"{k}; attribute to one of them"
                 )
-            return put(value, [t + shift.to(t.dtype) for t in tensors])
+            return with_leaves(value, [t + shift.to(t.dtype) for t in tensors])
 
         replaced(model, x, sites, move)
         return shift
@@ -270,4 +270,4 @@ def _refuse_fed(model: Model, sites: Sequence[Site], x: Inputs) -> None:
 
 def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
     """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
-    return replaced(model, x, sites, lambda k, value: put(value, groups[k]))
+    return replaced(model, x, sites, lambda k, value: with_leaves(value, groups[k]))

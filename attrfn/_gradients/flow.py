@@ -15,15 +15,15 @@ from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.line import Line
 from attrfn._inputs import Leaves, batch_size, split, split_activation
 from attrfn._model.layers import one_leaf
-from attrfn._model.taps import put, read, replaced
+from attrfn._model.taps import read, replaced, with_leaves
 from attrfn._model.targets import pick
 from attrfn._sampling.chunks import chunk_of, over, precision
-from attrfn._torch.compiler import constant
-from attrfn._torch.context import compiling, eager, plain, transformed, vjp
+from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch.context import compiling, transformed, uses_autograd, values_readable, vjp
 from attrfn._types import Model, Selector, Site, Target
 
 
-@constant
+@constant_in_graph
 def _load_forward_derivatives() -> bool:
     """Load what torch loads at the first forward derivative, without the deprecation warning of its own use."""
     return _loaded()
@@ -64,7 +64,7 @@ class Flow:
         x = self.line.at(alpha)
         if transformed() and not compiling() and not self.create_graph:
             return self._in_one_pass(x, alpha)
-        activation, velocity = self._moving_backward(x) if plain() else self._moving(x, alpha)
+        activation, velocity = self._moving_backward(x) if uses_autograd() else self._moving(x, alpha)
         slopes = gradient(lambda h: self._rest(x, h), activation, create_graph=self.create_graph)
         return tuple(g * v for g, v in zip(slopes, velocity, strict=True))
 
@@ -77,7 +77,7 @@ class Flow:
 
                 def cut(_: int, value: Any) -> Any:
                     met[:] = [split(value).tensors]
-                    return put(value, [h.detach() + e for h, e in zip(met[0], shifts, strict=True)])
+                    return with_leaves(value, [h.detach() + e for h, e in zip(met[0], shifts, strict=True)])
 
                 output = replaced(self.model, self.inputs.rebuild(point), (self.site,), cut)
                 return pick(output, self.target, n=x[0].shape[0]).sum(), met[0]
@@ -94,7 +94,7 @@ class Flow:
 
     def _at(self, alpha: Tensor) -> AtLayer:
         x = self.inputs.rebuild(self.line.at(alpha))
-        like = None if plain() else self.activation().tensors
+        like = None if uses_autograd() else self.activation().tensors
         return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph, like=like)
 
     def chosen(self, selector: Selector) -> tuple[Tensor, ...]:
@@ -112,7 +112,7 @@ class Flow:
 
         with unnoted():
             ones = gradient(unit, activation.tensors, create_graph=False)
-        if callable(selector) and eager():
+        if callable(selector) and values_readable():
             _refuse_mixed(ones, batch_size(x))
         return ones
 

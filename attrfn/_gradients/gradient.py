@@ -14,10 +14,10 @@ from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._inputs import Leaves
-from attrfn._model.run import run_unseen
+from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on
-from attrfn._torch.context import compiling, eager, plain, vjp
+from attrfn._torch.context import compiling, uses_autograd, values_readable, vjp
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -27,7 +27,7 @@ Score = Callable[[Sequence[Tensor]], Tensor]
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = x.tensors[0].shape[0]
-    return lambda tensors: pick(run_unseen(model, x.rebuild(tensors)), target, n=n)
+    return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 
 def gradient(
@@ -41,7 +41,7 @@ def gradient(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for this pull-back: the rules answer it.
     """
-    by = _by_autograd if plain() else _by_transform
+    by = _by_autograd if uses_autograd() else _by_transform
     if compiling() or switch is None:
         return by(score, leaves, create_graph, switch)
     try:
@@ -75,7 +75,7 @@ def leaf_of(tensor: Tensor, create_graph: bool) -> Tensor:
 def pull(total: Tensor, inputs: Sequence[Tensor], create_graph: bool, switch: Switch | None) -> tuple[Tensor, ...]:
     """The gradient of `total`, by ordinary autograd."""
     check_differentiable(total)
-    if eager() and not math.isfinite(value := total.item()):
+    if values_readable() and not math.isfinite(value := total.item()):
         numbers = f"the explained numbers sum to {value}"
         warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
     with nullcontext() if switch is None else switch.turned_on():

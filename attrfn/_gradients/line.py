@@ -11,10 +11,10 @@ from attrfn._gradients.at_layer import refuse_feeding
 from attrfn._gradients.gradient import Score, detached, gradient, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.layers import resolve
-from attrfn._model.modules import original
-from attrfn._model.taps import put, read, replaced
+from attrfn._model.modules import uncompiled
+from attrfn._model.taps import read, replaced, with_leaves
 from attrfn._model.targets import pick
-from attrfn._torch.context import compiling, symbolic
+from attrfn._torch.context import compiling, size_is_symbol
 from attrfn._types import Layer, Model, Target
 
 
@@ -48,7 +48,7 @@ class LayerLine:
     def __init__(
         self, model: Model, layers: Sequence[Layer], x: Any, start: Any, target: Target, create_graph: bool
     ) -> None:
-        self.model, self.x, self.target, self.create_graph = original(model), x, target, create_graph
+        self.model, self.x, self.target, self.create_graph = uncompiled(model), x, target, create_graph
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
             if len(layers) > 1:
@@ -58,7 +58,7 @@ class LayerLine:
         self.start = tuple(t for group in groups for t in group)
         self.sizes = [len(group) for group in groups]
         self.stop: dict[int, tuple[Tensor, ...]] = {}
-        if symbolic():  # a loop in a graph lets nothing out
+        if size_is_symbol():  # a loop in a graph lets nothing out
             values = read(self.model, x, self.sites)
             self.stop = {k: detached(split(v).tensors, create_graph) for k, v in enumerate(values)}
 
@@ -68,10 +68,10 @@ class LayerLine:
 
         def act(k: int, value: Any) -> Any:
             here = split(value).tensors
-            if not (symbolic() or (compiling() and k in self.stop)):  # the first step, see NOTE [Open sizes]
+            if not (size_is_symbol() or (compiling() and k in self.stop)):  # the first step, see NOTE [Open sizes]
                 self.stop[k] = detached(here, self.create_graph)
             places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
-            return put(value, places)
+            return with_leaves(value, places)
 
         return pick(replaced(self.model, self.x, self.sites, act), self.target, n=batch_size(self.x))
 

@@ -18,7 +18,7 @@ from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import bytes_of, chunk_of, over
 from attrfn._sampling.draws import sample_of
-from attrfn._torch.context import eager, warn
+from attrfn._torch.context import values_readable, warn
 from attrfn._torch.loops import left
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
@@ -161,7 +161,7 @@ class Sample:
         for first in range(0, self.count, chunk):
             ks = range(first, min(first + chunk, self.count))
             for parts in self._parts(one, ks, vectorize):
-                if parts.scores and eager():
+                if parts.scores and values_readable():
                     parts.compare()
                 found = product(parts.multipliers, parts.stop, parts.start)
                 sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._sampling.chunks import bytes_of, chunk_of, over
 from attrfn._sampling.draws import Noise, check_generator, deviations
@@ -67,7 +67,7 @@ def smooth_grad(
     deviations(torch.zeros(1), stdevs if isinstance(stdevs, (int, float)) else 0.0)
     check_generator(generator)
 
-    @one_call
+    @public_call
     def smoothed(x: Inputs) -> Attributions:
         noise = Noise(x, stdevs, generator)
         size = 2 * bytes_of(noise.tensors)
@@ -133,7 +133,7 @@ _TARGETS = 16
 """Targets that a default chunk holds: a pull-back of each is in memory, whose size is the model's affair."""
 
 
-@one_call
+@public_call
 def over_targets(
     attribute: Callable[[Any], Attributions],
     targets: Iterable[Any],

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
 from attrfn._inputs import at_least_one, describe, split, start_at, take
 from attrfn._model.layers import resolve
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.taps import settled
 from attrfn._sampling.chunks import bytes_of, summed
 from attrfn._sampling.integrate import refined
@@ -14,7 +14,7 @@ from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def layer_conductance(
     model: Model,
     layer: Layer,
@@ -72,7 +72,7 @@ def layer_conductance(
         raise ValueError(f"derivative must be 'forward', 'difference' or 'trapezoid', but is {describe(derivative)}")
     at_least_one("n_steps", n_steps)
     start = split(start_at(x, baselines)).tensors
-    whole = original(model)
+    whole = uncompiled(model)
     (site,) = settled(whole, x, (resolve(model, layer),))
     flow = Flow(whole, site, inputs, start, target, create_graph)
     numbers: Any = {"size": bytes_of(inputs.tensors), "chunk_size": chunk_size, "vectorize": vectorize}
@@ -94,7 +94,7 @@ def layer_conductance(
     return flow.activation().answer(found)
 
 
-@one_call
+@public_call
 def internal_influence(
     model: Model,
     layer: Layer,
@@ -142,7 +142,7 @@ def internal_influence(
     """
     inputs = take(x)
     start = split(start_at(x, baselines)).tensors
-    whole = original(model)
+    whole = uncompiled(model)
     (site,) = settled(whole, x, (resolve(model, layer),))
     flow = Flow(whole, site, inputs, start, target, create_graph)
     rule = quadrature(method, n_steps)
@@ -153,7 +153,7 @@ def internal_influence(
     return flow.activation().answer(found)
 
 
-@one_call
+@public_call
 def neuron_conductance(
     model: Model,
     layer: Layer,
@@ -203,7 +203,7 @@ def neuron_conductance(
     """
     inputs = take(x)
     start = split(start_at(x, baselines)).tensors
-    whole = original(model)
+    whole = uncompiled(model)
     (site,) = settled(whole, x, (resolve(model, layer),))
     flow = Flow(whole, site, inputs, start, target, create_graph)
     chosen = flow.chosen(selector)

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import detached
 from attrfn._gradients.multipliers import compare, custom, input_multipliers, layer_multipliers
 from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import settled_neuron
-from attrfn._torch.context import eager
+from attrfn._torch.context import values_readable
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
-@one_call
+@public_call
 def deep_lift(
     model: Model,
     x: Inputs,
@@ -62,14 +62,14 @@ def deep_lift(
     found, scores, straight = input_multipliers(model, inputs, start, target, rules, create_graph)
     stop, begin = detached(inputs.tensors, create_graph), detached(split(start).tensors, create_graph)
     products = [(b - a) * m for a, b, m in zip(begin, stop, found, strict=True)]
-    if eager():
+    if values_readable():
         compare("deep_lift", products, scores, straight.picked(target, scores))
     if custom_attribution_func is not None:
         return custom(custom_attribution_func, inputs.answer(found), inputs.answer(stop), inputs.answer(begin))
     return inputs.answer(products if multiply_by_inputs else found)
 
 
-@one_call
+@public_call
 def layer_deep_lift(
     model: Model,
     layer: Layer,
@@ -127,7 +127,7 @@ def layer_deep_lift(
     return activation.answer((b - a) * m for a, b, m in zip(begin, stop, found, strict=True))
 
 
-@one_call
+@public_call
 def neuron_deep_lift(
     model: Model,
     layer: Layer,

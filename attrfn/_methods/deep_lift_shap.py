@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import detached
 from attrfn._gradients.multipliers import Parts, Sample, input_multipliers, layer_multipliers, product_of
 from attrfn._inputs import Leaves, split, take
@@ -14,7 +14,7 @@ from attrfn._torch.loops import left
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Multipliers, Selector, Target
 
 
-@one_call
+@public_call
 def deep_lift_shap(
     model: Model,
     x: Inputs,
@@ -72,7 +72,7 @@ def deep_lift_shap(
     return inputs.answer(mean)
 
 
-@one_call
+@public_call
 def layer_deep_lift_shap(
     model: Model,
     layer: Layer,
@@ -134,7 +134,7 @@ def layer_deep_lift_shap(
     return answers[0].answer(mean)
 
 
-@one_call
+@public_call
 def neuron_deep_lift_shap(
     model: Model,
     layer: Layer,

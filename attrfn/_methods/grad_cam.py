@@ -5,13 +5,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
 from attrfn._gradients.gradient import detached
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._methods.relu import guided_backprop
 from attrfn._model.layers import one_leaf, resolve
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._rules.elementwise import guided_model
 from attrfn._rules.override import Switch
 from attrfn._torch.context import compiling, warn
@@ -30,7 +30,7 @@ _ONE_DIMENSIONAL = (
 )
 
 
-@one_call
+@public_call
 def layer_grad_cam(
     model: Model,
     layer: Layer,
@@ -76,7 +76,7 @@ def layer_grad_cam(
     """
     take(x, floating=False)
     site = resolve(model, layer)
-    there = gradient_at(original(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     (slope,) = there.gradients[0]
     return _map(activation, slope, channel_of(activation, site, channel_dim), relu, sum_channels)
@@ -152,7 +152,7 @@ def _check_mode(name: str, mode: Any) -> None:
         raise ValueError(f"{name} must be one of {_MODES}, but is {describe(mode)}")
 
 
-@one_call
+@public_call
 def guided_grad_cam(
     model: Model,
     layer: Layer,
@@ -218,7 +218,7 @@ def _both(
         (activation, *others), slopes, guided = found
         if not others:
             return activation, slopes[0], guided
-    there = gradient_at(original(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
+    there = gradient_at(uncompiled(model), (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,) = detached(there.activations[0].tensors, create_graph)
     return (
         activation,

@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 
-from attrfn._call import one_call, one_pass
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import split_activation, take
 from attrfn._model.layers import listed, neuron, resolve
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.taps import read
 from attrfn._types import Attributions, Inputs, Layer, Model, Selector, Target
 
 
-@one_pass
+@public_call(passes=1)
 def saliency(
     model: Model, x: Inputs, target: Target = None, *, absolute: bool = True, create_graph: bool = False
 ) -> Attributions:
@@ -50,7 +50,7 @@ def saliency(
     return inputs.answer(g.abs() if absolute else g for g in found)
 
 
-@one_pass
+@public_call(passes=1)
 def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The input times its gradient: a first-order share of the output.
 
@@ -83,7 +83,7 @@ def input_x_gradient(model: Model, x: Inputs, target: Target = None, *, create_g
     return inputs.answer(t * g for t, g in zip(factors, found, strict=True))
 
 
-@one_call
+@public_call
 def neuron_gradient(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -117,7 +117,7 @@ def neuron_gradient(
     return saliency(neuron(model, layer, selector), x, absolute=False, create_graph=create_graph)
 
 
-@one_call
+@public_call
 def layer_activation(
     model: Model, layer: Layer | Sequence[Layer], x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -146,7 +146,7 @@ def layer_activation(
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
     with torch.set_grad_enabled(create_graph):
-        values = read(original(model), x, sites)
+        values = read(uncompiled(model), x, sites)
     found = tuple(_activation(value) for value in values)
     return found if isinstance(layer, list) else found[0]
 
@@ -156,7 +156,7 @@ def _activation(value: Any) -> Any:
     return leaves.tensors[0] if len(leaves.tensors) == 1 else value
 
 
-@one_call
+@public_call
 def layer_gradient_x_activation(
     model: Model,
     layer: Layer | Sequence[Layer],
@@ -197,7 +197,7 @@ def layer_gradient_x_activation(
     """
     sites = tuple(resolve(model, place) for place in listed(layer))
     take(x, floating=False)
-    there = gradient_at(original(model), sites, x, target, create_graph=create_graph)
+    there = gradient_at(uncompiled(model), sites, x, target, create_graph=create_graph)
     found: list[Any] = []
     for activation, gradients in zip(there.activations, there.gradients, strict=True):
         factors = detached(activation.tensors, create_graph)

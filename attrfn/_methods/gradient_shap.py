@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._inputs import Leaves, at_least_one, split_activation, take
 from attrfn._model.layers import resolve, settled_neuron
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.taps import read, settled
 from attrfn._sampling.chunks import bytes_of
 from attrfn._sampling.draws import Draws
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def gradient_shap(
     model: Model,
     x: Inputs,
@@ -88,7 +88,7 @@ def _along(alpha: Tensor, like: Tensor) -> Tensor:
     return alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
 
-@one_call
+@public_call
 def layer_gradient_shap(
     model: Model,
     layer: Layer,
@@ -139,7 +139,7 @@ def layer_gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs, whole = take(x), original(model)
+    inputs, whole = take(x), uncompiled(model)
     draws = Draws(x, inputs, baselines, stdevs, at_least_one("n_samples", n_samples), generator)
     (site,) = settled(whole, x, (resolve(model, layer),))
 
@@ -165,7 +165,7 @@ def layer_gradient_shap(
     return activation.answer(detached(found, create_graph))
 
 
-@one_call
+@public_call
 def neuron_gradient_shap(
     model: Model,
     layer: Layer,

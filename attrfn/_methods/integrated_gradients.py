@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
 from attrfn._inputs import batch_size, split, start_at, take
@@ -13,7 +13,7 @@ from attrfn._sampling.quadrature import quadrature
 from attrfn._types import Attributions, Baselines, Inputs, Layer, Model, Selector, Target
 
 
-@one_call
+@public_call
 def integrated_gradients(
     model: Model,
     x: Inputs,
@@ -80,7 +80,7 @@ def integrated_gradients(
     return inputs.answer(line.times_step(slopes) if multiply_by_inputs else slopes)
 
 
-@one_call
+@public_call
 def layer_integrated_gradients(
     model: Model,
     layer: Layer | list[Layer],
@@ -148,7 +148,7 @@ def layer_integrated_gradients(
     return found if isinstance(layer, list) else found[0]
 
 
-@one_call
+@public_call
 def neuron_integrated_gradients(
     model: Model,
     layer: Layer,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._gradients.gradient import gradient, score_of
 from attrfn._inputs import take
 from attrfn._model.layers import neuron
@@ -11,7 +11,7 @@ from attrfn._rules.override import Switch
 from attrfn._types import Attributions, Inputs, Layer, Model, Rule, Selector, Target
 
 
-@one_call
+@public_call
 def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU lets through positive gradients alone.
 
@@ -43,7 +43,7 @@ def guided_backprop(model: Model, x: Inputs, target: Target = None, *, create_gr
     return _ruled(model, GUIDED_RULES, x, target, create_graph)
 
 
-@one_call
+@public_call
 def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_graph: bool = False) -> Attributions:
     r"""The gradient in which every ReLU acts on gradients as it acts on activations.
 
@@ -74,7 +74,7 @@ def deconvolution(model: Model, x: Inputs, target: Target = None, *, create_grap
     return _ruled(model, DECONVOLUTION_RULES, x, target, create_graph)
 
 
-@one_call
+@public_call
 def neuron_guided_backprop(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:
@@ -106,7 +106,7 @@ def neuron_guided_backprop(
     return guided_backprop(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
-@one_call
+@public_call
 def neuron_deconvolution(
     model: Model, layer: Layer, selector: Selector, x: Inputs, *, create_graph: bool = False
 ) -> Attributions:

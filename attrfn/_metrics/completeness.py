@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import Leaves, batch_size, describe, split, start_at, take
 from attrfn._model.run import run
 from attrfn._model.targets import pick
@@ -14,7 +14,7 @@ from attrfn._sampling.draws import sample_of
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 
-@one_call
+@public_call
 def convergence_delta(
     model: Model,
     attributions: Attributions,

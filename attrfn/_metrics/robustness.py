@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import at_least_one, attributions_of, describe, split, take
 from attrfn._metrics.completeness import fitting, score_at, total_of
 from attrfn._sampling.draws import check_generator, uniform
 from attrfn._types import Attributions, Inputs, Model, Target
 
 
-@one_call
+@public_call
 def infidelity(
     model: Model,
     attributions: Attributions,
@@ -93,7 +93,7 @@ def _check_perturb(perturb: Any) -> None:
         return
 
 
-@one_call
+@public_call
 def sensitivity_max(
     attribute: Callable[[Any], Attributions],
     x: Inputs,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._call import twice
-from attrfn._torch.context import compiling, traced, transformed, wrapped
+from attrfn._torch.context import compiling, in_make_fx, transformed, wrapped
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import CELLS, attention, lstm_cell
 
@@ -81,7 +81,7 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
     In a graph too: those kernels belong to one kind of device.
     """
-    opened = compiling() or transformed() or traced() or twice()
+    opened = compiling() or transformed() or in_make_fx() or twice()
     return attention(*args, **kwargs) if opened else func(*args, **kwargs)
 
 

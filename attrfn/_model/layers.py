@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._inputs import describe, packed, split, split_activation
-from attrfn._model.modules import original
-from attrfn._model.taps import leaf_paths, put, read, replaced, settled
+from attrfn._model.modules import uncompiled
+from attrfn._model.taps import leaf_paths, read, replaced, settled, with_leaves
 from attrfn._model.targets import pick
 from attrfn._torch.context import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
@@ -74,7 +74,7 @@ def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
         tensor([[0., 2.]])
     """
     site = resolve(model, layer)
-    whole = original(model)
+    whole = uncompiled(model)
 
     def activation(*args: Any, **kwargs: Any) -> Any:
         (value,) = read(whole, packed(args, kwargs), (site,))
@@ -108,11 +108,11 @@ def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
         tensor([3., 4.])
     """
     site = resolve(model, layer)
-    whole = original(model)
+    whole = uncompiled(model)
 
     def rest(*args: Any, **kwargs: Any) -> Any:
         given = split(packed(args, kwargs)).tensors
-        return replaced(whole, x, (site,), lambda _, value: put(value, given))
+        return replaced(whole, x, (site,), lambda _, value: with_leaves(value, given))
 
     return rest
 
@@ -142,7 +142,7 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
         tensor([2.])
     """
     site = resolve(model, layer)
-    whole = original(model)
+    whole = uncompiled(model)
 
     def unit(*args: Any, **kwargs: Any) -> Tensor:
         (value,) = read(whole, packed(args, kwargs), (site,))
@@ -153,7 +153,7 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
 
 def settled_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
-    (site,) = settled(original(model), x, (resolve(model, layer),))
+    (site,) = settled(uncompiled(model), x, (resolve(model, layer),))
     return neuron(model, site, selector)
 
 
@@ -171,11 +171,11 @@ def one_leaf(value: Any) -> Tensor:
 def resolve(model: Model, layer: Layer) -> Site:
     """The site that `layer` names, its module found, or an error that helps."""
     site = layer if isinstance(layer, Site) else Site(layer)
-    whole = original(model)
+    whole = uncompiled(model)
     module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
     if not isinstance(module, nn.Module):
         raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
-    module = original(module)
+    module = uncompiled(module)
     assert isinstance(module, nn.Module)
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")

@@ -18,7 +18,7 @@ from attrfn._types import Model
 _ABSENT = object()
 
 
-class Held:
+class ModuleState:
     """What some modules hold at this moment. Train-mode norms are left out: `Pass` keeps their statistics."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -44,7 +44,7 @@ class Held:
             if buffers and not isinstance(module, _NormBase):
                 self.buffers += [(b, b._version, b.clone()) for b in buffers.values() if b is not None]
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Buffers made anew, caches, activations set aside, the vectors of spectral norm."""
         for home, before in self.names:
             if len(home) != len(before) or not all(map(operator.is_, home.values(), before.values())):
@@ -80,18 +80,18 @@ def _holds_tensor(value: Any) -> bool:
     return any(found)
 
 
-def original(model: Model) -> Model:
+def uncompiled(model: Model) -> Model:
     """The model before `torch.compile`, whose operations and layers can be reached."""
     return model._orig_mod if type(model).__name__ == "OptimizedModule" else model  # pyright: ignore
 
 
-def parts_of(model: Any, depth: int = 5) -> list[Any]:
+def reachable_parts(model: Any, depth: int = 5) -> list[Any]:
     """What a model is made of, as far as it can be seen: its modules; of a function, what it closes over or names."""
     if isinstance(model, nn.Module):
         return _tree(model)
     if depth == 0 or compiling():
         return []
-    return [model, *(found for part in _parts(model) for found in parts_of(part, depth - 1))]
+    return [model, *(found for part in _parts(model) for found in reachable_parts(part, depth - 1))]
 
 
 def _tree(model: nn.Module) -> list[nn.Module]:

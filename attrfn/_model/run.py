@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 from attrfn._call import draw_again, twice, watched
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
-from attrfn._model.modules import Held, original, parts_of
+from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
 from attrfn._torch.compiled import as_written
-from attrfn._torch.compiler import known_to_compiler
-from attrfn._torch.context import compiling, eager
+from attrfn._torch.compiler import give_marks
+from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
@@ -95,9 +95,9 @@ class _Hidden:
 _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
 
 
-def run_unseen(model: Model, x: Inputs) -> Any:
+def run_plainly(model: Model, x: Inputs) -> Any:
     """As `run`, of a pass into which nothing looks."""
-    if isinstance(model, nn.Module) and eager() and not twice() and not _hooked():
+    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked():
         try:
             return _run(model, x, None)
         except RuntimeError as error:
@@ -112,26 +112,26 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 
 def _run(model: Model, x: Inputs, mode: Pass | None) -> Any:
-    model = original(model)
+    model = uncompiled(model)
     if not callable(model):
         raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
     if compiling():
-        known_to_compiler()
+        give_marks()
     drawn = draw_again(x)
     x = x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
-    parts = parts_of(model)
+    parts = reachable_parts(model)
     modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
     if mode is None and any(module.training for module in modules):
         mode = Pass()
     if mode is not None:
         counters = [_counter(m) for m in modules if isinstance(m, _NormBase)]
         mode.counters = [c for c in counters if c is not None]
-    held = Held(modules)
+    held = ModuleState(modules)
     try:
         with as_written(parts), watched(), mode or _Hidden():
             return call(model, x)
     finally:
-        held.put_back()
+        held.restore()
         drawn()
 
 

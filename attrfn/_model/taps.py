@@ -37,7 +37,7 @@ def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
     return []
 
 
-def put(value: Any, tensors: Sequence[Tensor]) -> Any:
+def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
     """An activation with its floating leaves replaced, by copies that may be written over."""
     leaves = split(value)
     if len(leaves.tensors) != len(tensors):
@@ -161,7 +161,7 @@ def read(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
             if stops:
                 raise _Done
             torch.set_grad_enabled(False)
-        return put(value, split(value).tensors)
+        return with_leaves(value, split(value).tensors)
 
     taps = [_Tap(site, functools.partial(note, k)) for k, site in enumerate(sites)]
     grad_mode = torch.is_grad_enabled()
@@ -274,7 +274,7 @@ def _by_thread(tap: _Tap) -> Generator[None]:
 
 
 @contextmanager
-def aside() -> Generator[None]:
+def taps_paused() -> Generator[None]:
     """A pass of its own inside another: this thread's taps neither act in it nor count it."""
     if compiling():
         yield

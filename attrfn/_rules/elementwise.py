@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import describe, packed
-from attrfn._model.modules import original, parts_of
+from attrfn._model.modules import reachable_parts, uncompiled
 from attrfn._model.run import Pass, run
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, elementwise_pullback, with_pullback
 from attrfn._torch.calls import SplitCall, normal_call, split_call
-from attrfn._torch.compiler import in_graph
-from attrfn._torch.context import compiling, eager, warn
+from attrfn._torch.compiler import allow_in_graph
+from attrfn._torch.context import compiling, values_readable, warn
 from attrfn._torch.naming import FUNCTIONS, key_of, name_in_torch, shown_name
 from attrfn._torch.operations import ELEMENTWISE
 from attrfn._torch.written_out import CELLS
@@ -76,7 +76,7 @@ def _key_in_graph(rule: Rule) -> str:
     )
 
 
-@in_graph
+@allow_in_graph
 def _overridden_in_graph(
     name: str,
     key: str,
@@ -156,13 +156,13 @@ def named_rules(rules: Any) -> dict[str, Rule]:
 
 def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Model:
     """The model run under rules that answer while `switch` is on."""
-    model = original(model)
+    model = uncompiled(model)
     refuse_scripted(model)
 
     def ruled(*args: Any, **kwargs: Any) -> Any:
         mode = RulePass(rules, switch)
         output = run(model, packed(args, kwargs), mode)
-        if eager():
+        if values_readable():
             _warn_unseen(set(rules) - mode.seen)
         return output
 
@@ -182,7 +182,7 @@ def refuse_scripted(model: Model) -> None:
     if compiling():
         return
     scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    for part in (model, *parts_of(model)):
+    for part in (model, *reachable_parts(model)):
         if isinstance(part, scripted):
             raise TypeError(
                 f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attrfn._torch.calls import SplitCall, of_floating
-from attrfn._torch.compiler import in_graph
+from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import ThreadFlag, compiling, vjp
 from attrfn._types import Rule
 
@@ -146,14 +146,14 @@ def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pull
     return output if named is None else named(output)
 
 
-@in_graph
+@allow_in_graph
 def rules_on(grad: Tensor) -> Tensor:
     """From here on the graph's pull-backs are by the rules."""
     _RULES_IN_GRAPH.set(True)
     return grad
 
 
-@in_graph
+@allow_in_graph
 def rules_off(*grads: Tensor) -> tuple[Tensor, ...]:
     """From here on the graph's pull-backs are the true ones."""
     _RULES_IN_GRAPH.set(False)

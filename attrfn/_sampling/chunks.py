@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one
-from attrfn._torch.context import compiling, eager, symbolic
+from attrfn._torch.context import compiling, size_is_symbol, values_readable
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -47,7 +47,7 @@ def summed(
     alphas = torch.tensor(points, dtype=precise, device=like.device)
     shares = torch.tensor(weights, dtype=precise, device=like.device)
     chunk = chunk_of(len(points), size, like.device, chunk_size) if vectorize else 1
-    if symbolic() and not twice():
+    if size_is_symbol() and not twice():
         return looped(f, alphas, shares)
     if vectorize and scanned():
         return scanned_sums(f, alphas, shares)
@@ -96,11 +96,11 @@ def over(f: Callable[..., Sequence[Tensor]], rows: Sequence[Tensor], vectorize: 
         return scanned_rows(f, rows)
     if vectorize and compiling():
         return batched(f, rows)
-    if vectorize and not symbolic():
+    if vectorize and not size_is_symbol():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
         with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops():
             values = batched(f, rows)
-        if eager() and not all(map(finite, values)):
+        if values_readable() and not all(map(finite, values)):
             warn_not_finite(
                 "the model's output, or its gradient, is not finite somewhere on the path or at a sample, so neither "
                 "is the attribution"
@@ -132,7 +132,7 @@ def chunk_of(count: int, size: int, device: torch.device, chunk_size: int | None
     """
     if chunk_size is not None:
         return min(at_least_one("chunk_size", chunk_size), count)
-    if symbolic():  # a size that is a symbol is not to be looked at
+    if size_is_symbol():  # a size that is a symbol is not to be looked at
         return 1
     if scanned():  # nor here; a loop has one step in memory at a time
         return count

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import evaluated, weighted
-from attrfn._torch.context import eager, warn
+from attrfn._torch.context import values_readable, warn
 
 Tensors = Sequence[Tensor]
 _FIRST = 9
@@ -88,7 +88,7 @@ def _checked(n_steps: int, rtol: float, method: str) -> int:
         raise ValueError(f"rtol chooses its own nested points, but method is {method!r}; leave method out")
     if n_steps < 3:
         raise ValueError(f"n_steps must be at least 3 with rtol, the smallest of the nested rules, but is {n_steps}")
-    if not eager():
+    if not values_readable():
         raise ValueError(
             "rtol looks at values, which a transform or a compiled graph hides; pass n_steps without rtol there, or "
             "call the method eagerly"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from numpy.polynomial.legendre import leggauss
 
 from attrfn._inputs import at_least_one, describe
-from attrfn._torch.compiler import constant
+from attrfn._torch.compiler import constant_in_graph
 
 QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 
@@ -28,7 +28,7 @@ def quadrature(method: str, n_steps: int) -> Quadrature:
     return Quadrature(*_rule(method, n_steps))
 
 
-@constant
+@constant_in_graph
 def _rule(method: str, n: int) -> tuple[list[float], list[float]]:
     if method == "gausslegendre":
         nodes, weights = leggauss(n)

@@ -21,22 +21,22 @@ _WAITING: list[Callable[..., Any]] = []
 """Functions of attrfn to be marked, empty once the compiler is loaded."""
 
 
-def in_graph(function: Function) -> Function:
+def allow_in_graph(function: Function) -> Function:
     """As `torch.compiler.allow_in_graph`: one node of a compiled graph."""
     _WAITING.append(function)
     if "torch._dynamo" in sys.modules:
-        known_to_compiler()
+        give_marks()
     return function
 
 
-def constant(function: Function) -> Function:
+def constant_in_graph(function: Function) -> Function:
     """As `torch.compiler.assume_constant_result`: run while a graph is traced."""
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
-@constant
-def known_to_compiler() -> bool:
+@constant_in_graph
+def give_marks() -> bool:
     """Give the marks: the first thing that is traced of a pass."""
     while _WAITING:
         torch.compiler.allow_in_graph(_WAITING.pop())

@@ -26,24 +26,24 @@ def transformed() -> bool:
     return _functorch.peek_interpreter_stack() is not None
 
 
-def plain() -> bool:
+def uses_autograd() -> bool:
     """Whether ordinary autograd can be used: no transform, no compiler."""
     return not compiling() and not transformed()
 
 
-def eager() -> bool:
+def values_readable() -> bool:
     """Whether values can be looked at, and warnings given: plain, and nothing traces."""
-    return plain() and _get_current_dispatch_mode() is None
+    return uses_autograd() and _get_current_dispatch_mode() is None
 
 
-def traced() -> bool:
+def in_make_fx() -> bool:
     """Whether `make_fx` writes down what runs."""
     return not compiling() and _mode(_MODES.PROXY) is not None
 
 
-def symbolic() -> bool:
+def size_is_symbol() -> bool:
     """Whether what is written down is to hold for other batch sizes, one of which `vmap` would fix."""
-    if not traced():
+    if not in_make_fx():
         return False
     fake = _mode(_MODES.FAKE)
     return fake is not None and fake.shape_env is not None
@@ -72,7 +72,7 @@ def unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def layers(tensor: Tensor) -> list[Tensor]:
+def wrappings(tensor: Tensor) -> list[Tensor]:
     """The tensor, and what is within each of its wrappings."""
     found = [tensor]
     while wrapped(found[-1]):

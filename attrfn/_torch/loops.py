@@ -18,7 +18,7 @@ from torch._higher_order_ops.scan import scan, scan_op
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
 from torch.fx.graph import CodeGen
 
-from attrfn._torch.compiler import constant
+from attrfn._torch.compiler import constant_in_graph
 from attrfn._torch.context import compiling, transformed
 
 Step = Callable[..., Sequence[Tensor]]
@@ -29,7 +29,7 @@ def scanned() -> bool:
     return compiling() and _open_sizes()
 
 
-@constant
+@constant_in_graph
 def _open_sizes() -> bool:
     """Whether a size that the graph met so far is a symbol; inside a transform of the caller's no loop can be."""
     from torch.utils._sympy.symbol import SymT, symbol_is_type  # loads SymPy
@@ -87,12 +87,12 @@ def batched(f: Step, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def _scan(step: Callable[[Any, Any], Any], first: Any, rows: Any) -> Any:
     with torch.no_grad():
         found = scan(step, first, rows)
-    _look_again()
+    _workaround_195866()
     return found
 
 
-@constant
-def _look_again() -> bool:
+@constant_in_graph
+def _workaround_195866() -> bool:
     """After a loop torch 2.13 writes what is written to an object's `__dict__` where it is lost: pytorch#195866."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket  # pyright: ignore[reportPrivateUsage]
 
-from attrfn._torch.compiler import constant
+from attrfn._torch.compiler import constant_in_graph
 from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OPERATIONS, Kind
 
 _C: Any = torch._C  # pyright: ignore
@@ -55,7 +55,7 @@ _NAMES: dict[Any, str] = {
 }
 
 
-@constant
+@constant_in_graph
 def name_in_torch(func: Any) -> str:
     """What torch calls an operation; nothing if it is not torch's. See NOTE [Not by its name]."""
     try:
@@ -89,7 +89,7 @@ def identity_of(operation: Any) -> Any:
     return operation.overloadpacket if isinstance(operation, OpOverload) else operation
 
 
-@constant
+@constant_in_graph
 def name_of_other(func: Any) -> str:
     """The name of an operation that is not torch's: no such name is one of torch's."""
     operation = identity_of(func)

@@ -18,8 +18,8 @@ from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choic
 from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
-from attrfn._torch.compiler import in_graph
-from attrfn._torch.context import compiling, eager, layers, vjp
+from attrfn._torch.compiler import allow_in_graph
+from attrfn._torch.context import compiling, values_readable, vjp, wrappings
 from attrfn._torch.naming import FUNCTIONS
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
 from attrfn._torch.written_out import COMPOSITES
@@ -47,7 +47,7 @@ class InputPass(DeepLiftPass):
             return tensor.requires_grad
         if id(tensor) in self.constants:
             return False
-        return any(layer.requires_grad for layer in layers(tensor))  # a model may use `vmap` itself
+        return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
@@ -81,7 +81,11 @@ class InputPass(DeepLiftPass):
             refuse_function(tensor)
         if choices:
             record = self._read(name, choices)
-            if (moving or self.choices_must_match) and eager() and not all(map(_equal, choices, record.inputs)):
+            if (
+                (moving or self.choices_must_match)
+                and values_readable()
+                and not all(map(_equal, choices, record.inputs))
+            ):
                 raise Mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
@@ -134,7 +138,7 @@ class InputPass(DeepLiftPass):
         if record.name == "div" and moving[-1]:
             return False
         still = True
-        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if eager() else ():
+        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
             if not moves and not _equal(t, r):
                 still = False
                 if not t.is_floating_point():
@@ -198,7 +202,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return a is b or torch.equal(a, b)
 
 
-@in_graph
+@allow_in_graph
 def _overridden_in_graph(
     name: str,
     key: str,

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._call import one_call
+from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._model.modules import original
+from attrfn._model.modules import uncompiled
 from attrfn._model.run import run
-from attrfn._model.taps import aside, put, replaced
+from attrfn._model.taps import replaced, taps_paused, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
@@ -34,7 +34,7 @@ class SeenFromBaselines:
     def __init__(
         self, model: Model, start: Any, rules: Mapping[Any, MultiplierRule], switch: Switch, create_graph: bool
     ) -> None:
-        self.model = original(model)
+        self.model = uncompiled(model)
         refuse_scripted(self.model)
         self.start, self.rules, self.switch, self.create_graph = start, rules, switch, create_graph
         self.records: list[Record] = []
@@ -79,9 +79,9 @@ class SeenFromBaselines:
 
         def note(k: int, value: Any) -> Any:
             values[k] = value
-            return put(value, split(value).tensors)
+            return with_leaves(value, split(value).tensors)
 
-        with torch.set_grad_enabled(self.create_graph), aside():
+        with torch.set_grad_enabled(self.create_graph), taps_paused():
             self.output = replaced(self.model, self.start, sites, note, mode)
         self.records = mode.records
 
@@ -121,7 +121,7 @@ def with_reference(
     """
     named = all_rules(rules)
 
-    @one_call
+    @public_call
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrfn._torch.context import compiling, layers
+from attrfn._torch.context import compiling, wrappings
 from attrfn._torch.operations import OPERATIONS, Kind, and_in_place, names, names_that
 
 DRAWING = and_in_place(names_that("draws"))
@@ -73,7 +73,7 @@ def no_rule_yet(what: str, name: str | None = None) -> ValueError:
 
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    for layer in () if compiling() else layers(tensor):
+    for layer in () if compiling() else wrappings(tensor):
         node = layer.grad_fn
         name = type(node).__name__
         if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
