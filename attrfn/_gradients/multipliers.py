@@ -14,7 +14,7 @@ from attrfn._inputs import Leaves, describe, leaves_of, map_leaves, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
-from attrfn._rules.deep_lift.reference import all_rules, referred
+from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
 from attrfn._sampling.draws import sample_of, stacked
@@ -54,14 +54,14 @@ def input_multipliers(
 ) -> Multipliers:
     """The multipliers of the input."""
     switch = Switch(False)
-    straight = referred(model, start, all_rules(rules), switch, create_graph)
-    straight.strict = True
+    straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
+    straight.choices_must_match = True
 
     def score(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         scores = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
         return scores, scores
 
-    (found, at_input), _ = straight.tried(
+    (found, at_input), _ = straight.with_retry(
         lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch)
     )
     scores = at_input.detach(), straight.picked(target, at_input)
@@ -74,8 +74,8 @@ def layer_multipliers(
 ) -> Multipliers:
     """The multipliers of a layer's activation."""
     site, switch = resolve(model, layer), Switch(False)
-    straight = referred(model, start, all_rules(rules), switch, create_graph)
-    at_site, (value,) = straight.tried(
+    straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
+    at_site, (value,) = straight.with_retry(
         lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
     )
     activation = at_site.activations[0]

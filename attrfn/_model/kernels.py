@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attrfn._call import twice
 from attrfn._torch.context import compiling, in_make_fx, transformed, wrapped
+from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import CELLS, attention, lstm_cell
 
 
@@ -121,7 +122,7 @@ def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tupl
 
 def _cell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A recurrent cell written out under a transform, for the same reason."""
-    return CELLS[func.__name__](*args, **kwargs) if transformed() and not compiling() else func(*args, **kwargs)
+    return CELLS[name_in_torch(func)](*args, **kwargs) if transformed() and not compiling() else func(*args, **kwargs)
 
 
 def _unflatten(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

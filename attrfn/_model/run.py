@@ -15,6 +15,7 @@ from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
 from attrfn._torch.compiled import as_written
 from attrfn._torch.compiler import give_marks
 from attrfn._torch.context import compiling, values_readable
+from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
 
@@ -49,7 +50,7 @@ class Pass(TorchFunctionMode):
             return self.operation(func, args, kwargs or {})
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = func.__name__
+        name = name_in_torch(func)
         if name == "multi_head_attention_forward":  # so that the attention in it is seen
             with self:
                 return WRITTEN_OUT["multi_head_attention_forward"](*args, **kwargs)

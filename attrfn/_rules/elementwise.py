@@ -9,15 +9,17 @@ from torch import Tensor
 from attrfn._inputs import describe, packed
 from attrfn._model.modules import reachable_parts, uncompiled
 from attrfn._model.run import Pass, run
-from attrfn._rules.override import ALWAYS, IN_GRAPH, Packed, Switch, bend, pack, unary
-from attrfn._torch import operations
+from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, elementwise_pullback, with_pullback
+from attrfn._torch.calls import SplitCall, normal_call, split_call
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, warn
-from attrfn._torch.written_out import rnn_relu_cell
+from attrfn._torch.naming import FUNCTIONS, key_of, name_in_torch, shown_name
+from attrfn._torch.operations import ELEMENTWISE
+from attrfn._torch.written_out import CELLS
 from attrfn._types import Model, Rule
 
 
-class _Bending(Pass):
+class RulePass(Pass):
     """A pass in which the derivative of some elementwise operations is a rule."""
 
     def __init__(self, rules: Mapping[str, Rule], switch: Switch) -> None:
@@ -26,17 +28,17 @@ class _Bending(Pass):
         self.seen: set[str] = set()
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = func.__name__
+        name = name_in_torch(func)
         if name in _FUSED_RELUS and "relu" in self.rules:
             return self._fused(name, args, kwargs)
-        done = operations.normal(func, args, kwargs)
+        done = normal_call(name, args, kwargs)
         if done.name not in self.rules or not done.floating():
             return super().operation(func, args, kwargs)
         self.seen.add(done.name)
-        call = pack(done.args, done.kwargs)
-        if done.target is not None or self.switch.keeps_copies():  # what is met may be written over
+        call = split_call(done.args, done.kwargs)
+        if done.target is not None or self.switch.keeps_copies():  # the input may be written over
             call = call._replace(tensors=(call.tensors[0].clone(), *call.tensors[1:]))
-        output = self._bent(done.name, call)
+        output = self._overridden(done.name, call)
         if done.target is not None:
             return done.target.copy_(output)
         return output.clone() if self.switch.keeps_copies() else output
@@ -48,21 +50,22 @@ class _Bending(Pass):
                 "derivative; run nn.RNNCell in a loop"
             )
         with self:
-            return rnn_relu_cell(*args, **kwargs)
+            return CELLS[name](*args, **kwargs)
 
-    def _bent(self, name: str, call: Packed) -> Any:
+    def _overridden(self, name: str, call: SplitCall) -> Any:
         rule = self.rules[name]
         if not compiling():
-            return bend(name, call, unary(rule), self.switch)
-        key = _key_of(rule)
+            return with_pullback(name, FUNCTIONS[name], call, elementwise_pullback(rule), self.switch)
+        key = _key_in_graph(rule)
         always = self.switch is ALWAYS
-        return _bent_in_graph(name, key, always, call.places, call.args, call.kwargs, *call.tensors)
+        return _overridden_in_graph(name, key, always, call.places, call.args, call.kwargs, *call.tensors)
 
 
 _FUSED_RELUS = frozenset(["rnn_relu", "rnn_relu_cell"])
+"""Kernels that have a ReLU within."""
 
 
-def _key_of(rule: Rule) -> str:
+def _key_in_graph(rule: Rule) -> str:
     if rule is _guided:
         return "guided"
     if rule is _deconvolution:
@@ -74,7 +77,7 @@ def _key_of(rule: Rule) -> str:
 
 
 @allow_in_graph
-def _bent_in_graph(
+def _overridden_in_graph(
     name: str,
     key: str,
     always: bool,
@@ -85,8 +88,9 @@ def _bent_in_graph(
 ) -> Any:
     """See NOTE [Rules in a compiled graph]."""
     rule = _guided if key == "guided" else _deconvolution
-    packed = Packed(tensors, places, args, kwargs)
-    return bend(name, packed, unary(rule), ALWAYS if always else IN_GRAPH)
+    call = SplitCall(tensors, places, args, kwargs)
+    pullback = elementwise_pullback(rule)
+    return with_pullback(name, FUNCTIONS[name], call, pullback, ALWAYS if always else IN_GRAPH)
 
 
 def _guided(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:
@@ -140,12 +144,12 @@ def named_rules(rules: Any) -> dict[str, Rule]:
     """The caller's rules, by the name of their operation."""
     if not isinstance(rules, Mapping) or not all(callable(rule) for rule in rules.values()):
         raise TypeError(f"rules must map operations to functions, but is {describe(rules)}")
-    named = {operations.name_of(operation): rule for operation, rule in rules.items()}
-    unknown = [name for name in named if name not in operations.ELEMENTWISE]
+    named = {key_of(operation): rule for operation, rule in rules.items()}
+    unknown = [shown_name(operation) for operation in rules if key_of(operation) not in ELEMENTWISE]
     if unknown:
         raise ValueError(
             f"rules are for elementwise operations, but {unknown} are none that is known; known are "
-            f"{sorted(operations.ELEMENTWISE)}"
+            f"{sorted(ELEMENTWISE)}"
         )
     return named
 
@@ -156,7 +160,7 @@ def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Mode
     refuse_scripted(model)
 
     def ruled(*args: Any, **kwargs: Any) -> Any:
-        mode = _Bending(rules, switch)
+        mode = RulePass(rules, switch)
         output = run(model, packed(args, kwargs), mode)
         if values_readable():
             _warn_unseen(set(rules) - mode.seen)

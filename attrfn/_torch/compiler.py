@@ -49,8 +49,10 @@ def _show_to_modes() -> None:
     """See NOTE [What the compiler hides]."""
     from torch._dynamo.variables.torch import get_overridable_functions
 
-    shown, kernels = get_overridable_functions(), vars(torch._C._nn)  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-    shown.update([F.sigmoid, F.tanh, F.hardswish, F.hardsigmoid, torch.as_strided, torch.segment_reduce])
+    from attrfn._torch.naming import ruled_functions  # which needs the marks of this file
+
+    shown, kernels = get_overridable_functions(), vars(torch._C._nn)  # pyright: ignore
+    shown.update([*ruled_functions(), torch.as_strided, torch.segment_reduce])
     shown.update(f for f in kernels.values() if inspect.isbuiltin(f))
     for home in (torch, F):
         shown.update(getattr(home, name) for name in dir(home) if name[0] != "_" and name[-1] == "_")

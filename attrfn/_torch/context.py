@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: 
 
 from attrfn._types import AttributionWarning
 
+_python: Any = torch._C  # pyright: ignore
 _functorch: Any = torch._C._functorch  # pyright: ignore
 _mode: Any = torch._C._get_dispatch_mode  # pyright: ignore
 _MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore
@@ -125,3 +126,16 @@ def values_visible(tensor: Tensor) -> bool:
     if compiling() or _get_current_dispatch_mode() is not None:
         return False
     return not wrapped(tensor)
+
+
+class ThreadFlag:
+    """A flag of the calling thread's, and of the threads in which torch runs a backward pass of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get(self) -> bool:
+        return _python._is_key_in_tls(self.name) and _python._get_obj_in_tls(self.name)
+
+    def set(self, value: bool) -> None:
+        _python._stash_obj_in_tls(self.name, value)

@@ -1,406 +1,233 @@
-"""What attrfn knows of torch's operations: their names, their spellings, and what some cannot do."""
+"""What attrfn knows of torch's operations: one record each, from which every set of them is derived."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterable
+from enum import Enum
 from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch._ops import OpOverload
-
-ELEMENTWISE: frozenset[str] = frozenset(
-    [
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "prelu",
-        "rrelu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "softplus",
-        "softsign",
-        "sigmoid",
-        "logsigmoid",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "tanh",
-        "tanhshrink",
-        "softshrink",
-        "hardshrink",
-        "threshold",
-        "clamp",
-        "exp",
-        "expm1",
-        "exp2",
-        "log",
-        "log1p",
-        "log2",
-        "log10",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "square",
-        "pow",
-        "abs",
-        "erf",
-        "erfc",
-        "sin",
-        "cos",
-        "tan",
-        "sinh",
-        "cosh",
-        "atan",
-        "asinh",
-        "logit",
-        "sign",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-    ]
-)
-"""Operations of one tensor, entry by entry."""
-
-_ALIASES = {
-    "_threshold": "threshold",
-    "clip": "clamp",
-    "clamp_min": "clamp",
-    "clamp_max": "clamp",
-    "absolute": "abs",
-    "__abs__": "abs",
-    "arctan": "atan",
-    "arcsinh": "asinh",
-    "special_expit": "sigmoid",
-    "expit": "sigmoid",
-    "special_expm1": "expm1",
-    "special_exp2": "exp2",
-    "special_log1p": "log1p",
-    "special_erf": "erf",
-    "special_erfc": "erfc",
-    "special_logit": "logit",
-    "log_sigmoid": "logsigmoid",
-    "__pow__": "pow",
-    "sgn": "sign",
-    "fix": "trunc",
-    "special_round": "round",
-    "float_power": "pow",
-    "true_divide": "div",
-    "divide": "div",
-    "__truediv__": "div",
-    "__mul__": "mul",
-    "multiply": "mul",
-    "special_softmax": "softmax",
-    "special_log_softmax": "log_softmax",
-    "special_logsumexp": "logsumexp",
-    "linalg_matmul": "matmul",
-    "ger": "outer",
-    "__matmul__": "matmul",
-    "__rmul__": "mul",
-}
-"""Other names of operations."""
-
-_MODULES: dict[type[nn.Module], str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    nn.LeakyReLU: "leaky_relu",
-    nn.PReLU: "prelu",
-    nn.RReLU: "rrelu",
-    nn.ELU: "elu",
-    nn.SELU: "selu",
-    nn.CELU: "celu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Mish: "mish",
-    nn.Softplus: "softplus",
-    nn.Softsign: "softsign",
-    nn.Sigmoid: "sigmoid",
-    nn.LogSigmoid: "logsigmoid",
-    nn.Hardsigmoid: "hardsigmoid",
-    nn.Hardswish: "hardswish",
-    nn.Hardtanh: "hardtanh",
-    nn.Tanh: "tanh",
-    nn.Tanhshrink: "tanhshrink",
-    nn.Softshrink: "softshrink",
-    nn.Hardshrink: "hardshrink",
-    nn.Threshold: "threshold",
-    nn.Softmax: "softmax",
-    nn.LogSoftmax: "log_softmax",
-    nn.Softmin: "softmin",
-    nn.MaxPool1d: "max_pool1d",
-    nn.MaxPool2d: "max_pool2d",
-    nn.MaxPool3d: "max_pool3d",
-}
-
-_INPLACE_ARGUMENT = {
-    "relu": 1,
-    "relu6": 1,
-    "selu": 1,
-    "silu": 1,
-    "mish": 1,
-    "hardswish": 1,
-    "hardsigmoid": 1,
-    "leaky_relu": 2,
-    "elu": 2,
-    "celu": 2,
-    "hardtanh": 3,
-    "threshold": 3,
-    "_threshold": 3,
-    "rrelu": 4,
-}
-"""Where the functions of `torch.nn.functional` take `inplace`."""
+from torch import nn
 
 
-def _find(name: str) -> Callable[..., Any]:
-    """The out-of-place function of a name."""
-    homes = (F, torch, Tensor) if name in _INPLACE_ARGUMENT or name in _IN_FUNCTIONAL else (torch, F, Tensor)
-    return next(getattr(home, name) for home in homes if hasattr(home, name))
+class Kind(Enum):
+    """What an operation is: its kind names the rule that it has by default."""
+
+    ELEMENTWISE = "of one tensor, entry by entry"
+    PRODUCT = "linear in each operand alone"
+    QUOTIENT = "linear in its first operand, divided by its second"
+    SOFTMAX = "a softmax, its logarithm, or what it is divided by"
+    WINDOW = "the maximum of each window"
+    EXTREMUM = "the largest or smallest along dimensions, or of two"
+    MADE = "made of others, see `COMPOSITES`"
+    OPENED = "a Python function of torch's whose own operations are seen in its place"
+    CELL = "a step of a recurrent layer in one kernel, which is written out"
+    FUSED = "a kernel of many steps, none of which is seen"
+    LINEAR = "linear in what is explained, constant, or it lets nothing of it through"
+    CONSTANT = "answers with numbers, or choices, and lets nothing through"
 
 
-_IN_FUNCTIONAL = frozenset(
-    [
-        "softmax",
-        "log_softmax",
-        "softmin",
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "hardshrink",
-        "layer_norm",
-        "group_norm",
-        "instance_norm",
-        "batch_norm",
-        "rms_norm",
-        "glu",
-        "adaptive_max_pool1d",
-        "adaptive_max_pool2d",
-        "adaptive_max_pool3d",
-    ]
-)
-COMBINING = frozenset(
-    [
-        "mul",
-        "div",
-        "matmul",
-        "bmm",
-        "mm",
-        "mv",
-        "dot",
-        "outer",
-        "linear",
-        "bilinear",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "einsum",
-        "tensordot",
-        "inner",
-        "vdot",
-        "kron",
-        "cross",
-        "addmm",
-        "addmv",
-        "addbmm",
-        "addr",
-        "baddbmm",
-        "addcmul",
-        "lerp",
-    ]
-)
-"""Operations that are linear in each operand alone, or made of such: of one activation they are linear."""
-_BENDABLE = (
-    *sorted(ELEMENTWISE),
-    *sorted(COMBINING),
-    *[
-        "softmax",
-        "log_softmax",
-        "logsumexp",
-        "max_pool1d",
-        "max_pool2d",
-        "max_pool3d",
-        "adaptive_max_pool1d",
-        "adaptive_max_pool2d",
-    ],
-    *[
-        "adaptive_max_pool3d",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "layer_norm",
-        "rms_norm",
-        "group_norm",
-        "instance_norm",
-        "batch_norm",
-    ],
-    *["scaled_dot_product_attention", "glu", "var", "std", "norm", "pairwise_distance", "logaddexp", "hypot"],
-    *["maximum", "minimum", "cosine_similarity", "addcdiv"],
-)
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _find(name) for name in _BENDABLE},
-    **{
-        f"{kind}{n}d_with_indices": getattr(F, f"{kind}{n}d_with_indices")
-        for kind in ("max_pool", "adaptive_max_pool")
-        for n in (1, 2, 3)
-    },
-    "linalg_norm": torch.linalg.norm,
-    "linalg_vector_norm": torch.linalg.vector_norm,
-    "linalg_cross": torch.linalg.cross,
-    "linalg_vecdot": torch.linalg.vecdot,
-}
-"""The function that an operation's name stands for, out of place."""
-
-IN_PLACE: dict[str, str] = {f"{name}_": name for name in (*FUNCTIONS, *_ALIASES)}
-
-
-# The compiler compares names that come from a table, but not those read off a function.
-_NAMES: dict[str, str] = {**{name: name for name in (*FUNCTIONS, "clamp_min", "clamp_max")}, **_ALIASES}
-
-
-class Normal(NamedTuple):
-    """A call in its normal form: one name for all spellings of an operation."""
+class Operation(NamedTuple):
+    """One operation of torch."""
 
     name: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    target: Tensor | None
-    """The tensor that the call writes over."""
-
-    def floating(self) -> bool:
-        return bool(self.args) and isinstance(self.args[0], Tensor) and self.args[0].is_floating_point()
-
-
-def normal(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Normal:
-    """The normal form of a call of `func`; an operation that is not known keeps its own name."""
-    name, target = func.__name__, None
-    if not torch.compiler.is_compiling() and isinstance(func, OpOverload):
-        plain = name.partition(".")[0]  # an exported program calls `relu.default`
-        name = plain if plain.removesuffix("_") in (*ELEMENTWISE, "clamp_min", "clamp_max") else name
-    if name in IN_PLACE:
-        name, target = IN_PLACE[name], args[0] if args else None
-    if not args and "input" in kwargs:
-        args, kwargs = (kwargs["input"],), {k: v for k, v in kwargs.items() if k != "input"}
-        target = args[0] if func.__name__ in IN_PLACE else None
-    if name in _INPLACE_ARGUMENT:
-        args, kwargs, inplace = _without_inplace(func, name, args, kwargs)
-        target = args[0] if inplace else target
-    if name in ("clamp_min", "clamp_max"):
-        args, kwargs = _bounds(name, args, kwargs)
-    name = _NAMES.get(name, name)
-    if (name == "clamp" and _is_relu(args, kwargs)) or (name == "threshold" and _is_relu_threshold(args, kwargs)):
-        return Normal("relu", args[:1], {}, target)
-    if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
-        args = (args[0], *args[1])
-    if name in ("softmax", "log_softmax", "softmin"):
-        args, kwargs = _without_stacklevel(func, args, kwargs)
-    return Normal(name, args, kwargs, target)
+    """Of its function: in `torch.nn.functional`, else in `torch`, else of the method."""
+    kind: Kind
+    others: str = ""
+    """Its other names; each has a form in place too."""
+    module: type[nn.Module] | None = None
+    inplace: int | None = None
+    """Where its function in `torch.nn.functional` takes `inplace`."""
+    factors: int | None = 2
+    """Of a product: how many operands it is linear in; None: all."""
+    multilinear: bool = False
+    """Whether it is linear in each operand alone: of one activation, the rest constant, it is linear."""
+    reciprocal: bool = False
+    """Whether it gives one over something, as the scale of a norm is made."""
+    chooses: bool = False
+    """Whether it selects by integer and boolean tensors."""
+    keeps: bool = False
+    """Whether it is a cast or a view: of a reciprocal it is one still."""
+    draws: int | None = None
+    """Where an operation that draws random numbers in training is told to."""
 
 
-def _without_inplace(
-    func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
-    place = _INPLACE_ARGUMENT[name]
-    if len(args) > place and isinstance(args[place], bool):
-        return args[:place], kwargs, args[place]
-    if "inplace" in kwargs:
-        return args, {k: v for k, v in kwargs.items() if k != "inplace"}, bool(kwargs["inplace"])
-    return args, kwargs, False
+def _each(names: str, kind: Kind, **what: Any) -> Iterable[Operation]:
+    """A record for each name."""
+    return (Operation(name, kind, **what) for name in names.split())
 
 
-def _bounds(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """`clamp_min` and `clamp_max` as a `clamp`."""
-    bound = "min" if name == "clamp_min" else "max"
-    return args[:1], {bound: args[1] if len(args) > 1 else kwargs[bound]}
-
-
-def _is_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    low = args[1] if len(args) > 1 else kwargs.get("min")
-    high = args[2] if len(args) > 2 else kwargs.get("max")
-    unbounded = high is None or (isinstance(high, float) and high == math.inf)
-    return unbounded and isinstance(low, (int, float)) and low == 0
-
-
-def _is_relu_threshold(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    given = {**kwargs, **dict(zip(("threshold", "value"), args[1:], strict=False))}
-    return given.get("threshold") == 0 and given.get("value") == 0
-
-
-def _without_stacklevel(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The softmaxes of `torch.nn.functional` take a private argument that the others do not."""
-    kwargs = {k: v for k, v in kwargs.items() if k != "_stacklevel"}
-    rest = args[1:]
-    if rest:
-        kwargs["dim"] = rest[0]
-    if len(rest) == 2:
-        kwargs["dtype"] = rest[1]
-    if len(rest) == 3:
-        kwargs["dtype"] = rest[2]
-    return args[:1], kwargs
-
-
-def name_of(operation: Any) -> str:
-    """The name of an operation that a caller gave: a function, a method, or a module of it."""
-    kind = operation if isinstance(operation, type) else type(operation)
-    if issubclass(kind, nn.Module):
-        return _MODULES.get(kind, kind.__name__)
-    name = getattr(operation, "__name__", repr(operation))
-    name = IN_PLACE.get(name, name)
-    return _NAMES.get(name, name)
-
-
-def known(operation: Any) -> None:
-    """Make an operation of the caller's one that can be given a rule."""
-    name = name_of(operation)
-    if name not in FUNCTIONS:
-        if isinstance(operation, type) or not callable(operation):
-            raise ValueError(f"rules are for operations of torch, but {name!r} is none that is known")
-        FUNCTIONS[name] = operation
-
-
-_LINEAR = frozenset(
-    # arithmetic; of one activation, the rest constant
-    "add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract neg negative positive sum mean nansum "
-    "nanmean cumsum diff trapezoid trapz cumulative_trapezoid gradient sum_to_size deg2rad rad2deg complex "
-    # shape
-    "reshape view view_as reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose swapaxes swapdims "
-    "movedim moveaxis t adjoint mT expand expand_as broadcast_to broadcast_tensors repeat tile repeat_interleave "
-    "contiguous clone cat concat concatenate stack hstack vstack dstack column_stack row_stack split "
-    "split_with_sizes tensor_split chunk unbind narrow select hsplit vsplit dsplit unfold fold flip fliplr flipud "
-    "roll rot90 diag diagonal diag_embed diagflat tril triu meshgrid atleast_1d atleast_2d atleast_3d "
-    "as_strided block_diag select_scatter slice_scatter diagonal_scatter im2col col2im pixel_shuffle "
-    "pixel_unshuffle channel_shuffle native_channel_shuffle unsafe_chunk unsafe_split alias view_as_real "
-    "view_as_complex "
-    # selections with constant indices or masks
-    "__getitem__ __setitem__ index_select gather take take_along_dim masked_select masked_fill masked_scatter where "
-    "index index_put index_add index_copy index_fill scatter scatter_add embedding embedding_bag "
-    # padding, resampling, averaging
-    "pad constant_pad_nd _pad_circular reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d interpolate upsample upsample_nearest upsample_bilinear avg_pool1d "
-    "avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d affine_grid "
-    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout "
-    # transforms
-    "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn "
-    "fft_irfftn fft_hfft fft_ihfft fft_fftshift fft_ifftshift stft istft real imag conj resolve_conj resolve_neg "
-    "conj_physical trace "
-    # dtype, device, memory
-    "to type type_as float double half bfloat16 cpu cuda copy copy_ fill fill_ zero zero_ __get__ __set__ "
-    "_to_copy requires_grad_ __deepcopy__ __iter__ "
-    # constants: nothing flows through them
-    "detach detach_ zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones "
-    "new_full new_empty new_tensor bernoulli one_hot "
-    "nan_to_num register_hook retain_grad _set_grad_enabled set_".split()
+_ELEMENTWISE = (
+    Operation("relu", Kind.ELEMENTWISE, module=nn.ReLU, inplace=1),
+    Operation("relu6", Kind.ELEMENTWISE, module=nn.ReLU6, inplace=1),
+    Operation("leaky_relu", Kind.ELEMENTWISE, module=nn.LeakyReLU, inplace=2),
+    Operation("prelu", Kind.ELEMENTWISE, module=nn.PReLU),
+    Operation("rrelu", Kind.ELEMENTWISE, module=nn.RReLU, inplace=4, draws=3),
+    Operation("elu", Kind.ELEMENTWISE, module=nn.ELU, inplace=2),
+    Operation("selu", Kind.ELEMENTWISE, module=nn.SELU, inplace=1),
+    Operation("celu", Kind.ELEMENTWISE, module=nn.CELU, inplace=2),
+    Operation("gelu", Kind.ELEMENTWISE, module=nn.GELU),
+    Operation("silu", Kind.ELEMENTWISE, module=nn.SiLU, inplace=1),
+    Operation("mish", Kind.ELEMENTWISE, module=nn.Mish, inplace=1),
+    Operation("softplus", Kind.ELEMENTWISE, module=nn.Softplus),
+    Operation("softsign", Kind.ELEMENTWISE, module=nn.Softsign),
+    Operation("sigmoid", Kind.ELEMENTWISE, "special_expit expit", module=nn.Sigmoid),
+    Operation("logsigmoid", Kind.ELEMENTWISE, "log_sigmoid", module=nn.LogSigmoid),
+    Operation("hardsigmoid", Kind.ELEMENTWISE, module=nn.Hardsigmoid, inplace=1),
+    Operation("hardswish", Kind.ELEMENTWISE, module=nn.Hardswish, inplace=1),
+    Operation("hardtanh", Kind.ELEMENTWISE, module=nn.Hardtanh, inplace=3),
+    Operation("tanh", Kind.ELEMENTWISE, module=nn.Tanh),
+    Operation("tanhshrink", Kind.ELEMENTWISE, module=nn.Tanhshrink),
+    Operation("softshrink", Kind.ELEMENTWISE, module=nn.Softshrink),
+    Operation("hardshrink", Kind.ELEMENTWISE, module=nn.Hardshrink),
+    Operation("threshold", Kind.ELEMENTWISE, "_threshold", module=nn.Threshold, inplace=3),
+    Operation("clamp", Kind.ELEMENTWISE, "clip clamp_min clamp_max"),
+    Operation("exp", Kind.ELEMENTWISE),
+    Operation("expm1", Kind.ELEMENTWISE, "special_expm1"),
+    Operation("exp2", Kind.ELEMENTWISE, "special_exp2"),
+    Operation("log", Kind.ELEMENTWISE),
+    Operation("log1p", Kind.ELEMENTWISE, "special_log1p"),
+    Operation("log2", Kind.ELEMENTWISE),
+    Operation("log10", Kind.ELEMENTWISE),
+    Operation("sqrt", Kind.ELEMENTWISE),
+    Operation("rsqrt", Kind.ELEMENTWISE, reciprocal=True),
+    Operation("reciprocal", Kind.ELEMENTWISE, reciprocal=True),
+    Operation("square", Kind.ELEMENTWISE),
+    Operation("pow", Kind.ELEMENTWISE, "__pow__ float_power"),
+    Operation("abs", Kind.ELEMENTWISE, "absolute __abs__"),
+    Operation("erf", Kind.ELEMENTWISE, "special_erf"),
+    Operation("erfc", Kind.ELEMENTWISE, "special_erfc"),
+    Operation("sin", Kind.ELEMENTWISE),
+    Operation("cos", Kind.ELEMENTWISE),
+    Operation("tan", Kind.ELEMENTWISE),
+    Operation("sinh", Kind.ELEMENTWISE),
+    Operation("cosh", Kind.ELEMENTWISE),
+    Operation("atan", Kind.ELEMENTWISE, "arctan"),
+    Operation("asinh", Kind.ELEMENTWISE, "arcsinh"),
+    Operation("logit", Kind.ELEMENTWISE, "special_logit"),
+    Operation("sign", Kind.ELEMENTWISE, "sgn"),
+    Operation("floor", Kind.ELEMENTWISE),
+    Operation("ceil", Kind.ELEMENTWISE),
+    Operation("round", Kind.ELEMENTWISE, "special_round"),
+    Operation("trunc", Kind.ELEMENTWISE, "fix"),
 )
-WRITING: frozenset[str] = frozenset({"__setitem__", *IN_PLACE, *(f"{name}_" for name in _LINEAR)})
-"""Operations that write over their first operand."""
-LINEAR: frozenset[str] = _LINEAR | {f"{name}_" for name in _LINEAR}
+
+_PRODUCTS = (
+    Operation("mul", Kind.PRODUCT, "multiply __mul__ __rmul__", multilinear=True),
+    Operation("div", Kind.QUOTIENT, "divide true_divide __truediv__", multilinear=True),
+    Operation("matmul", Kind.PRODUCT, "linalg_matmul __matmul__", multilinear=True),
+    Operation("outer", Kind.PRODUCT, "ger", multilinear=True),
+    *_each("bmm mm mv dot vdot inner kron cross tensordot linear", Kind.PRODUCT, multilinear=True),
+    *_each("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d", Kind.PRODUCT, multilinear=True),
+    Operation("bilinear", Kind.PRODUCT, multilinear=True, factors=3),
+    Operation("einsum", Kind.PRODUCT, multilinear=True, factors=None),
+    *_each("linalg_cross linalg_vecdot", Kind.PRODUCT),
+    *_each("addmm addmv addbmm addr baddbmm addcmul lerp", Kind.MADE, multilinear=True),
+)
+
+_OTHERS = (
+    Operation("softmax", Kind.SOFTMAX, "special_softmax", module=nn.Softmax),
+    Operation("log_softmax", Kind.SOFTMAX, "special_log_softmax", module=nn.LogSoftmax),
+    Operation("logsumexp", Kind.SOFTMAX, "special_logsumexp"),
+    Operation("max_pool1d", Kind.WINDOW, module=nn.MaxPool1d),
+    Operation("max_pool2d", Kind.WINDOW, module=nn.MaxPool2d),
+    Operation("max_pool3d", Kind.WINDOW, module=nn.MaxPool3d),
+    *_each("max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices", Kind.WINDOW),
+    *_each("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", Kind.WINDOW),
+    *_each("adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices", Kind.WINDOW),
+    Operation("adaptive_max_pool3d_with_indices", Kind.WINDOW),
+    *_each("amax amin max min", Kind.EXTREMUM),
+    *_each("layer_norm rms_norm group_norm instance_norm batch_norm scaled_dot_product_attention glu", Kind.MADE),
+    *_each("var std norm linalg_norm linalg_vector_norm cosine_similarity pairwise_distance", Kind.MADE),
+    *_each("maximum minimum logaddexp hypot addcdiv", Kind.MADE),
+    Operation("softmin", Kind.OPENED, module=nn.Softmin),
+    *_each("multi_head_attention_forward normalize local_response_norm __rpow__ __rdiv__", Kind.OPENED),
+    *_each("lp_pool1d lp_pool2d lp_pool3d", Kind.OPENED),
+    *_each("rnn_tanh_cell rnn_relu_cell lstm_cell gru_cell", Kind.CELL),
+    *_each("gru lstm rnn_tanh rnn_relu", Kind.FUSED),
+)
+
+_LINEAR = (
+    # arithmetic; of one activation, the rest constant
+    *_each("add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract negative positive", Kind.LINEAR),
+    *_each("sum mean nansum nanmean cumsum diff trapezoid trapz cumulative_trapezoid gradient", Kind.LINEAR),
+    *_each("sum_to_size deg2rad rad2deg complex trace nan_to_num", Kind.LINEAR),
+    Operation("neg", Kind.LINEAR, keeps=True),
+    # shape
+    *_each("reshape view view_as reshape_as flatten squeeze unsqueeze", Kind.LINEAR, keeps=True),
+    *_each("permute transpose movedim expand expand_as broadcast_to", Kind.LINEAR, keeps=True),
+    *_each("repeat contiguous clone", Kind.LINEAR, keeps=True),
+    *_each("unflatten ravel swapaxes swapdims moveaxis t adjoint mT broadcast_tensors tile", Kind.LINEAR),
+    *_each("repeat_interleave cat concat concatenate stack hstack vstack dstack column_stack", Kind.LINEAR),
+    *_each("row_stack split split_with_sizes tensor_split chunk unbind narrow select hsplit", Kind.LINEAR),
+    *_each("vsplit dsplit unfold fold flip fliplr flipud roll rot90 diag diagonal diag_embed", Kind.LINEAR),
+    *_each("diagflat tril triu meshgrid atleast_1d atleast_2d atleast_3d as_strided block_diag", Kind.LINEAR),
+    *_each("select_scatter slice_scatter diagonal_scatter im2col col2im pixel_shuffle", Kind.LINEAR),
+    *_each("pixel_unshuffle channel_shuffle native_channel_shuffle unsafe_chunk unsafe_split", Kind.LINEAR),
+    *_each("alias view_as_real view_as_complex", Kind.LINEAR),
+    # selections with constant indices or masks
+    Operation("__getitem__", Kind.LINEAR, chooses=True, keeps=True),
+    *_each("__setitem__ index_select gather take take_along_dim masked_select", Kind.LINEAR, chooses=True),
+    *_each("masked_fill masked_scatter where index index_put index_add index_copy", Kind.LINEAR, chooses=True),
+    *_each("scatter scatter_add embedding embedding_bag", Kind.LINEAR, chooses=True),
+    Operation("index_fill", Kind.LINEAR),
+    # padding, resampling, averaging
+    *_each("pad constant_pad_nd _pad_circular reflection_pad1d reflection_pad2d", Kind.LINEAR),
+    *_each("reflection_pad3d replication_pad1d replication_pad2d replication_pad3d", Kind.LINEAR),
+    *_each("interpolate upsample upsample_nearest upsample_bilinear avg_pool1d avg_pool2d", Kind.LINEAR),
+    *_each("avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d affine_grid", Kind.LINEAR),
+    *_each("dropout dropout1d dropout2d dropout3d alpha_dropout", Kind.LINEAR, draws=2),
+    *_each("feature_alpha_dropout feature_dropout", Kind.LINEAR, draws=2),
+    # transforms
+    *_each("fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2", Kind.LINEAR),
+    *_each("fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfft fft_ihfft fft_fftshift", Kind.LINEAR),
+    *_each("fft_ifftshift stft istft real imag conj resolve_conj resolve_neg conj_physical", Kind.LINEAR),
+    # dtype, device, memory
+    *_each("to type type_as float double half bfloat16", Kind.LINEAR, keeps=True),
+    *_each("cpu cuda copy fill zero __get__ __set__ _to_copy requires_grad_ __deepcopy__ __iter__", Kind.LINEAR),
+    # constants: nothing flows through them
+    *_each("detach zeros_like ones_like full_like empty_like rand_like randn_like randint_like", Kind.LINEAR),
+    *_each("new_zeros new_ones new_full new_empty new_tensor bernoulli one_hot register_hook", Kind.LINEAR),
+    *_each("retain_grad _set_grad_enabled set_", Kind.LINEAR),
+)
+
+_CONSTANT = (
+    *_each("__array__ __bool__ __contains__ __dlpack__ __eq__ __float__ __format__ __ge__ __gt__", Kind.CONSTANT),
+    *_each("__hash__ __index__ __int__ __le__ __len__ __lt__ __ne__ __repr__ all allclose any", Kind.CONSTANT),
+    *_each("argmax argmin argsort bincount bool bucketize byte char count_nonzero data_ptr dim", Kind.CONSTANT),
+    *_each("element_size eq equal ge get_device gt histc int is_complex is_contiguous", Kind.CONSTANT),
+    *_each("is_floating_point is_inference is_leaf is_nonzero is_pinned is_same_size is_sparse", Kind.CONSTANT),
+    *_each("isclose isfinite isinf isnan item layout le logical_and logical_not logical_or", Kind.CONSTANT),
+    *_each("logical_xor long lt ndim ne nelement nonzero numel numpy searchsorted short signbit", Kind.CONSTANT),
+    *_each("size storage_offset stride tolist untyped_storage", Kind.CONSTANT),
+)
+
+OPERATIONS: dict[str, Operation] = {
+    one.name: one for one in (*_ELEMENTWISE, *_PRODUCTS, *_OTHERS, *_LINEAR, *_CONSTANT)
+}
+
+
+def names(*kinds: Kind) -> frozenset[str]:
+    """The names of all operations of these kinds."""
+    return frozenset(one.name for one in OPERATIONS.values() if one.kind in kinds)
+
+
+def names_that(what: str) -> frozenset[str]:
+    """The names of all operations whose record says so."""
+    return frozenset(one.name for one in OPERATIONS.values() if getattr(one, what) not in (None, False))
+
+
+def and_in_place(found: Iterable[str]) -> frozenset[str]:
+    """These names, and those of the forms in place."""
+    return frozenset(form for name in found for form in (name, f"{name}_"))
+
+
+ELEMENTWISE = names(Kind.ELEMENTWISE)
+MULTILINEAR = names_that("multilinear")
+MODULES: dict[type[nn.Module], str] = {one.module: one.name for one in OPERATIONS.values() if one.module}
+ALIASES: dict[str, str] = {other: one.name for one in OPERATIONS.values() for other in one.others.split()}
+INPLACE_ARGUMENT: dict[str, int] = {
+    name: one.inplace
+    for one in OPERATIONS.values()
+    if one.inplace is not None
+    for name in (one.name, *(other for other in one.others.split() if other.startswith("_")))
+}
+LINEAR = and_in_place(names(Kind.LINEAR))
 """Operations that are linear in what is explained, in constants, or that let nothing of it through."""

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._torch.naming import function_named
+from attrfn._torch.operations import Kind, names
+
 
 def _sums(
     x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor | None = None, b_h: Tensor | None = None
@@ -21,7 +24,7 @@ def _rnn_tanh_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     return (of_x + of_h).tanh()
 
 
-def rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+def _rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     of_x, of_h = _sums(x, h, *weights)
     return (of_x + of_h).relu()
 
@@ -42,7 +45,7 @@ def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
 
 CELLS: dict[str, Callable[..., Any]] = {
     "rnn_tanh_cell": _rnn_tanh_cell,
-    "rnn_relu_cell": rnn_relu_cell,
+    "rnn_relu_cell": _rnn_relu_cell,
     "lstm_cell": lstm_cell,
     "gru_cell": _gru_cell,
 }
@@ -179,28 +182,36 @@ def _minimum(input: Tensor, other: Tensor) -> Tensor:
     return torch.stack(torch.broadcast_tensors(input, other)).amin(0)
 
 
-def _addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * input + alpha * (a @ b)
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (mat1 @ mat2)
 
 
-def _addcmul(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return input + value * (a * b)
+def _addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _addmm(input, mat, vec, beta=beta, alpha=alpha)
 
 
-def _addcdiv(input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return input + value * (a / b)
+def _baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _addmm(input, batch1, batch2, beta=beta, alpha=alpha)
+
+
+def _addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (tensor1 * tensor2)
+
+
+def _addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    return input + value * (tensor1 / tensor2)
 
 
 def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return input + weight * (end - input)
 
 
-def _addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * input + alpha * (a @ b).sum(0)
+def _addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (batch1 @ batch2).sum(0)
 
 
-def _addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * input + alpha * (a[:, None] * b)
+def _addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * (vec1[:, None] * vec2)
 
 
 def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
@@ -232,8 +243,8 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "maximum": _maximum,
     "minimum": _minimum,
     "addmm": _addmm,
-    "addmv": _addmm,
-    "baddbmm": _addmm,
+    "addmv": _addmv,
+    "baddbmm": _baddbmm,
     "addbmm": _addbmm,
     "addr": _addr,
     "pairwise_distance": _pairwise_distance,
@@ -243,7 +254,7 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "addcdiv": _addcdiv,
     "lerp": _lerp,
 }
-"""Operations made of others: their multipliers are those of their parts, worked out in the pull-back alone."""
+"""Operations made of others, whose arguments are called as torch calls them."""
 
 
 def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,17 +277,6 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
-    function.__name__: _opened(function)
-    for function in (
-        F.multi_head_attention_forward,
-        F.normalize,
-        F.local_response_norm,
-        F.softmin,
-        F.lp_pool1d,
-        F.lp_pool2d,
-        F.lp_pool3d,
-        Tensor.__rpow__,
-        Tensor.__rdiv__,
-    )
+    name: _opened(function_named(name)) for name in sorted(names(Kind.OPENED))
 } | CELLS
 """Functions of torch's that are made of others: in Python, or in one kernel."""

@@ -188,10 +188,10 @@ def vectors(net: nn.Module, *shape: int, by: float = 3.0) -> Explained:
 
 
 def activation_nets() -> dict[str, Callable[[], Explained]]:
-    from attrfn._torch.operations import _MODULES, ELEMENTWISE
+    from attrfn._torch.operations import ELEMENTWISE, MODULES
 
     found: dict[str, Callable[[], Explained]] = {}
-    for kind, name in _MODULES.items():
+    for kind, name in MODULES.items():
         if name in ELEMENTWISE:
             found[f"MLP, {kind.__name__}"] = lambda k=kind: vectors(mlp(k), 5, by=5)
     return found

@@ -8,7 +8,7 @@ from torch import Tensor
 Grads = tuple[Tensor | None, ...]
 
 
-class Met(NamedTuple):
+class Comparison(NamedTuple):
     """One run of an operation, beside the run on the baselines."""
 
     name: str
@@ -29,17 +29,18 @@ class Met(NamedTuple):
         return *first, *(None for _ in self.inputs[len(first) :])
 
 
-Multiplier = Callable[[Met], Grads]
+MultiplierRule = Callable[[Comparison], Grads]
+"""From one run of an operation beside another to the gradients of its operands."""
 
 
-def summed(grad: Tensor, like: Tensor) -> Tensor:
+def sum_to_operand(grad: Tensor, like: Tensor) -> Tensor:
     """A gradient of the output's shape, summed to its operand's."""
     return grad.sum_to_size(like.shape) if grad.shape != like.shape else grad
 
 
-def dims_of(met: Met) -> list[int]:
-    dim = met.kwargs.get("dim", met.args[1] if len(met.args) > 1 else None)
-    rank = met.inputs[0].ndim
+def dims_of(op: Comparison) -> list[int]:
+    dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
+    rank = op.inputs[0].ndim
     if dim is None:
         return list(range(rank))
     return sorted(int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else [dim]))

@@ -12,35 +12,38 @@ from attrfn._model.modules import uncompiled
 from attrfn._model.run import run
 from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
-from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier
-from attrfn._rules.deep_lift.multipliers import RULES
-from attrfn._rules.deep_lift.passes import Mismatch, Record, Recording, Referring
+from attrfn._rules.deep_lift.baseline_pass import BaselinePass
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
+from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
+from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.elementwise import refuse_scripted
-from attrfn._rules.override import ALWAYS, Packed, Switch
-from attrfn._torch import operations
-from attrfn._torch.context import vjp
-from attrfn._torch.written_out import COMPOSITES
+from attrfn._rules.override import ALWAYS, Switch
+from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
 from attrfn._types import Baselines, DeepLiftRule, Model, Site, Target
 
 Answer = TypeVar("Answer")
 
 
-class Referred:
-    """The model seen from its baselines."""
+class SeenFromBaselines:
+    """The model seen from its baselines, the container `start`."""
+
+    # all but the model, which a pass walks through in search of modules
+    __slots__ = ("__dict__", "choices_must_match", "create_graph", "output", "records", "rules", "start", "switch")
 
     def __init__(
-        self, model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool
+        self, model: Model, start: Any, rules: Mapping[Any, MultiplierRule], switch: Switch, create_graph: bool
     ) -> None:
-        self.model, self.start, self.rules, self.switch = model, start, rules, switch
-        self.create_graph = create_graph
+        self.model = uncompiled(model)
+        refuse_scripted(self.model)
+        self.start, self.rules, self.switch, self.create_graph = start, rules, switch, create_graph
         self.records: list[Record] = []
-        self.strict = False
+        self.choices_must_match = False
         """Whether all that is not explained is the same in both passes, so that every choice must be."""
         self.output: Any = None
         """On the baselines."""
 
-    def tried(self, work: Callable[[], Answer], sites: Sequence[Site] = ()) -> tuple[Answer, tuple[Any, ...]]:
+    def with_retry(self, work: Callable[[], Answer], sites: Sequence[Site] = ()) -> tuple[Answer, tuple[Any, ...]]:
         """Run the baselines, then `work`; both once more if they differ, for modules that cache at first.
 
         Returns:
@@ -60,7 +63,7 @@ class Referred:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output, its pull-back by multipliers."""
-        mode = Referring(self.rules, self.records, self.switch, self.strict)
+        mode = InputPass(self.rules, self.records, self.switch, self.choices_must_match)
         output = run(self.model, packed(args, kwargs), mode)
         mode.check_end()
         for tensor in split(output).tensors:
@@ -73,18 +76,11 @@ class Referred:
             return pick(self.output, target, n=like.shape[0] if like.ndim else None)
 
     def _record(self, sites: Sequence[Site]) -> tuple[Any, ...]:
-        mode = Recording(self.rules)
+        mode = BaselinePass(self.rules)
         with torch.set_grad_enabled(self.create_graph), taps_paused():
             self.output, values = run_replacing(self.model, self.start, sites, keep, mode)
         self.records = mode.records
         return values
-
-
-def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
-    """The model seen from the container `start`."""
-    model = uncompiled(model)
-    refuse_scripted(model)
-    return Referred(model, start, rules, switch, create_graph)
 
 
 def with_reference(
@@ -126,69 +122,40 @@ def with_reference(
     def straight(*args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
         start = start_at(x, baselines, fixed=False)
-        there = referred(model, start, named, ALWAYS, torch.is_grad_enabled())
-        return there.tried(lambda: there(*args, **kwargs))[0]
+        seen = SeenFromBaselines(model, start, named, ALWAYS, torch.is_grad_enabled())
+        return seen.with_retry(lambda: seen(*args, **kwargs))[0]
 
     return straight
 
 
-def all_rules(rules: Any) -> Mapping[str, Multiplier]:
+def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:
     """The table of multipliers, with the caller's own."""
     if rules is None:
-        return RULES
+        return MULTIPLIER_RULES
     if not isinstance(rules, Mapping) or not all(callable(rule) for rule in rules.values()):
         raise TypeError(f"rules must map operations to functions, but is {describe(rules)}")
-    own = {operations.name_of(operation): _own(operation, rule) for operation, rule in rules.items()}
     for operation in rules:
-        operations.known(operation)
-    return {**RULES, **own}
+        key = key_of(operation)
+        if key not in FUNCTIONS and (isinstance(operation, type) or not callable(operation)):
+            raise ValueError(f"rules are for operations of torch, but {shown_name(operation)!r} is none that is known")
+    return {**MULTIPLIER_RULES, **{key_of(operation): _own(rule) for operation, rule in rules.items()}}
 
 
-def _own(operation: Any, rule: DeepLiftRule) -> Multiplier:
+def _own(rule: DeepLiftRule) -> MultiplierRule:
     """A rule of the caller's as an entry of the table."""
 
-    def multiplier(met: Met) -> Grads:
-        output, reference = met.outputs[0], met.reference_outputs[0]
-        found = rule(met.grads[0], met.inputs, met.references, output, reference)
-        grads = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-        if len(grads) != len(met.inputs):
+    def multiplier(op: Comparison) -> Grads:
+        output, reference = op.outputs[0], op.reference_outputs[0]
+        answer = rule(op.grads[0], op.inputs, op.references, output, reference)
+        grads = tuple(answer) if isinstance(answer, (tuple, list)) else (answer,)
+        if len(grads) != len(op.inputs):
             raise ValueError(
-                f"the rule of {met.name!r} must return {len(met.inputs)} gradients, one for each tensor operand, but "
+                f"the rule of {op.name!r} must return {len(op.inputs)} gradients, one for each tensor operand, but "
                 f"returned {len(grads)}"
             )
         return tuple(
-            g.sum_to_size(u.shape) if isinstance(g, Tensor) and g.shape != u.shape else g  # pyright: ignore
-            for g, u in zip(grads, met.inputs, strict=True)
+            sum_to_operand(g, u) if isinstance(g, Tensor) else g  # pyright: ignore
+            for g, u in zip(grads, op.inputs, strict=True)
         )
 
     return multiplier
-
-
-def _of_parts(function: Callable[..., Any]) -> Multiplier:
-    """The multiplier of an operation made of others: DeepLIFT of its parts."""
-
-    def rule(met: Met) -> Grads:
-        call = Packed((), met.places, met.args, met.kwargs)
-        places = [k for k, t in enumerate(met.inputs) if t.is_floating_point()]
-        switch = Switch(False)
-
-        def whole(*tensors: Tensor) -> Any:
-            args, kwargs = call.filled(tensors)
-            return function(*args, **kwargs)
-
-        def of_floating(*floating: Tensor) -> Any:
-            filled = list(met.inputs)
-            for k, t in zip(places, floating, strict=True):
-                filled[k] = t.clone()
-            there = referred(whole, met.references, RULES, switch, torch.is_grad_enabled())
-            return there.tried(lambda: there(*filled))[0]
-
-        _, pull = vjp(of_floating, *(met.inputs[k] for k in places))
-        with switch.turned_on():
-            found = iter(pull(met.grads[0]))
-        return tuple(next(found) if k in places else None for k in range(len(met.inputs)))
-
-    return rule
-
-
-RULES.update({name: _of_parts(function) for name, function in COMPOSITES.items()})

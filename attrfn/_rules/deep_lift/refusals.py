@@ -8,18 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._torch.context import compiling, wrappings
+from attrfn._torch.operations import OPERATIONS, Kind, and_in_place, names, names_that
 
-DRAWING = frozenset(
-    "dropout dropout_ dropout1d dropout2d dropout3d alpha_dropout alpha_dropout_ feature_alpha_dropout "
-    "feature_alpha_dropout_ feature_dropout feature_dropout_ rrelu rrelu_".split()
-)
+DRAWING = and_in_place(names_that("draws"))
 """Operations that draw random numbers when they are told to train."""
 
 
 def refuse_drawing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise if an operation draws: eagerly both passes draw the same numbers, in a graph they cannot."""
-    of_rrelu = name in ("rrelu", "rrelu_")
-    place = 3 if of_rrelu else 2
+    of_rrelu, place = name in ("rrelu", "rrelu_"), _TOLD[name]
     told = args[place] if len(args) > place else kwargs.get("training", kwargs.get("train", not of_rrelu))
     share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
     if told and (of_rrelu or share > 0):
@@ -27,6 +24,9 @@ def refuse_drawing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             "the model draws random numbers (dropout in train mode), which cannot be the same in both passes of "
             "DeepLIFT in a compiled graph; call eagerly, or put the model in eval mode"
         )
+
+
+_TOLD = {form: OPERATIONS[name].draws or 0 for name in names_that("draws") for form in (name, f"{name}_")}
 
 
 def _where() -> str:
@@ -40,10 +40,11 @@ def _where() -> str:
     return "the model"
 
 
-_FUSED = frozenset(["gru", "lstm", "rnn_tanh", "rnn_relu"])
+_FUSED = names(Kind.FUSED)
 
 
 def no_rule(what: str, name: str) -> ValueError:
+    """The error of an operation of torch's that has no rule, or none for `what` it was asked for."""
     if compiling():  # which shows neither frames nor what is in a string
         return ValueError("the operation " + what + " has no DeepLIFT rule; call eagerly to be told where it ran")
     if name in _FUSED:
@@ -56,9 +57,16 @@ def no_rule(what: str, name: str) -> ValueError:
             f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule: it is one of an exported program; "
             "pass the model that the program was made from"
         )
+    return no_rule_yet(what, name)
+
+
+def no_rule_yet(what: str, name: str | None = None) -> ValueError:
+    """The error of an operation that can be given one."""
+    if compiling():
+        return ValueError("the operation " + what + " has no DeepLIFT rule; call eagerly to be told where it ran")
     return ValueError(
         f"the operation {what!r}, which ran in {_where()}, has no DeepLIFT rule; give it one with "
-        f"rules={{{name}: rule}}, "
+        f"rules={{{name or what}: rule}}, "
         "rule(grad_output, inputs, reference_inputs, output, reference_output) -> grad_inputs"
     )
 
@@ -72,7 +80,7 @@ def refuse_function(tensor: Tensor) -> None:
             raise function_refused(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
 
 
-_KNOWN_FUNCTION = re.compile("_Bent|BackwardHookFunction|_NoopSaveInputs")
+_KNOWN_FUNCTION = re.compile("Overridden|BackwardHookFunction|_NoopSaveInputs")
 """Autograd functions that are ours, or of torch: identities, for full backward hooks and for checkpointing."""
 
 

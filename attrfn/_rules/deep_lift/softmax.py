@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._rules.deep_lift.comparison import Grads, Met, dims_of
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, dims_of
 from attrfn._rules.deep_lift.divided_differences import exponential, log1pc
 
 
@@ -52,42 +52,42 @@ def _exponentials(u: Tensor, v: Tensor, dim: int, *, centre: bool = True) -> _Ex
     return _Exponentials(d, rises * share, growth * share, counted, dim)
 
 
-def _dim(met: Met) -> int:
-    dim = met.kwargs.get("dim", met.args[1] if len(met.args) > 1 else None)
+def _dim(op: Comparison) -> int:
+    dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
     if dim is None:
-        raise ValueError(f"{met.name} needs its dim to be given")
+        raise ValueError(f"{op.name} needs its dim to be given")
     return int(dim[0]) if isinstance(dim, (tuple, list)) else int(dim)
 
 
-def softmax(met: Met) -> Grads:
+def softmax(op: Comparison) -> Grads:
     r"""$y = \exp(z - \log\sum\exp z)$ of the centred logits."""
-    parts = _exponentials(met.inputs[0].to(met.outputs[0].dtype), met.references[0].to(met.outputs[0].dtype), _dim(met))
-    slope = exponential(parts.difference - parts.total, met.outputs[0], met.reference_outputs[0])
-    grad = torch.where(parts.counted, met.grads[0] * slope, 0.0)
+    parts = _exponentials(op.inputs[0].to(op.outputs[0].dtype), op.references[0].to(op.outputs[0].dtype), _dim(op))
+    slope = exponential(parts.difference - parts.total, op.outputs[0], op.reference_outputs[0])
+    grad = torch.where(parts.counted, op.grads[0] * slope, 0.0)
     grad = grad - grad.sum(parts.dim, keepdim=True) * parts.slopes
-    return met.rest(parts.centred(grad).to(met.inputs[0].dtype))
+    return op.rest(parts.centred(grad).to(op.inputs[0].dtype))
 
 
-def log_softmax(met: Met) -> Grads:
+def log_softmax(op: Comparison) -> Grads:
     r"""$y = z - \log\sum\exp z$ of the centred logits; what does not count in the sum has its own $z$ still."""
-    parts = _exponentials(met.inputs[0].to(met.outputs[0].dtype), met.references[0].to(met.outputs[0].dtype), _dim(met))
-    grad = met.grads[0] - met.grads[0].sum(parts.dim, keepdim=True) * parts.slopes
+    parts = _exponentials(op.inputs[0].to(op.outputs[0].dtype), op.references[0].to(op.outputs[0].dtype), _dim(op))
+    grad = op.grads[0] - op.grads[0].sum(parts.dim, keepdim=True) * parts.slopes
     share = grad.sum(parts.dim, keepdim=True) / parts.counted.sum(parts.dim, keepdim=True).clamp(min=1)
-    return met.rest(torch.where(parts.counted, grad - share, grad).to(met.inputs[0].dtype))
+    return op.rest(torch.where(parts.counted, grad - share, grad).to(op.inputs[0].dtype))
 
 
-def logsumexp(met: Met) -> Grads:
-    u, v = met.inputs[0], met.references[0]
-    dim, keep = dims_of(met), bool(met.kwargs.get("keepdim", met.args[2] if len(met.args) > 2 else False))
-    grad = met.grads[0] if keep else _unsqueezed(met.grads[0], dim, u.ndim)
+def logsumexp(op: Comparison) -> Grads:
+    u, v = op.inputs[0], op.references[0]
+    dim, keep = dims_of(op), bool(op.kwargs.get("keepdim", op.args[2] if len(op.args) > 2 else False))
+    grad = op.grads[0] if keep else _unsqueezed(op.grads[0], dim, u.ndim)
     if len(dim) == 1:
-        return met.rest(grad * _exponentials(u, v, dim[0], centre=False).slopes)
+        return op.rest(grad * _exponentials(u, v, dim[0], centre=False).slopes)
     rest = [d for d in range(u.ndim) if d not in dim]
     order = [*rest, *dim]
     flat = _exponentials(u.permute(order).flatten(len(rest)), v.permute(order).flatten(len(rest)), -1, centre=False)
     shape = [u.shape[d] for d in order]
     back = sorted(range(u.ndim), key=lambda k: order[k])
-    return met.rest(grad * flat.slopes.reshape(shape).permute(back))
+    return op.rest(grad * flat.slopes.reshape(shape).permute(back))
 
 
 def _unsqueezed(value: Tensor, dims: list[int], rank: int) -> Tensor:

@@ -9,8 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._rules.deep_lift.multipliers import RULES
-from attrfn._torch.operations import _ALIASES, _INPLACE_ARGUMENT, _MODULES, ELEMENTWISE, LINEAR
+from attrfn._model import kernels
+from attrfn._rules.deep_lift import slopes
+from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
+from attrfn._torch.operations import ELEMENTWISE, Kind, names
+from attrfn._torch.operations import OPERATIONS as RECORDS
+from attrfn._torch.written_out import COMPOSITES, WRITTEN_OUT
 from tests.tables.operations import OPERATIONS
 from tests.tables.operations_linear import LINEAR_CALLS
 from tests.tables.operations_nn import FUNCTIONAL, MODULES, REFUSED
@@ -60,22 +64,22 @@ DIFFERENT = {"clamp_min", "clamp_max", "float_power"}
 def spellings(name: str) -> Iterator[tuple[str, Call]]:
     """Every function, method, in-place form and module of an operation that torch has."""
     rest = ARGUMENTS.get(name, ())
-    names = [name, *(a for a, real in _ALIASES.items() if real == name and a not in DIFFERENT)]
+    record = RECORDS[name]
+    called = [name, *(other for other in record.others.split() if other not in DIFFERENT)]
     for home in (torch, F, torch.special, Tensor):
-        for n in names:
+        for n in called:
             for form in (n, f"{n}_"):
                 function = getattr(home, form, None)
                 if function is not None:
                     yield f"{home.__name__}.{form}", lambda z, f=function: f(z.clone(), *rest)
-    if name in _INPLACE_ARGUMENT:
+    if record.inplace is not None:
         yield "inplace=True", lambda z: getattr(F, name)(z.clone(), *rest, inplace=True)
         yield "input=", lambda z: getattr(F, name)(input=z, **_named(name, rest))
-    for kind, n in _MODULES.items():
-        if n == name:
-            yield kind.__name__, kind(*(() if name == "prelu" else rest)).double().eval()
-            if name in _INPLACE_ARGUMENT:
-                inplace = kind(*rest, inplace=True).eval()
-                yield f"{kind.__name__}(inplace)", lambda z, net=inplace: net(z.clone())
+    if record.module is not None:
+        yield record.module.__name__, record.module(*(() if name == "prelu" else rest)).double().eval()
+        if record.inplace is not None:
+            inplace = record.module(*rest, inplace=True).eval()
+            yield f"{record.module.__name__}(inplace)", lambda z: inplace(z.clone())
 
 
 def _named(name: str, rest: tuple[Any, ...]) -> dict[str, Any]:
@@ -118,7 +122,24 @@ def test_random_slopes_sum() -> None:
 
 # ---------------------------------------------------------------- operations of the tables
 
-CLASSES = set(RULES) - set(ELEMENTWISE) - {"mul_by_reciprocal", "reciprocal_mul"}
+WITHOUT = {Kind.OPENED, Kind.CELL, Kind.FUSED, Kind.LINEAR, Kind.CONSTANT}
+CLASSES = names(*set(Kind) - WITHOUT - {Kind.ELEMENTWISE})
+
+
+def test_what_stands_apart_from_a_record_is_of_an_operation_that_has_one() -> None:
+    """Formulas stand beside their mathematics: one for each operation whose kind needs it, none for another."""
+    assert set(COMPOSITES) == names(Kind.MADE)
+    assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL)
+    assert set(MULTIPLIER_RULES) - {"mul_by_reciprocal", "reciprocal_mul"} == CLASSES | ELEMENTWISE
+    assert set(kernels.REWRITES) <= set(RECORDS)
+    tables = [value for name, value in vars(slopes).items() if isinstance(value, dict) and name[:2] != "__"]
+    assert tables
+    assert all(set(table) <= ELEMENTWISE for table in tables)
+
+
+def test_no_two_records_have_one_name() -> None:
+    spelled = [name for record in RECORDS.values() for name in (record.name, *record.others.split())]
+    assert len(spelled) == len(set(spelled))
 
 
 def test_every_entry_of_the_tables_has_a_call() -> None:
@@ -134,9 +155,9 @@ def test_operation(label: str) -> None:
 
 
 def test_every_linear_operation_has_a_call() -> None:
-    names = {name for name in LINEAR if not name.endswith("_") or (name.startswith("__") and name[-3:] != "___")}
-    assert names - set(LINEAR_CALLS) == set()
-    assert set(LINEAR_CALLS) - LINEAR == set()
+    linear = names(Kind.LINEAR)
+    assert {name for name in linear if not name.endswith("_") or name.endswith("__")} - set(LINEAR_CALLS) == set()
+    assert set(LINEAR_CALLS) - linear == set()
 
 
 @pytest.mark.parametrize("name", [name for name, call in LINEAR_CALLS.items() if call is not None])

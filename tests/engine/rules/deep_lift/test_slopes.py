@@ -16,7 +16,8 @@ from mpmath import mp, mpf
 from torch import Tensor
 
 import attrfn
-from attrfn._torch.operations import ELEMENTWISE, FUNCTIONS
+from attrfn._torch.naming import FUNCTIONS
+from attrfn._torch.operations import ELEMENTWISE
 
 Scalar = Callable[[mpf], mpf]
 

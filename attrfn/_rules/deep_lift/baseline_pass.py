@@ -1,0 +1,66 @@
+"""The pass on the baselines, which records; see NOTE [The baseline first]."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from attrfn._rules.deep_lift.comparison import MultiplierRule
+from attrfn._rules.deep_lift.maxima import max_pool, pooled
+from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of
+from attrfn._torch.calls import Call, SplitCall
+from attrfn._torch.context import compiling, unwrapped
+from attrfn._torch.naming import WRITING
+
+
+class BaselinePass(DeepLiftPass):
+    """The pass on the baselines."""
+
+    def __init__(self, rules: Mapping[Any, MultiplierRule]) -> None:
+        super().__init__(rules)
+        self.records: list[Record] = []
+
+    def nonlinear(
+        self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
+    ) -> Any:
+        written = done.target is not None
+        if written:
+            self._save_from(done.args[0])
+        copies = written or compiling()
+        inputs = tuple(t.clone() for t in call.tensors) if copies else call.tensors
+        if rule is max_pool and not compiling():  # which asks where the maxima are
+            outputs = pooled(done.name, done.args[0], done.args[1:], done.kwargs)
+            output = outputs if done.name.endswith("_with_indices") else outputs[0]
+        else:
+            output = run()
+            outputs = output if isinstance(output, tuple) else (output,)
+        self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
+        return output
+
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        choices = choices_of(name, args, kwargs)
+        if choices:
+            self.records.append(Record(name, choices, ()))
+        if name in WRITING:
+            self._save_from(args[0])
+        return run()
+
+    def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
+        if name in WRITING and call.tensors:
+            self._save_from(call.tensors[0])
+        return run()
+
+    def _save_from(self, target: Any) -> None:
+        """Copy what was recorded and is about to be written over."""
+        if compiling() or not isinstance(target, Tensor):
+            return
+        storage = _storage(target)
+
+        def saved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(t.clone() if _storage(t) == storage else t for t in tensors)
+
+        self.records = [r._replace(inputs=saved(r.inputs), outputs=saved(r.outputs)) for r in self.records]
+
+
+def _storage(tensor: Tensor) -> int:
+    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,263 @@
+"""The pass at the input, which answers pull-backs with multipliers; see NOTE [The baseline first].
+
+DeepLIFT of an operation that is made of others is DeepLIFT of these: two such passes within its pull-back. So the table
+of all rules stands here, where it can name the pass that needs it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrfn._model.run import run
+from attrfn._rules.deep_lift.baseline_pass import BaselinePass
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
+from attrfn._rules.deep_lift.multipliers import FORMULAS
+from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
+from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
+from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
+from attrfn._torch.calls import Call, SplitCall, of_floating
+from attrfn._torch.compiler import allow_in_graph
+from attrfn._torch.context import compiling, values_readable, vjp, wrappings
+from attrfn._torch.naming import FUNCTIONS
+from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
+from attrfn._torch.written_out import COMPOSITES
+
+
+class InputPass(DeepLiftPass):
+    """The pass at the input, which answers pull-backs with multipliers."""
+
+    def __init__(
+        self, rules: Mapping[Any, MultiplierRule], records: list[Record], switch: Switch, choices_must_match: bool
+    ) -> None:
+        super().__init__(rules)
+        self.records, self.switch, self.next = records, switch, 0
+        self.choices_must_match = choices_must_match
+        self.constants: dict[int, Tensor] = {}
+        """Tensors that require a gradient for the parameters' sake alone."""
+        self.reciprocals: list[Tensor] = []
+        """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
+
+    def depends(self, tensor: Any) -> bool:
+        """Whether a tensor depends on what is explained."""
+        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
+            return False
+        if compiling():
+            return tensor.requires_grad
+        if id(tensor) in self.constants:
+            return False
+        return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
+
+    def nonlinear(
+        self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
+    ) -> Any:
+        record = self._read(done.name, call.tensors)
+        moving = [self.depends(t) for t in call.tensors]
+        if not any(moving):
+            return self._constant(call.tensors, run)
+        for tensor in call.tensors:
+            refuse_function(tensor)
+        if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
+            output = run()
+            self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
+            return output
+        if any(t.is_complex() for t in call.tensors):
+            raise no_rule(f"{done.name} of complex numbers", done.name)
+        key = self._key(done.name, call, moving)
+        if self.switch.keeps_copies() or done.target is not None:
+            call = call.copied()
+        output = self._overridden(func, key, call, record, rule)
+        self._follow(_is_reciprocal(done.name, call), output)
+        if done.target is not None:
+            return done.target.copy_(output)
+        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
+
+    def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        choices = choices_of(name, args, kwargs)
+        operands = flat_arguments(args, kwargs)
+        moving = [t for t in operands if self.depends(t)]
+        for tensor in moving:
+            refuse_function(tensor)
+        if choices:
+            record = self._read(name, choices)
+            if (
+                (moving or self.choices_must_match)
+                and values_readable()
+                and not all(map(_equal, choices, record.inputs))
+            ):
+                raise Mismatch(f"{name} selects other entries than on the baselines")
+        if not moving:
+            return self._constant(operands, run)
+        output = run()
+        self._follow(name in _KEEPING and self._has_reciprocal(operands[:1]), output)
+        return output
+
+    def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
+        operands = [*call.tensors, *flat_arguments(call.args, call.kwargs)]
+        if not any(self.depends(t) for t in operands):
+            return self._constant(operands, run)
+        for tensor in operands:
+            if self.depends(tensor):
+                refuse_function(tensor)
+        if name == "custom_function_call":
+            raise function_refused(call.args[0].__name__)
+        if rule is None and name not in _CONSTANT:
+            raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
+        output = run()
+        by_number = done.name in _SCALING and done.target is None
+        self._follow(by_number and self._has_reciprocal(call.tensors[:1]), output)
+        return output
+
+    def check_end(self) -> None:
+        if self.next != len(self.records):
+            raise Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+
+    def _read(self, name: str, tensors: tuple[Tensor, ...]) -> Record:
+        if self.next >= len(self.records):
+            raise Mismatch(f"{name} ran after all that had run on the baselines")
+        record = self.records[self.next]
+        self.next += 1
+        if record.name != name or _kinds(tensors) != _kinds(record.inputs):
+            at_input, at_baseline = _kinds(tensors), _kinds(record.inputs)
+            raise Mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
+        return record
+
+    def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
+        """Run an operation none of whose operands depends on what is explained."""
+        for_parameters = any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+        output = run()
+        if for_parameters and not compiling():
+            for tensor in output if isinstance(output, (tuple, list)) else (output,):
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    self.constants[id(tensor)] = tensor
+        return output
+
+    def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
+        """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
+        if record.name == "div" and moving[-1]:
+            return False
+        still = True
+        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
+            if not moves and not _equal(t, r):
+                still = False
+                if not t.is_floating_point():
+                    raise Mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
+        return still
+
+    def _has_reciprocal(self, tensors: Sequence[Any]) -> bool:
+        return any(t is r for t in tensors for r in self.reciprocals)
+
+    def _key(self, name: str, call: SplitCall, moving: list[bool]) -> str:
+        """The entry of the table: a product with a reciprocal is a quotient."""
+        if name != "mul" or not all(moving) or len(moving) != 2:
+            return name
+        first, second = (self._has_reciprocal((t,)) for t in call.tensors)
+        return name if first == second else "mul_by_reciprocal" if second else "reciprocal_mul"
+
+    def _follow(self, is_reciprocal: bool, output: Any) -> None:
+        if is_reciprocal and isinstance(output, Tensor):
+            self.reciprocals.append(output)
+
+    def _overridden(
+        self, func: Callable[..., Any], key: str, call: SplitCall, record: Record, rule: MultiplierRule
+    ) -> Any:
+        name = record.name
+        rule = MULTIPLIER_RULES[key] if rule is MULTIPLIER_RULES.get(name) else rule
+        if not compiling():
+            function = FUNCTIONS.get(name, func)
+            return with_pullback(name, function, call, _pullback(function, call, record, rule), self.switch)
+        if rule is not MULTIPLIER_RULES.get(key):
+            raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
+        counts = len(call.tensors), len(record.inputs)
+        tensors = (*call.tensors, *record.inputs, *record.outputs)
+        always = self.switch is ALWAYS
+        return _overridden_in_graph(name, key, always, counts, call.places, call.args, call.kwargs, *tensors)
+
+
+_KEEPING = names_that("keeps")
+"""Casts and views: what comes out of a reciprocal by them is one still."""
+_SCALING = frozenset(["mul", "div"])
+"""So it is times a number."""
+_RECIPROCALS = names_that("reciprocal")
+_CONSTANT = names(Kind.CONSTANT)
+
+
+def _is_reciprocal(name: str, call: SplitCall) -> bool:
+    if name == "pow":
+        exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
+        return isinstance(exponent, (int, float)) and exponent < 0
+    if name == "div":
+        return isinstance(call.args[0], (int, float))
+    return name in _RECIPROCALS
+
+
+def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
+    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
+    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)
+
+
+@allow_in_graph
+def _overridden_in_graph(
+    name: str,
+    key: str,
+    always: bool,
+    counts: tuple[int, int],
+    places: tuple[int | str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *tensors: Tensor,
+) -> Any:
+    """See NOTE [Rules in a compiled graph]: operands, then what was recorded."""
+    here, before = counts
+    call = SplitCall(tensors[:here], places, args, kwargs)
+    record = Record(name, tensors[here : here + before], tensors[here + before :])
+    pullback = _pullback(FUNCTIONS[name], call, record, MULTIPLIER_RULES[key])
+    return with_pullback(name, FUNCTIONS[name], call, pullback, ALWAYS if always else IN_GRAPH)
+
+
+def _pullback(
+    function: Callable[..., Any], call: SplitCall, record: Record, rule: MultiplierRule
+) -> Callable[..., Grads]:
+    """The pull-back of one operation by its multiplier."""
+    name, of_tensors, arguments = record.name, call.of_tensors(function), (call.places, call.args, call.kwargs)
+
+    def pullback(grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Grads:
+        return rule(Comparison(name, of_tensors, *arguments, grads, operands, record.inputs, outputs, record.outputs))
+
+    return pullback
+
+
+def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
+    """The multiplier of an operation made of others: DeepLIFT of its parts, worked out in the pull-back alone."""
+
+    def rule(op: Comparison) -> Grads:
+        made = SplitCall((), op.places, op.args, op.kwargs).of_tensors(function)
+        baseline, switch = BaselinePass(MULTIPLIER_RULES), Switch(False)
+        run(made, op.references, baseline)
+
+        def at_input(*operands: Tensor) -> Any:
+            mode = InputPass(MULTIPLIER_RULES, baseline.records, switch, choices_must_match=False)
+            output = run(made, operands, mode)
+            mode.check_end()
+            return output
+
+        of_moving, places = of_floating(at_input, op.inputs)
+        _, pull = vjp(of_moving, *(op.inputs[k] for k in places))
+        with switch.turned_on():
+            gradients = iter(pull(op.grads[0]))
+        return tuple(next(gradients) if k in places else None for k in range(len(op.inputs)))
+
+    return rule
+
+
+MULTIPLIER_RULES: dict[str, MultiplierRule] = {
+    **FORMULAS,
+    **{name: _of_parts(function) for name, function in COMPOSITES.items()},
+}
+"""The multiplier of every operation that is not linear."""
