@@ -158,7 +158,6 @@ def neuron_deep_lift(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    take(x)
     return deep_lift(
         pinned_neuron(model, layer, selector, x),
         x,

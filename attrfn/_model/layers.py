@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrfn._inputs import describe, packed, split, split_activation
+from attrfn._inputs import describe, packed, split, split_activation, take
 from attrfn._model.modules import uncompiled
 from attrfn._model.taps import leaf_paths, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
@@ -151,6 +151,7 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
 
 def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
+    take(x)
     return neuron(model, pinned(model, layer, x), selector)
 
 
