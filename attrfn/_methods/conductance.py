@@ -2,6 +2,7 @@
 
 from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
+from attrfn._gradients.selection import selection_mask
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.integrate import integrate
@@ -183,6 +184,6 @@ def neuron_conductance(
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
     flow = Flow(model, layer, x, baselines, target, create_graph)
-    mask, batching = flow.selection_mask(selector), Batching(chunk_size, vectorize)
+    mask, batching = selection_mask(flow, selector), Batching(chunk_size, vectorize)
     slopes = integrate(lambda alpha: flow.gradient_through(alpha, mask), flow, method, n_steps, None, batching)
     return flow.inputs.answer(flow.line.times_step(slopes))
