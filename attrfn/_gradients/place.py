@@ -10,18 +10,30 @@ from torch import Tensor
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, split, split_activation, take
+from attrfn._inputs import Leaves, describe, split, split_activation, take
 from attrfn._model.layers import pinned
 from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._types import Inputs, Layer, Model, Target
 
 
+def moving(x: Inputs) -> Leaves:
+    """The leaves of an input in which a path runs, or an error that says what to do with token ids."""
+    leaves = take(x, floating=False)
+    if not leaves.tensors:
+        raise TypeError(
+            f"x must have a floating-point member, since the path runs in the input, but is {describe(x)}; for token "
+            "ids, give the model their embeddings (inputs_embeds), or take layer_integrated_gradients at the "
+            "embedding, whose path runs in the layer"
+        )
+    return leaves
+
+
 class Place:
     """A layer of a model; a point is the floating leaves of an input."""
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
-        self.inputs, self.model, self.target, self.create_graph = take(x), model, target, create_graph
+        self.inputs, self.model, self.target, self.create_graph = moving(x), model, target, create_graph
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None
 

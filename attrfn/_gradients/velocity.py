@@ -169,11 +169,7 @@ def _in_graph(f: Function, x: Tensors, step: Tensors) -> Moving:
 
     Of the forward derivatives of layer norm and some others it makes an internal error.
     """
-
-    def followed(*points: Tensor) -> tuple[Tensor, ...]:
-        with Following():
-            return f(*points)
-
-    value, pull = vjp(followed, *x)
+    with Following():
+        value, pull = vjp(f, *x)
     _, pull_again = vjp(lambda *weights: pull(weights), *(torch.zeros_like(h) for h in value))
     return Moving(value, pull_again(tuple(step)), True)
