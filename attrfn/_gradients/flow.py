@@ -8,9 +8,10 @@ from torch import Tensor
 from attrfn._gradients.gradient import detached, gradient, gradient_and_kept, score_of
 from attrfn._gradients.line import Line
 from attrfn._gradients.place import Place
-from attrfn._gradients.velocity import filled, forwards, one_pass_will_do, velocity
+from attrfn._gradients.velocity import filled, one_pass_will_do, pointing_to_differences, velocity
 from attrfn._inputs import split, start_at
 from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
+from attrfn._torch.forward import jvp
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 
@@ -35,6 +36,10 @@ class Flow(Place):
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x, one = self.line.at(alpha), torch.ones_like(alpha)  # batched as x is, so that a model may write over it
         step = tuple(one.to(d.dtype) * d for d in self.line.step)
+        with pointing_to_differences():
+            return self._shares(x, step)
+
+    def _shares(self, x: tuple[Tensor, ...], step: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if one_pass_will_do(self.create_graph):
             return self._in_one_pass(x, step)
         moving = velocity(self.values, x, step, self.create_graph)
@@ -51,7 +56,7 @@ class Flow(Place):
                 scores, activation = self.shifted(point, shifts)
                 return scores.sum(), activation
 
-            (score, activation), (_, moves) = forwards(whole, x, step)
+            (score, activation), (_, moves) = jvp(whole, x, step)
             moving = filled(activation, moves)
             return score if moving.moves else score.detach(), tuple(moving.velocity)
 

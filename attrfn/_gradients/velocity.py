@@ -10,8 +10,8 @@ without the weights which it should depend on, and no error. So the two passes a
 back, along the step, is what the weights give of the velocity. Where it is not, the velocity is taken forwards.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -58,11 +58,18 @@ def one_pass_will_do(create_graph: bool) -> bool:
     return transformed() and not compiling() and not create_graph and not taken()
 
 
-def forwards(f: Callable[..., Any], x: Tensors, step: Tensors) -> tuple[Any, Any]:
-    """`f` at `x`, and its derivative along `step`, forwards; `None` of what does not move."""
+def pointing_to_differences() -> Any:
+    """The context of an integrand: beside what torch says of a model that it cannot differentiate, a way around it."""
+    return nullcontext() if compiling() or uses_autograd() else _pointing()
+
+
+@contextmanager
+def _pointing() -> Generator[None]:
     try:
-        return jvp(f, x, step)
+        yield
     except NotImplementedError as error:
+        if "derivative='difference'" in str(error):
+            raise
         raise NotImplementedError(
             f"derivative='forward' needs an operation's forward derivative that torch does not have ({error}); "
             "pass derivative='difference'"
@@ -85,7 +92,7 @@ def filled(values: Tensors, moves: Sequence[Tensor | None]) -> Moving:
 
 def _forwards(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
     with nullcontext() if create_graph else torch.no_grad():
-        return filled(*forwards(f, x, step))
+        return filled(*jvp(f, x, step))
 
 
 def _in_a_call(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:

@@ -7,6 +7,7 @@ that threads can share a level: the first that needs it enters, and the last one
 level that the caller entered, by `torch.func.jvp` in another thread say, is not ours to hold up: see `taken`.
 """
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -122,8 +123,17 @@ class Unfollowed(TorchFunctionMode):
     ) -> Any:
         answer = func(*args, **(kwargs or {}))
         if not self.found and not torch.is_grad_enabled():
-            self.found = _depends(args, kwargs) and _floating(answer)
+            self.found = _depends(args, kwargs) and _floating(answer) and not _in_a_function()
         return answer
+
+
+def _in_a_function() -> bool:
+    """Whether the forward pass of an autograd function runs, which has no gradients either: its backward pass has."""
+    apply: Any = torch.autograd.Function.apply
+    frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_code is not apply.__func__.__code__:
+        frame = frame.f_back
+    return frame.f_back is not None
 
 
 def _depends(args: Any, kwargs: Any) -> bool:
