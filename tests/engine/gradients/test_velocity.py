@@ -69,9 +69,6 @@ WAYS: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "by differences": lambda net, x: attrfn.layer_conductance(
         net, "middle", x, n_steps=300, target=1, derivative="trapezoid"
     ),
-    "compiled": lambda net, x: torch.compile(
-        lambda z: attrfn.layer_conductance(net, "middle", z, n_steps=20, target=1), backend="eager", fullgraph=True
-    )(x),
 }
 
 
