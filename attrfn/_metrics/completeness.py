@@ -60,7 +60,8 @@ def convergence_delta(
         raise ValueError("baselines and reference were both given; pass the one that the method was given")
     container = inputs.rebuild(inputs.tensors)
     with torch.no_grad():
-        gap = score_at(model, container, target) - _start(model, container, baselines, reference, target)
+        start = _start(model, container, baselines, reference, target)  # first, for its own errors
+        gap = score_at(model, container, target) - start
         return total_of([p.detach() for p in parts], gap) - gap
 
 
