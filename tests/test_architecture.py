@@ -74,12 +74,8 @@ LONG_RECIPES = {
     "_methods/integrated_gradients.py: layer_integrated_gradients": SETTINGS,
 }
 MANY_IMPORTS = {
-    "_gradients/flow.py": JOINS,
-    "_gradients/line.py": JOINS,
     "_gradients/multipliers.py": JOINS,
-    "_methods/conductance.py": JOINS,
     "_methods/grad_cam.py": JOINS,
-    "_methods/gradient_shap.py": JOINS,
     "_methods/integrated_gradients.py": JOINS,
     "_model/run.py": JOINS,
     "_rules/deep_lift/passes.py": JOINS,

@@ -74,7 +74,7 @@ def gradient_at(
     create_graph: bool,
     switch: Switch | None = None,
     check: Callable[[Any], Any] = split_activation,
-    like: Leaves | None = None,
+    like: Callable[[], Leaves] | None = None,
 ) -> AtLayer:
     """The activations of the sites at `x`, and the gradient of the summed scores there.
 
@@ -86,14 +86,15 @@ def gradient_at(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for the pull-back: the rules answer it.
         check: Raises if a method cannot take an activation.
-        like: An activation shaped as that of the one site, if it is known; see NOTE [Ways to the gradient at a layer].
+        like: Answers an activation shaped as that of the one site, where it is known; see NOTE [Ways to the gradient
+            at a layer].
     """
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
         if uses_autograd():
             return _cut_and_pull(asked)
         if like is not None and not (compiling() or create_graph):
-            return _at_zero_shift(asked, like)
+            return _at_zero_shift(asked, like())
         return _through_selection(asked) if _recordable(x, create_graph) else _in_two_passes(asked)
 
 

@@ -18,7 +18,7 @@ from attrfn._inputs import Leaves, batch_size
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on
-from attrfn._torch.context import compiling, uses_autograd, values_readable, vjp_with_kept
+from attrfn._torch.context import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -150,7 +150,7 @@ def _by_transform(
 
 def noted(total: Tensor) -> Tensor:
     check_differentiable(total)
-    note_pull(compiling() or total.requires_grad)
+    note_pull(compiling() or depends_by_derivatives(total))
     return total
 
 

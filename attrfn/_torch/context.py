@@ -80,6 +80,24 @@ def wrappings(tensor: Tensor) -> list[Tensor]:
     return found
 
 
+def depends_by_derivatives(total: Tensor) -> bool:
+    """Whether a leaf is behind a recorded number by operations all of which have a derivative.
+
+    Of one without, an int8 kernel say, torch records that it has none; a transform answers zeros for what is behind it.
+    """
+    seen: set[Any] = set()
+    left = [total.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen or node.name() == "torch::autograd::WarnNotImplemented":
+            continue
+        if node.name() == "torch::autograd::AccumulateGrad":
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return total.grad_fn is None and total.requires_grad
+
+
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """`torch.func.vjp`: the value, and its pull-back."""
     value, pull = torch.func.vjp(f, *primals)  # pyright: ignore
