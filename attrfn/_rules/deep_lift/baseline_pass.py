@@ -7,9 +7,9 @@ from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of
+from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of, storage_of
 from attrfn._torch.calls import Call, SplitCall
-from attrfn._torch.context import compiling, unwrapped
+from attrfn._torch.context import compiling
 from attrfn._torch.naming import WRITING
 
 
@@ -54,13 +54,9 @@ class BaselinePass(DeepLiftPass):
         """Copy what was recorded and is about to be written over."""
         if compiling() or not isinstance(target, Tensor):
             return
-        storage = _storage(target)
+        storage = storage_of(target)
 
         def saved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(t.clone() if _storage(t) == storage else t for t in tensors)
+            return tuple(t.clone() if storage_of(t) == storage else t for t in tensors)
 
         self.records = [r._replace(inputs=saved(r.inputs), outputs=saved(r.outputs)) for r in self.records]
-
-
-def _storage(tensor: Tensor) -> int:
-    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]

@@ -14,7 +14,7 @@ from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
+from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments, storage_of, version_of
 from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
@@ -34,8 +34,8 @@ class InputPass(DeepLiftPass):
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
-        self.constants: dict[int, Tensor] = {}
-        """Tensors that require a gradient for the parameters' sake alone."""
+        self.constants: dict[int, tuple[Tensor, int]] = {}
+        """Tensors that require a gradient for the parameters' sake alone, until they are written over; by their `id`."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -45,7 +45,8 @@ class InputPass(DeepLiftPass):
             return False
         if compiling():
             return tensor.requires_grad
-        if id(tensor) in self.constants:
+        constant = self.constants.get(id(tensor))
+        if constant is not None and version_of(tensor) == constant[1]:
             return False
         return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
 
@@ -68,10 +69,12 @@ class InputPass(DeepLiftPass):
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
-        self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
-            return done.target.copy_(output)
-        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
+            output = done.target.copy_(output)
+        elif self.switch.keeps_copies() and isinstance(output, Tensor):
+            output = output.clone()
+        self._follow(_is_reciprocal(done.name, call), output)
+        return output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -125,13 +128,28 @@ class InputPass(DeepLiftPass):
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
-        for_parameters = any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+        tensors = [t for t in operands if isinstance(t, Tensor)]
+        for_parameters = not compiling() and any(t.requires_grad for t in tensors)
         output = run()
-        if for_parameters and not compiling():
+        if for_parameters:
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    self.constants[id(tensor)] = tensor
+                    self.constants[id(tensor)] = tensor, version_of(tensor)
+            self._written_by_constants(tensors)
         return output
+
+    def _written_by_constants(self, operands: Sequence[Tensor]) -> None:
+        """What an operation among constants wrote over is constant still, and so are its views."""
+        for tensor in operands:
+            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
+                continue
+            now = version_of(tensor)
+            if self.constants.get(id(tensor), (tensor, -1))[1] == now:
+                continue
+            self.constants[id(tensor)] = tensor, now
+            for key, (other, _) in self.constants.items():
+                if storage_of(other) == storage_of(tensor):
+                    self.constants[key] = other, now
 
     def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
