@@ -28,6 +28,7 @@ from attrfn._gradients.gradient import (
     turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, device_of, leaves_of, split, split_activation
+from attrfn._model.explained import explained
 from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
@@ -88,6 +89,7 @@ def gradient_at(
         check: Raises if a method cannot take an activation.
         like: An activation shaped as that of the one site, if it is known; see NOTE [Ways to the gradient at a layer].
     """
+    model, target = explained(model, target, batch_size(x))
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
         if uses_autograd():
@@ -226,6 +228,7 @@ def gradients_of_one_pass(
     if not _recordable(x.tensors, create_graph):
         return None
     n = x.tensors[0].shape[0]
+    model, target = explained(model, target, n)
     with torch.inference_mode(False), torch.enable_grad():
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._inputs import Leaves, batch_size
+from attrfn._model.explained import explained
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch, rules_off, rules_on, with_copies_at_need
@@ -31,6 +32,7 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = batch_size(x.rebuild(x.tensors))
+    model, target = explained(model, target, n)
     return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import describe, packed
+from attrfn._model.explained import Wrapped
 from attrfn._model.modules import reachable_parts, uncompiled
 from attrfn._model.run import Pass, run
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, elementwise_pullback, with_pullback
@@ -154,19 +155,27 @@ def named_rules(rules: Any) -> dict[str, Rule]:
     return named
 
 
-def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Model:
+class _UnderRules(Wrapped):
     """The model run under rules that answer while `switch` is on."""
-    model = uncompiled(model)
-    refuse_scripted(model)
 
-    def ruled(*args: Any, **kwargs: Any) -> Any:
-        mode = RulePass(rules, switch)
-        output = run(model, packed(args, kwargs), mode)
+    def __init__(self, model: Model, rules: Mapping[str, Rule], switch: Switch) -> None:
+        self.model, self.rules, self.switch = uncompiled(model), rules, switch
+        refuse_scripted(self.model)
+
+    def of(self, model: Model) -> Model:
+        return _UnderRules(model, self.rules, self.switch)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = RulePass(self.rules, self.switch)
+        output = run(self.model, packed(args, kwargs), mode)
         if values_readable():
-            _warn_unseen(set(rules) - mode.seen)
+            _warn_unseen(set(self.rules) - mode.seen)
         return output
 
-    return ruled
+
+def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Model:
+    """The model run under rules that answer while `switch` is on."""
+    return _UnderRules(model, rules, switch)
 
 
 def _warn_unseen(unseen: set[str]) -> None:

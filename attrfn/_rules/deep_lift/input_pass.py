@@ -14,7 +14,15 @@ from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments, storage_of, version_of
+from attrfn._rules.deep_lift.passes import (
+    DeepLiftPass,
+    Mismatch,
+    Record,
+    choices_of,
+    flat_arguments,
+    storage_of,
+    version_of,
+)
 from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
