@@ -138,20 +138,19 @@ def _second_pass(asked: _Asked, activations: tuple[Leaves, ...]) -> AtLayer:
     """By a transform: of one site, where its activation is replaced; of several, where they are shifted by zero."""
     sizes = [len(a.tensors) for a in activations]
     values = [t for a in activations for t in detached(a.tensors, asked.create_graph)]
+    joined = asked.joined()
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
         groups = grouped(tensors, sizes)
 
         def act(k: int, value: Any) -> tuple[Any, None]:
             here = split(value).tensors
-            return with_leaves(
-                value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
-            ), None
+            moved = [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
+            return with_leaves(value, moved), None
 
         output, _ = run_replacing(asked.model, asked.x, asked.sites, act)
         return asked.scores(output)
 
-    joined = asked.joined()
     leaves = [torch.zeros_like(t) for t in values] if joined else values
     return _answer(activations, gradient(score, leaves, create_graph=asked.create_graph, switch=asked.switch))
 

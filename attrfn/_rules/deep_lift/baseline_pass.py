@@ -14,7 +14,6 @@ from attrfn._torch.calls import Call, SplitCall
 from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.naming import WRITING
 
-
 _READING = frozenset(["item", "tolist", "numpy", "__float__", "__array__"])
 
 

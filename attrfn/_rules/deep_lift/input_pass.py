@@ -23,11 +23,12 @@ from attrfn._rules.deep_lift.passes import (
     storage_of,
     version_of,
 )
-from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
+from attrfn._rules.deep_lift.refusals import function_refused, is_known, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, vjp, wrappings
+from attrfn._torch.functions import original
 from attrfn._torch.naming import FUNCTIONS
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
 from attrfn._torch.written_out import COMPOSITES
@@ -43,7 +44,7 @@ class InputPass(DeepLiftPass):
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
         self.constants: dict[int, tuple[Tensor, int]] = {}
-        """Tensors that require a gradient for the parameters' sake alone, until they are written over; by their `id`."""
+        """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -112,7 +113,10 @@ class InputPass(DeepLiftPass):
             if self.depends(tensor):
                 refuse_function(tensor)
         if name == "custom_function_call":
-            raise function_refused(call.args[0].__name__)
+            function = original(call.args[0])
+            if not is_known(function):
+                raise function_refused(function)
+            return run()
         if rule is None and name not in _CONSTANT:
             raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
         output = run()

@@ -1,11 +1,11 @@
 """The model seen from its baselines: DeepLIFT's engine.
 
 NOTE [What is detached]
-A value that the model detaches, or reads out as a number, is a constant to whoever differentiates, and so DeepLIFT compares
-the input with the baselines seen with the constants of the input: the pass on the baselines is run with these. A shift
-that cancels, such as the maximum in a softmax written out, is then attributed to nothing, and the rest sums. If the
-output on the baselines is another by that, the difference is lost, which is said. At a layer what comes out of it on
-the baselines stays what it was.
+A value that the model detaches, or reads out as a number, is a constant to whoever differentiates. So DeepLIFT compares
+the input with the baselines as they are with the constants of the input: their pass is run with these. A shift that
+cancels, such as the maximum in a softmax written out, is then attributed to nothing, and the rest sums. If the output
+on the baselines is another by that, a difference is lost, which is said. What comes out of a layer that is attributed
+to stays what it was on the baselines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +26,10 @@ from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
 from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
-from attrfn._rules.elementwise import refuse_scripted
+from attrfn._rules.hidden import refuse_scripted, warn_of_scripted
 from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
 from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
+from attrfn._torch.operations import ELEMENTWISE, Kind, names
 from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 
 Answer = TypeVar("Answer")
@@ -39,14 +40,23 @@ class SeenFromBaselines:
 
     # all but the model, which a pass walks through in search of modules
     __slots__ = (
-        "__dict__", "choices_must_match", "create_graph", "output", "output_held", "records", "rules", "start", "switch",
-    )  # fmt: skip
+        "__dict__",
+        "choices_must_match",
+        "create_graph",
+        "output",
+        "output_held",
+        "records",
+        "rules",
+        "scripted",
+        "start",
+        "switch",
+    )
 
     def __init__(
         self, model: Model, start: Any, rules: Mapping[Any, MultiplierRule], switch: Switch, create_graph: bool
     ) -> None:
         self.model = uncompiled(model)
-        refuse_scripted(self.model)
+        self.scripted = refuse_scripted(self.model)
         self.start, self.rules, self.switch, self.create_graph = start, rules, switch, create_graph
         self.records: list[Record] = []
         self.choices_must_match = False
@@ -83,6 +93,8 @@ class SeenFromBaselines:
         mode.check_end()
         for tensor in split(output).tensors:
             refuse_function(tensor)
+        if self.scripted:
+            warn_of_scripted(self.scripted, output, {*ELEMENTWISE, *names(Kind.SOFTMAX)})
         return output
 
     def picked(self, target: Target, n: int | None) -> Tensor:
@@ -160,6 +172,8 @@ def with_reference(
 
 class _WithReference(Wrapped):
     """See `with_reference`."""
+
+    __slots__ = ("baselines", "rules")
 
     def __init__(self, model: Model, baselines: Baselines, rules: Mapping[Any, MultiplierRule]) -> None:
         self.model, self.baselines, self.rules = model, baselines, rules
