@@ -29,7 +29,7 @@ from attrfn._torch.calls import Call, SplitCall, of_floating
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, vjp, wrappings
 from attrfn._torch.functions import original
-from attrfn._torch.naming import FUNCTIONS
+from attrfn._torch.naming import FUNCTIONS, WRITING
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
 from attrfn._torch.written_out import COMPOSITES
 
@@ -45,6 +45,8 @@ class InputPass(DeepLiftPass):
         self.choices_must_match = choices_must_match
         self.constants: dict[int, tuple[Tensor, int]] = {}
         """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
+        self.written = False
+        """Whether a graph that is being compiled has written over anything."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -52,8 +54,8 @@ class InputPass(DeepLiftPass):
         """Whether a tensor depends on what is explained."""
         if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
             return False
-        if compiling():
-            return tensor.requires_grad
+        if compiling():  # which does not look again at what was written over
+            return (tensor.view_as(tensor) if self.written else tensor).requires_grad
         constant = self.constants.get(id(tensor))
         if constant is not None and version_of(tensor) == constant[1]:
             return False
@@ -68,6 +70,7 @@ class InputPass(DeepLiftPass):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
             refuse_function(tensor)
+        self.written = self.written or done.target is not None
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -101,6 +104,7 @@ class InputPass(DeepLiftPass):
                 raise Mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
+        self.written = self.written or name in WRITING
         output = run()
         self._follow(name in _KEEPING and self._has_reciprocal(operands[:1]), output)
         return output
@@ -117,6 +121,7 @@ class InputPass(DeepLiftPass):
             if not is_known(function):
                 raise function_refused(function)
             return run()
+        self.written = self.written or name in WRITING
         if rule is None and name not in _CONSTANT:
             raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
         output = run()
