@@ -149,10 +149,10 @@ class InputPass(DeepLiftPass):
         for_parameters = not compiling() and any(t.requires_grad for t in tensors)
         output = run()
         if for_parameters:
+            self._written_by_constants(tensors)
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     self.constants[id(tensor)] = tensor, version_of(tensor)
-            self._written_by_constants(tensors)
         return output
 
     def _written_by_constants(self, operands: Sequence[Tensor]) -> None:
