@@ -46,7 +46,7 @@ def function_of(tensor: Tensor) -> type | None:
     node = tensor.grad_fn
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return None
-    return original(type(node)._forward_cls)
+    return original(vars(type(node))["_forward_cls"])
 
 
 def is_identity(function: type) -> bool:

@@ -58,7 +58,7 @@ FIRST, LAST = nn.Linear(4, 6).double(), nn.Linear(6, 3).double()
 
 
 def by_function(x: Tensor) -> Tensor:
-    return LAST(torch.relu(FIRST(Rectify.apply(FIRST(x)) @ FIRST.weight)))  # pyright: ignore
+    return LAST(torch.relu(FIRST(Rectify.apply(FIRST(x)) @ FIRST.weight)))
 
 
 @pytest.mark.parametrize("method", ["guided_backprop", "deconvolution"])
@@ -86,17 +86,17 @@ def test_a_name_makes_no_identity(function: Any) -> None:
 
 
 def test_torchs_own_identities_are_known() -> None:
-    from torch.nn.modules._functions import BackwardHookFunction  # pyright: ignore[reportPrivateUsage]
-    from torch.nn.parallel.distributed import _DDPSink as Sink  # pyright: ignore[reportPrivateUsage]
+    from torch.nn.modules._functions import BackwardHookFunction
+    from torch.nn.parallel.distributed import _DDPSink as Sink
 
     known = [BackwardHookFunction, Sink]
     if torch.distributed.is_available():
-        from torch.distributed.fsdp._fully_shard._fsdp_param_group import (  # pyright: ignore[reportPrivateUsage]
+        from torch.distributed.fsdp._fully_shard._fsdp_param_group import (
             RegisterPostBackwardFunction,
         )
-        from torch.distributed.tensor._api import (  # pyright: ignore[reportPrivateUsage]
-            _FromTorchTensor,  # pyright: ignore[reportPrivateUsage]
-            _ToTorchTensor,  # pyright: ignore[reportPrivateUsage]
+        from torch.distributed.tensor._api import (
+            _FromTorchTensor,
+            _ToTorchTensor,
         )
 
         known += [RegisterPostBackwardFunction, _FromTorchTensor, _ToTorchTensor]
@@ -109,8 +109,8 @@ def test_a_function_is_found_within_what_a_transform_makes_of_it() -> None:
 
     def model(x: Tensor) -> Tensor:
         y = Rectify.apply(x)
-        seen.append([functions.function_of(layer) for layer in functions.wrappings(y)])  # pyright: ignore
-        return y.sum()  # pyright: ignore
+        seen.append([functions.function_of(layer) for layer in functions.wrappings(y)])
+        return y.sum()
 
     torch.func.vmap(torch.func.grad(model))(torch.randn(2, 3))
     assert Rectify in seen[0]
