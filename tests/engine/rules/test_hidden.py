@@ -87,7 +87,7 @@ def test_a_name_makes_no_identity(function: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "home, name",
+    ("home", "name"),
     [
         ("torch.nn.modules._functions", "BackwardHookFunction"),
         ("torch.nn.parallel.distributed", "_DDPSink"),
