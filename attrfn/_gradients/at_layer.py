@@ -28,6 +28,7 @@ from attrfn._gradients.gradient import (
     turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, device_of, leaves_of, split, split_activation
+from attrfn._model.explained import explained
 from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
@@ -89,6 +90,7 @@ def gradient_at(
         like: Answers an activation shaped as that of the one site, where it is known; see NOTE [Ways to the gradient
             at a layer].
     """
+    model, target = explained(model, target, batch_size(x))
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
         if uses_autograd():
@@ -137,20 +139,19 @@ def _second_pass(asked: _Asked, activations: tuple[Leaves, ...]) -> AtLayer:
     """By a transform: of one site, where its activation is replaced; of several, where they are shifted by zero."""
     sizes = [len(a.tensors) for a in activations]
     values = [t for a in activations for t in detached(a.tensors, asked.create_graph)]
+    joined = asked.joined()
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
         groups = grouped(tensors, sizes)
 
         def act(k: int, value: Any) -> tuple[Any, None]:
             here = split(value).tensors
-            return with_leaves(
-                value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
-            ), None
+            moved = [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
+            return with_leaves(value, moved), None
 
         output, _ = run_replacing(asked.model, asked.x, asked.sites, act)
         return asked.scores(output)
 
-    joined = asked.joined()
     leaves = [torch.zeros_like(t) for t in values] if joined else values
     return _answer(activations, gradient(score, leaves, create_graph=asked.create_graph, switch=asked.switch))
 
@@ -227,6 +228,7 @@ def gradients_of_one_pass(
     if not _recordable(x.tensors, create_graph):
         return None
     n = x.tensors[0].shape[0]
+    model, target = explained(model, target, n)
     with torch.inference_mode(False), torch.enable_grad():
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]

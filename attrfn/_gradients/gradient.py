@@ -15,9 +15,10 @@ from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._inputs import Leaves, batch_size
+from attrfn._model.explained import explained
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
-from attrfn._rules.override import Switch, rules_off, rules_on
+from attrfn._rules.override import Switch, rules_off, rules_on, with_copies_at_need
 from attrfn._torch.context import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
@@ -31,6 +32,7 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
     n = batch_size(x.rebuild(x.tensors))
+    model, target = explained(model, target, n)
     return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 
@@ -53,15 +55,9 @@ def gradient_and_kept(
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
     by = _by_autograd if uses_autograd() else _by_transform
-    if compiling() or switch is None:
+    if switch is None:
         return by(score, leaves, create_graph, switch)
-    try:
-        return by(score, leaves, create_graph, switch)
-    except RuntimeError as error:
-        if switch.copies or "modified by an inplace operation" not in str(error):
-            raise
-    switch.copies = True  # the model writes over what a rule needs: once more, with copies
-    return by(score, leaves, create_graph, switch)
+    return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
 
 
 def _by_autograd(

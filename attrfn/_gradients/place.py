@@ -10,7 +10,8 @@ from torch import Tensor
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, describe, split, split_activation, take
+from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
+from attrfn._model.explained import explained
 from attrfn._model.layers import pinned
 from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
@@ -33,7 +34,8 @@ class Place:
     """A layer of a model; a point is the floating leaves of an input."""
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
-        self.inputs, self.model, self.target, self.create_graph = moving(x), model, target, create_graph
+        self.inputs, self.create_graph = moving(x), create_graph
+        self.model, self.target = explained(model, target, batch_size(x))
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None
 

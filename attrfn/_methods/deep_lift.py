@@ -112,6 +112,7 @@ def layer_deep_lift(
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
     found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
+    found.check("layer_deep_lift")
     return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._inputs import describe, packed, split, split_activation, take
+from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
 from attrfn._model.taps import leaf_paths, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
@@ -140,6 +141,8 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
         >>> neuron(net, "0", 1)(torch.tensor([[-1.0, 2.0]]))
         tensor([2.])
     """
+    if isinstance(model, Wrapped) and callable(selector):
+        return model.of(neuron(model.model, layer, selector))
     site = resolve(model, layer)
 
     def unit(*args: Any, **kwargs: Any) -> Tensor:

@@ -14,13 +14,22 @@ from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
-from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
+from attrfn._rules.deep_lift.passes import (
+    DeepLiftPass,
+    Mismatch,
+    Record,
+    choices_of,
+    flat_arguments,
+    storage_of,
+    version_of,
+)
+from attrfn._rules.deep_lift.refusals import function_refused, is_known, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, vjp, wrappings
-from attrfn._torch.naming import FUNCTIONS
+from attrfn._torch.functions import original
+from attrfn._torch.naming import FUNCTIONS, WRITING
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
 from attrfn._torch.written_out import COMPOSITES
 
@@ -34,8 +43,10 @@ class InputPass(DeepLiftPass):
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
-        self.constants: dict[int, Tensor] = {}
-        """Tensors that require a gradient for the parameters' sake alone."""
+        self.constants: dict[int, tuple[Tensor, int]] = {}
+        """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
+        self.written = False
+        """Whether a graph that is being compiled has written over anything."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -43,9 +54,10 @@ class InputPass(DeepLiftPass):
         """Whether a tensor depends on what is explained."""
         if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
             return False
-        if compiling():
-            return tensor.requires_grad
-        if id(tensor) in self.constants:
+        if compiling():  # which does not look again at what was written over
+            return (tensor.view_as(tensor) if self.written else tensor).requires_grad
+        constant = self.constants.get(id(tensor))
+        if constant is not None and version_of(tensor) == constant[1]:
             return False
         return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
 
@@ -58,6 +70,7 @@ class InputPass(DeepLiftPass):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
             refuse_function(tensor)
+        self.written = self.written or done.target is not None
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -68,10 +81,12 @@ class InputPass(DeepLiftPass):
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
-        self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
-            return done.target.copy_(output)
-        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
+            output = done.target.copy_(output)
+        elif self.switch.keeps_copies() and isinstance(output, Tensor):
+            output = output.clone()
+        self._follow(_is_reciprocal(done.name, call), output)
+        return output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -89,6 +104,7 @@ class InputPass(DeepLiftPass):
                 raise Mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
+        self.written = self.written or name in WRITING
         output = run()
         self._follow(name in _KEEPING and self._has_reciprocal(operands[:1]), output)
         return output
@@ -101,7 +117,11 @@ class InputPass(DeepLiftPass):
             if self.depends(tensor):
                 refuse_function(tensor)
         if name == "custom_function_call":
-            raise function_refused(call.args[0].__name__)
+            function = original(call.args[0])
+            if not is_known(function):
+                raise function_refused(function)
+            return run()
+        self.written = self.written or name in WRITING
         if rule is None and name not in _CONSTANT:
             raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
         output = run()
@@ -125,13 +145,28 @@ class InputPass(DeepLiftPass):
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
-        for_parameters = any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+        tensors = [t for t in operands if isinstance(t, Tensor)]
+        for_parameters = not compiling() and any(t.requires_grad for t in tensors)
         output = run()
-        if for_parameters and not compiling():
+        if for_parameters:
+            self._written_by_constants(tensors)
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    self.constants[id(tensor)] = tensor
+                    self.constants[id(tensor)] = tensor, version_of(tensor)
         return output
+
+    def _written_by_constants(self, operands: Sequence[Tensor]) -> None:
+        """What an operation among constants wrote over is constant still, and so are its views."""
+        for tensor in operands:
+            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
+                continue
+            now = version_of(tensor)
+            if self.constants.get(id(tensor), (tensor, -1))[1] == now:
+                continue
+            self.constants[id(tensor)] = tensor, now
+            for key, (other, _) in self.constants.items():
+                if storage_of(other) == storage_of(tensor):
+                    self.constants[key] = other, now
 
     def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""

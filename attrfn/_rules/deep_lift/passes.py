@@ -109,6 +109,15 @@ def choices_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     return tuple(t for t in flat_arguments(args, kwargs) if isinstance(t, Tensor) and not t.is_floating_point())
 
 
+def storage_of(tensor: Tensor) -> int:
+    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor, or another view of its memory, was written over."""
+    return unwrapped(tensor)._version
+
+
 def flat_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Arguments, those in lists and tuples too."""
     given = (*args, *kwargs.values())

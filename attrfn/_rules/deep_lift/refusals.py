@@ -1,13 +1,13 @@
 """What DeepLIFT refuses, and what to do."""
 
-import re
 import sys
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from attrfn._rules.override import Overridden
 from attrfn._torch.context import compiling, wrappings
+from attrfn._torch.functions import function_of, is_identity
 from attrfn._torch.operations import OPERATIONS, Kind, and_in_place, names, names_that
 
 DRAWING = and_in_place(names_that("draws"))
@@ -74,18 +74,18 @@ def no_rule_yet(what: str, name: str | None = None) -> ValueError:
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
     for layer in () if compiling() else wrappings(tensor):
-        node = layer.grad_fn
-        name = type(node).__name__
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
-            raise function_refused(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
+        function = function_of(layer)
+        if function is not None and not is_known(function):
+            raise function_refused(function)
 
 
-_KNOWN_FUNCTION = re.compile("Overridden|BackwardHookFunction|_NoopSaveInputs")
-"""Autograd functions that are ours, or of torch: identities, for full backward hooks and for checkpointing."""
+def is_known(function: type) -> bool:
+    """Whether an autograd function is ours, or one of torch's that give what they take."""
+    return function is Overridden or is_identity(function)
 
 
-def function_refused(name: str) -> ValueError:
+def function_refused(function: type) -> ValueError:
     return ValueError(
-        f"the model applies the autograd function {name!r}, which has no DeepLIFT rule and cannot be seen; write it "
-        "with torch's operations"
+        f"the model applies the autograd function {function.__name__!r}, which has no DeepLIFT rule and cannot be "
+        "seen; write it with torch's operations"
     )
