@@ -14,7 +14,7 @@ from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
+from attrfn._rules.deep_lift.passes import CHOOSING, DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
 from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
@@ -22,6 +22,7 @@ from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, vjp, wrappings
 from attrfn._torch.naming import FUNCTIONS
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
+from attrfn._torch.unruled import unruled
 from attrfn._torch.written_out import COMPOSITES
 
 
@@ -58,6 +59,10 @@ class InputPass(DeepLiftPass):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
             refuse_function(tensor)
+        if what := unruled(done.name, *done[1:3], self.depends):
+            raise no_rule(what, done.name)
+        if done.name in CHOOSING and not _same_choices(call.tensors, record.inputs):
+            raise Mismatch(f"{done.name} selects other entries than on the baselines")
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -79,6 +84,10 @@ class InputPass(DeepLiftPass):
         moving = [t for t in operands if self.depends(t)]
         for tensor in moving:
             refuse_function(tensor)
+        if what := "" if compiling() else unruled(name, args, kwargs, self.depends):
+            raise no_rule(what, name)
+        if any(t.is_floating_point() and self.depends(t) for t in choices):
+            raise no_rule(f"{name} at places that depend on what is explained", name)
         if choices:
             record = self._read(name, choices)
             if (
@@ -135,7 +144,7 @@ class InputPass(DeepLiftPass):
 
     def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
-        if record.name == "div" and moving[-1]:
+        if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
         still = True
         for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
@@ -188,7 +197,7 @@ def _is_reciprocal(name: str, call: SplitCall) -> bool:
         exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
         return isinstance(exponent, (int, float)) and exponent < 0
     if name == "div":
-        return isinstance(call.args[0], (int, float))
+        return isinstance(call.args[0], (int, float)) and not call.kwargs.get("rounding_mode")
     return name in _RECIPROCALS
 
 
@@ -199,7 +208,14 @@ def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided and a is not b:
+        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
     return a is b or torch.equal(a, b)
+
+
+def _same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
+    chosen = [(t, r) for t, r in zip(tensors, before, strict=True) if not t.is_floating_point()]
+    return not values_readable() or all(_equal(t, r) for t, r in chosen)
 
 
 @allow_in_graph
@@ -248,9 +264,9 @@ def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
             return output
 
         of_moving, places = of_floating(at_input, op.inputs)
-        _, pull = vjp(of_moving, *(op.inputs[k] for k in places))
+        outputs, pull = vjp(of_moving, *(op.inputs[k] for k in places))
         with switch.turned_on():
-            gradients = iter(pull(op.grads[0]))
+            gradients = iter(pull(op.grads if isinstance(outputs, tuple) else op.grads[0]))
         return tuple(next(gradients) if k in places else None for k in range(len(op.inputs)))
 
     return rule

@@ -20,7 +20,7 @@ from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
 from attrfn._torch.calls import Call, SplitCall, normal_call, split_call
 from attrfn._torch.context import compiling, unwrapped
 from attrfn._torch.naming import identity_of, name_in_torch, name_of_other
-from attrfn._torch.operations import LINEAR, MULTILINEAR, and_in_place, names_that
+from attrfn._torch.operations import LINEAR, MULTILINEAR, OPERATIONS, and_in_place, names_that
 from attrfn._torch.written_out import WRITTEN_OUT
 
 
@@ -93,18 +93,26 @@ def is_nonlinear(name: str, call: SplitCall) -> bool:
     """Whether a call can be anything but linear: of two activations, or not linear in one."""
     if name in MULTILINEAR:
         others = [t for t in call.tensors if not isinstance(t if compiling() else unwrapped(t), nn.Parameter)]
-        return len(others) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
+        if name == "div" and (isinstance(call.args[0], (int, float)) or call.kwargs.get("rounding_mode")):
+            return True
+        return len(others) > 1
     if name == "batch_norm":
         return bool(call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False))
     return any(t.is_floating_point() or t.is_complex() for t in call.tensors)
 
 
-_CHOOSING = and_in_place(names_that("chooses"))
+CHOOSING = and_in_place(names_that("chooses"))
+
+
+_FIXED: dict[str, int] = {name: one.fixed for name, one in OPERATIONS.items() if one.fixed is not None}
 
 
 def choices_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The integer and boolean tensors by which an operation selects."""
-    if name not in _CHOOSING:
+    """The integer and boolean tensors by which an operation selects, and what must stay for it to be linear."""
+    if name in _FIXED:
+        others = {key: value for key, value in kwargs.items() if key != "input"}
+        return tuple(t for t in flat_arguments(args[_FIXED[name] :], others) if isinstance(t, Tensor))
+    if name not in CHOOSING:
         return ()
     return tuple(t for t in flat_arguments(args, kwargs) if isinstance(t, Tensor) and not t.is_floating_point())
 
