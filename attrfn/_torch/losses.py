@@ -76,7 +76,7 @@ def _hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, size_average: Any = None, reduce: Any = None,
     reduction: Any = "mean",
 ) -> Tensor:  # fmt: skip
-    loss = torch.where(target == 1, input, 0.0) + torch.where(target == -1, (margin - input).relu(), 0.0)
+    loss = torch.where(target == -1, 0.0, input) + torch.where(target == 1, 0.0, (margin - input).relu())
     return _reduced(loss, reduction, (size_average, reduce))
 
 

@@ -108,7 +108,6 @@ ALGEBRA: dict[str, Case] = {
     "_sparse_mm": (each(lambda r: torch.sparse.mm(SPARSE, r)), TOKENS),
     "matmul, sparse": (each(lambda r: SPARSE @ r.tanh()), TOKENS),
     "_sparse_addmm": (each(lambda r: torch.sparse.addmm(r[:3], SPARSE, r.sin(), beta=0.5, alpha=2)), TOKENS),
-    "grouped_mm": (lambda z: grouped_product(z), TOKENS),
     "prod": along("prod", 1),
     "prod, of all": (each(lambda r: r.prod()[None]), TOKENS),
     "prod, keepdim": along("prod", dim=-1, keepdim=True),
@@ -200,6 +199,6 @@ MANY: dict[str, Case] = {**RANKS, **ALGEBRA, **LOSSES}
 
 
 def grouped_product(z: Tensor) -> Tensor:
-    """Rows of groups times the groups' matrices, in a form that has a kernel."""
-    rows, ends = z.flatten(0, 1), torch.tensor([4, 8], dtype=torch.int32)
-    return F.grouped_mm(F.pad(rows, (0, 2)), weight(2, 8, 8), offs=ends).reshape(2, 4, 8)
+    """Rows of groups times matrices that are made of them, in a form that has a kernel."""
+    rows, ends = F.pad(z, (0, 2)).flatten(0, 1), torch.tensor([4, 8], dtype=torch.int32)
+    return F.grouped_mm(rows, rows[::4, :, None] * weight(8).to(z.dtype) - 1, offs=ends).reshape(2, 4, 8)

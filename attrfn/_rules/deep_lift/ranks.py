@@ -3,8 +3,8 @@ r"""The multipliers of entries by rank: sorted, the largest few, the k-th, the m
 NOTE [Where a rank's difference goes]
 Of max pooling the paper's rule, generalised. Let $y$ and $w$ be the k-th largest of $u$ and of $v$, and $y > w$. At
 least k entries have $u_i \geq y$, at least n - k + 1 have $v_i \leq w$: one of them is both, and there
-$u_i - v_i \geq y - w$. So the whole difference goes to one such entry, by a multiplier between 0 and 1: to that which is
-the k-th of $u$ if it is one, else to that which is the k-th of $v$, else to the first. For $y < w$ all is turned round.
+$u_i - v_i \geq y - w$. So the whole difference goes to one such entry, by a multiplier between 0 and 1: to that which
+is the k-th of $u$ if it is one, else to that which is the k-th of $v$, else to the first. For $y < w$ turned round.
 """
 
 import torch
