@@ -15,7 +15,7 @@ from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
 from attrfn._rules.deep_lift.passes import CHOOSING, DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
-from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
+from attrfn._rules.deep_lift.refusals import came_of_parameters, function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
 from attrfn._torch.compiler import allow_in_graph
@@ -48,7 +48,12 @@ class InputPass(DeepLiftPass):
             return tensor.requires_grad
         if id(tensor) in self.constants:
             return False
-        return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
+        if not any(layer.requires_grad for layer in wrappings(tensor)):  # a model may use `vmap` itself
+            return False
+        if came_of_parameters(tensor):
+            self.constants[id(tensor)] = tensor
+            return False
+        return True
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]

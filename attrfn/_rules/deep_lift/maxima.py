@@ -88,9 +88,9 @@ def _to_groups(
     y, w = results
     at = torch.where(sign * y >= sign * w, *codes)
     found = routed(*(t.flatten() for t in (op.grads[0], *entries, y, w, at)))
-    to_source = torch.zeros_like(source)
-    to_source[cut] = found[: index.numel()].reshape(index.shape)
-    return found[index.numel() :].reshape(own.shape), to_source
+    to_source = found[: index.numel()].reshape(index.shape)
+    missing = [size for a, b in zip(source.shape[::-1], index.shape[::-1], strict=True) for size in (0, a - b)]
+    return found[index.numel() :].reshape(own.shape), F.pad(to_source, missing)
 
 
 def larger(a: Tensor, c: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,11 +73,42 @@ def no_rule_yet(what: str, name: str | None = None) -> ValueError:
 
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    for layer in () if compiling() else wrappings(tensor):
-        node = layer.grad_fn
+    for node in () if compiling() else _own_functions(tensor):
         name = type(node).__name__
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
+        if not _of_parameters(node):
             raise function_refused(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
+
+
+def came_of_parameters(tensor: Tensor) -> bool:
+    """Whether a tensor came out of autograd functions of the caller's that were given parameters alone."""
+    nodes = _own_functions(tensor)
+    return bool(nodes) and all(map(_of_parameters, nodes))
+
+
+def _own_functions(tensor: Tensor) -> list[Any]:
+    """The autograd functions of the caller's out of which a tensor came."""
+    nodes = [layer.grad_fn for layer in wrappings(tensor)]
+    return [
+        node
+        for node in nodes
+        if isinstance(node, torch.autograd.function.BackwardCFunction)
+        and not _KNOWN_FUNCTION.search(type(node).__name__)
+    ]
+
+
+def _of_parameters(node: Any) -> bool:
+    """Whether all that a node of the graph goes back to is parameters."""
+    seen: set[Any] = set()
+    ahead = [node]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and not isinstance(node.variable, nn.Parameter):
+            return False
+        ahead += [before for before, _ in node.next_functions]
+    return True
 
 
 _KNOWN_FUNCTION = re.compile("Overridden|BackwardHookFunction|_NoopSaveInputs")
