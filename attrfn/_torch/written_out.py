@@ -68,7 +68,10 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` made of its products and its softmax."""
+    """`scaled_dot_product_attention` made of its products and its softmax; of half precision in single, as torch's."""
+    if query.dtype in (torch.bfloat16, torch.float16):
+        rest = (attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return attention(query.float(), key.float(), value.float(), *rest).to(query.dtype)
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)

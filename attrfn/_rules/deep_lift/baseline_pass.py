@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from attrfn._rules.deep_lift.choices import dim_of, in_order
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
 from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of
@@ -16,9 +17,11 @@ from attrfn._torch.naming import WRITING
 class BaselinePass(DeepLiftPass):
     """The pass on the baselines."""
 
-    def __init__(self, rules: Mapping[Any, MultiplierRule]) -> None:
+    def __init__(self, rules: Mapping[Any, MultiplierRule], orders: Mapping[int, Tensor] | None = None) -> None:
         super().__init__(rules)
         self.records: list[Record] = []
+        self.orders = orders or {}
+        """See NOTE [Experts in another order]."""
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
@@ -33,6 +36,9 @@ class BaselinePass(DeepLiftPass):
             output = outputs if done.name.endswith("_with_indices") else outputs[0]
         else:
             output = run()
+            if len(self.records) in self.orders:
+                wanted = self.orders[len(self.records)]
+                output = type(output)(in_order(*output, wanted, dim_of(done.args, done.kwargs)))
             outputs = output if isinstance(output, tuple) else (output,)
         self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output

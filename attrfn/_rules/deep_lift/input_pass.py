@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
+from attrfn._rules.deep_lift.choices import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
 from attrfn._rules.deep_lift.passes import CHOOSING, DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
@@ -37,6 +38,10 @@ class InputPass(DeepLiftPass):
         self.choices_must_match = choices_must_match
         self.constants: dict[int, Tensor] = {}
         """Tensors that require a gradient for the parameters' sake alone."""
+        self.orders: dict[int, Tensor] = {}
+        """Where `topk` chose the same entries as before in another order."""
+        self.chose_others = ""
+        """What it chose that it did not choose before."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -67,7 +72,7 @@ class InputPass(DeepLiftPass):
         if what := unruled(done.name, *done[1:3], self.depends):
             raise no_rule(what, done.name)
         if done.name in CHOOSING and not _same_choices(call.tensors, record.inputs):
-            raise Mismatch(f"{done.name} selects other entries than on the baselines")
+            raise self._mismatch(f"{done.name} selects other entries than on the baselines")
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -78,10 +83,12 @@ class InputPass(DeepLiftPass):
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
+        if done.name == "topk" and values_readable():
+            self._compare(done, output[1], record.outputs[1])
         self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
             return done.target.copy_(output)
-        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
+        return _copied(output) if self.switch.keeps_copies() else output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -100,7 +107,7 @@ class InputPass(DeepLiftPass):
                 and values_readable()
                 and not all(map(_equal, choices, record.inputs))
             ):
-                raise Mismatch(f"{name} selects other entries than on the baselines")
+                raise self._mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
         output = run()
@@ -125,16 +132,31 @@ class InputPass(DeepLiftPass):
 
     def check_end(self) -> None:
         if self.next != len(self.records):
-            raise Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+            raise self._mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+
+    def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:
+        """Remember what the two passes chose, for when the model's path depends on it."""
+        dim = dim_of(done.args, done.kwargs)
+        if _equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+            return
+        if same_in_another_order(chosen, before, dim):
+            self.orders[self.next - 1] = chosen.detach()
+        else:
+            self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
+
+    def _mismatch(self, message: str) -> Mismatch:
+        mismatch = Mismatch(message + self.chose_others)
+        mismatch.orders = self.orders
+        return mismatch
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> Record:
         if self.next >= len(self.records):
-            raise Mismatch(f"{name} ran after all that had run on the baselines")
+            raise self._mismatch(f"{name} ran after all that had run on the baselines")
         record = self.records[self.next]
         self.next += 1
         if record.name != name or _kinds(tensors) != _kinds(record.inputs):
             at_input, at_baseline = _kinds(tensors), _kinds(record.inputs)
-            raise Mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
+            raise self._mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
         return record
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
@@ -156,7 +178,7 @@ class InputPass(DeepLiftPass):
             if not moves and not _equal(t, r):
                 still = False
                 if not t.is_floating_point():
-                    raise Mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
+                    raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
         return still
 
     def _has_reciprocal(self, tensors: Sequence[Any]) -> bool:
@@ -204,6 +226,13 @@ def _is_reciprocal(name: str, call: SplitCall) -> bool:
     if name == "div":
         return isinstance(call.args[0], (int, float)) and not call.kwargs.get("rounding_mode")
     return name in _RECIPROCALS
+
+
+def _copied(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    copies = [t.clone() for t in output]
+    return copies if isinstance(output, list) else type(output)(copies)
 
 
 def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:

@@ -35,6 +35,9 @@ class Record(NamedTuple):
 class Mismatch(Exception):
     """The second pass did not run as the first did."""
 
+    orders: Mapping[int, Tensor] = {}
+    """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
+
 
 class DeepLiftPass(Pass):
     """A pass that tells operations that are linear from those that have a multiplier."""
