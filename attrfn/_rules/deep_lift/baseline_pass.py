@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from attrfn._rules.deep_lift.choices import dim_of, in_order
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
 from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of
+from attrfn._rules.deep_lift.ranks import dim_of, in_order
 from attrfn._torch.calls import Call, SplitCall
 from attrfn._torch.context import compiling, unwrapped
 from attrfn._torch.naming import WRITING

@@ -7,15 +7,25 @@ of all rules stands here, where it can name the pass that needs it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
-from attrfn._rules.deep_lift.choices import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import CHOOSING, DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
+from attrfn._rules.deep_lift.passes import (
+    CHOOSING,
+    DeepLiftPass,
+    Mismatch,
+    Record,
+    choices_of,
+    copied,
+    equal,
+    flat_arguments,
+    kinds,
+    same_choices,
+)
+from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.refusals import came_of_parameters, function_refused, no_rule, no_rule_yet, refuse_function
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
@@ -38,10 +48,8 @@ class InputPass(DeepLiftPass):
         self.choices_must_match = choices_must_match
         self.constants: dict[int, Tensor] = {}
         """Tensors that require a gradient for the parameters' sake alone."""
-        self.orders: dict[int, Tensor] = {}
-        """Where `topk` chose the same entries as before in another order."""
-        self.chose_others = ""
-        """What it chose that it did not choose before."""
+        self.orders, self.chose_others = dict[int, Tensor](), ""
+        """Where `topk` chose the same entries as before in another order, and what others it chose."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -69,10 +77,7 @@ class InputPass(DeepLiftPass):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
             refuse_function(tensor)
-        if what := unruled(done.name, *done[1:3], self.depends):
-            raise no_rule(what, done.name)
-        if done.name in CHOOSING and not _same_choices(call.tensors, record.inputs):
-            raise self._mismatch(f"{done.name} selects other entries than on the baselines")
+        self._check(done, call, record)
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -88,7 +93,7 @@ class InputPass(DeepLiftPass):
         self._follow(_is_reciprocal(done.name, call), output)
         if done.target is not None:
             return done.target.copy_(output)
-        return _copied(output) if self.switch.keeps_copies() else output
+        return copied(output) if self.switch.keeps_copies() else output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -105,7 +110,7 @@ class InputPass(DeepLiftPass):
             if (
                 (moving or self.choices_must_match)
                 and values_readable()
-                and not all(map(_equal, choices, record.inputs))
+                and not all(map(equal, choices, record.inputs))
             ):
                 raise self._mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
@@ -134,10 +139,16 @@ class InputPass(DeepLiftPass):
         if self.next != len(self.records):
             raise self._mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
 
+    def _check(self, done: Call, call: SplitCall, record: Record) -> None:
+        if what := unruled(done.name, done.args, done.kwargs, self.depends):
+            raise no_rule(what, done.name)
+        if done.name in CHOOSING and not same_choices(call.tensors, record.inputs):
+            raise self._mismatch(f"{done.name} selects other entries than on the baselines")
+
     def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:
         """Remember what the two passes chose, for when the model's path depends on it."""
         dim = dim_of(done.args, done.kwargs)
-        if _equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+        if equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
             return
         if same_in_another_order(chosen, before, dim):
             self.orders[self.next - 1] = chosen.detach()
@@ -154,8 +165,8 @@ class InputPass(DeepLiftPass):
             raise self._mismatch(f"{name} ran after all that had run on the baselines")
         record = self.records[self.next]
         self.next += 1
-        if record.name != name or _kinds(tensors) != _kinds(record.inputs):
-            at_input, at_baseline = _kinds(tensors), _kinds(record.inputs)
+        if record.name != name or kinds(tensors) != kinds(record.inputs):
+            at_input, at_baseline = kinds(tensors), kinds(record.inputs)
             raise self._mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
         return record
 
@@ -175,7 +186,7 @@ class InputPass(DeepLiftPass):
             return False
         still = True
         for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
-            if not moves and not _equal(t, r):
+            if not moves and not equal(t, r):
                 still = False
                 if not t.is_floating_point():
                     raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
@@ -226,30 +237,6 @@ def _is_reciprocal(name: str, call: SplitCall) -> bool:
     if name == "div":
         return isinstance(call.args[0], (int, float)) and not call.kwargs.get("rounding_mode")
     return name in _RECIPROCALS
-
-
-def _copied(output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return output.clone()
-    copies = [t.clone() for t in output]
-    return copies if isinstance(output, list) else type(output)(copies)
-
-
-def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
-    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
-    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
-    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    if a.layout != torch.strided and a is not b:
-        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
-    return a is b or torch.equal(a, b)
-
-
-def _same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
-    chosen = [(t, r) for t, r in zip(tensors, before, strict=True) if not t.is_floating_point()]
-    return not values_readable() or all(_equal(t, r) for t, r in chosen)
 
 
 @allow_in_graph

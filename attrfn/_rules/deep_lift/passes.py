@@ -11,6 +11,7 @@ which nothing does in the first pass: every one is, and where nothing depends on
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from attrfn._model import kernels
@@ -18,7 +19,7 @@ from attrfn._model.run import Pass
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
 from attrfn._torch.calls import Call, SplitCall, normal_call, split_call
-from attrfn._torch.context import compiling, unwrapped
+from attrfn._torch.context import compiling, unwrapped, values_readable
 from attrfn._torch.naming import identity_of, name_in_torch, name_of_other
 from attrfn._torch.operations import LINEAR, MULTILINEAR, OPERATIONS, and_in_place, names_that
 from attrfn._torch.written_out import WRITTEN_OUT
@@ -124,3 +125,27 @@ def flat_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Arguments, those in lists and tuples too."""
     given = (*args, *kwargs.values())
     return [item for value in given for item in (value if isinstance(value, (tuple, list)) else (value,))]
+
+
+def kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
+    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
+    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided and a is not b:
+        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
+    return a is b or torch.equal(a, b)
+
+
+def same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
+    chosen = [(t, r) for t, r in zip(tensors, before, strict=True) if not t.is_floating_point()]
+    return not values_readable() or all(equal(t, r) for t, r in chosen)
+
+
+def copied(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    copies = [t.clone() for t in output]
+    return copies if isinstance(output, list) else type(output)(copies)

@@ -5,7 +5,14 @@ Of max pooling the paper's rule, generalised. Let $y$ and $w$ be the k-th larges
 least k entries have $u_i \geq y$, at least n - k + 1 have $v_i \leq w$: one of them is both, and there
 $u_i - v_i \geq y - w$. So the whole difference goes to one such entry, by a multiplier between 0 and 1: to that which
 is the k-th of $u$ if it is one, else to that which is the k-th of $v$, else to the first. For $y < w$ turned round.
+
+NOTE [Experts in another order]
+A mixture of experts takes the few experts with the highest scores, in the order of their scores, and sums over them.
+Where both passes choose the same experts, but in another order, the pass on the baselines runs once more and
+chooses in the order of the input's. What it answers must not change by that.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,3 +70,34 @@ def _between(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     a, b = u.unsqueeze(-2), v.unsqueeze(-2)
     crosses = torch.where(here >= there, (a >= here) & (b <= there), (a <= here) & (b >= there))
     return crosses.to(torch.uint8).argmax(-1)
+
+
+# ---------------------------------------------------------------- what the two passes chose
+
+
+def same_in_another_order(chosen: Tensor, before: Tensor, dim: int) -> bool:
+    """Whether all rows chose the same entries along `dim`."""
+    return torch.equal(chosen.sort(dim)[0], before.sort(dim)[0])
+
+
+def in_order(values: Tensor, chosen: Tensor, wanted: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """What was chosen along `dim`, in the order that is wanted."""
+    matches = wanted.movedim(dim, -1).unsqueeze(-1) == chosen.movedim(dim, -1).unsqueeze(-2)
+    places = matches.to(torch.uint8).argmax(-1).movedim(-1, dim)
+    return values.gather(dim, places), chosen.gather(dim, places)
+
+
+def said(name: str, chosen: Tensor, before: Tensor, dim: int) -> str:
+    """Which entries differ, in the words of an error."""
+    rows, others = (t.movedim(dim, -1).reshape(-1, t.shape[dim]).sort(-1)[0] for t in (chosen, before))
+    differs = (rows != others).any(-1).nonzero().flatten()
+    first = int(differs[0])
+    return (
+        f"; before it, {name} chose {rows[first].tolist()}, where it chose {others[first].tolist()} on the baselines "
+        f"(in {len(differs)} of {len(rows)} rows it differs)"
+    )
+
+
+def dim_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Along which dimension `topk` chooses."""
+    return int(args[2] if len(args) > 2 else kwargs.get("dim", -1))
