@@ -143,10 +143,11 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
     """
     if isinstance(model, Wrapped) and callable(selector):
         return model.of(neuron(model.model, layer, selector))
-    site = resolve(model, layer)
+    whole: Any = model
+    site = resolve(whole, layer)
 
     def unit(*args: Any, **kwargs: Any) -> Tensor:
-        (value,) = run_reading(model, packed(args, kwargs), (site,))
+        (value,) = run_reading(whole, packed(args, kwargs), (site,))
         return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
     return unit

@@ -57,7 +57,7 @@ class Pass(TorchFunctionMode):
         rewrite = kernels.REWRITES.get(name)
         if rewrite is not None:
             return rewrite(func, args, kwargs)
-        if self.counters and any(args[0] is counter for counter in self.counters):
+        if args and any(args[0] is counter for counter in self.counters):
             if name == "add_":
                 return args[0]
             if name == "__float__":  # the count as it would have been, for a cumulative average

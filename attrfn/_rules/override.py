@@ -159,10 +159,20 @@ def elementwise_pullback(rule: Rule) -> Pullback:
 
 def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pullback: Pullback, switch: Switch) -> Any:
     """A call of `function`, the operation `name`, with a pull-back of ours."""
-    operation = _Operation(name, call.of_tensors(function), pullback, switch)
+    operation = _Operation(name, _unnamed(call.of_tensors(function)), pullback, switch)
     output = Overridden.apply(operation, *call.tensors)
     named = getattr(torch.return_types, name, None) if isinstance(output, tuple) else None
     return output if named is None else named(output)
+
+
+def _unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Its outputs in a plain tuple: `vmap` cannot say of torch's named ones which are batched."""
+
+    def call(*tensors: Tensor) -> Any:
+        output = function(*tensors)
+        return tuple(output) if isinstance(output, (tuple, list)) else output
+
+    return call
 
 
 @allow_in_graph

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
 from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of, storage_of
+from attrfn._rules.deep_lift.ranks import dim_of, in_order
 from attrfn._torch.calls import Call, SplitCall
 from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.naming import WRITING
@@ -20,13 +21,20 @@ _READING = frozenset(["item", "tolist", "numpy", "__float__", "__array__"])
 class BaselinePass(DeepLiftPass):
     """The pass on the baselines."""
 
-    def __init__(self, rules: Mapping[Any, MultiplierRule], held: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        rules: Mapping[Any, MultiplierRule],
+        held: Sequence[Any] = (),
+        orders: Mapping[int, Tensor] | None = None,
+    ) -> None:
         super().__init__(rules)
         self.records: list[Record] = []
         self.detached: list[Any] = []
         """What the model detached, or read out as numbers, in order."""
         self.held = held
         """What takes the place of that; see NOTE [What is detached]."""
+        self.orders = orders or {}
+        """See NOTE [Experts in another order]."""
 
     def detaches_otherwise(self, other: "BaselinePass") -> bool:
         """Whether the two differ in what they detached, as far as that can be told."""
@@ -47,6 +55,9 @@ class BaselinePass(DeepLiftPass):
             output = outputs if done.name.endswith("_with_indices") else outputs[0]
         else:
             output = run()
+            if len(self.records) in self.orders:
+                wanted = self.orders[len(self.records)]
+                output = type(output)(in_order(*output, wanted, dim_of(done.args, done.kwargs)))
             outputs = output if isinstance(output, tuple) else (output,)
         self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output

@@ -252,3 +252,23 @@ def power(exponent: Any) -> Slope:
     if not isinstance(exponent, (int, float)) or abs(exponent) > 16:
         return any_other
     return whole if exponent == int(exponent) else half if 2 * exponent == int(2 * exponent) else any_other
+
+
+# ---------------------------------------------------------------- the gamma function
+
+
+def _beyond_poles(f: Unary, derivative: Unary, lost: Slope) -> Slope:
+    """Of $f(z) = f(z + 1) - g(z)$, whose poles at zero and below are those of $g$, with the slope `lost` of it."""
+    beyond = smooth(derivative)
+
+    def slope(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        positive = (u > 0) & (v > 0)
+        a, b = torch.where(positive, u, 1.0), torch.where(positive, v, 1.0)
+        near = beyond(a + 1, b + 1, f(a + 1), f(b + 1)) - lost(a, b, y, w)
+        return torch.where(positive, near, torch.where(u == v, derivative(u), ratio(u, v, y, w)))
+
+    return slope
+
+
+lgamma = _beyond_poles(torch.lgamma, torch.digamma, logarithm(math.e, 0))
+digamma = _beyond_poles(torch.digamma, lambda z: torch.polygamma(1, z), lambda u, v, y, w: -1 / (u * v))

@@ -73,10 +73,36 @@ def no_rule_yet(what: str, name: str | None = None) -> ValueError:
 
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    for layer in () if compiling() else wrappings(tensor):
-        function = function_of(layer)
-        if function is not None and not is_known(function):
+    for layer, function in () if compiling() else _own_functions(tensor):
+        if not _of_parameters(layer.grad_fn):
             raise function_refused(function)
+
+
+def came_of_parameters(tensor: Tensor) -> bool:
+    """Whether a tensor came out of autograd functions of the caller's that were given parameters alone."""
+    own = _own_functions(tensor)
+    return bool(own) and all(_of_parameters(layer.grad_fn) for layer, _ in own)
+
+
+def _own_functions(tensor: Tensor) -> list[tuple[Tensor, type]]:
+    """The wrappings of a tensor that came out of an autograd function of the caller's, and that function."""
+    pairs = [(layer, function_of(layer)) for layer in wrappings(tensor)]
+    return [(layer, function) for layer, function in pairs if function is not None and not is_known(function)]
+
+
+def _of_parameters(node: Any) -> bool:
+    """Whether all that a node of the graph goes back to is parameters."""
+    seen: set[Any] = set()
+    ahead = [node]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and not isinstance(node.variable, nn.Parameter):
+            return False
+        ahead += [before for before, _ in node.next_functions]
+    return True
 
 
 def is_known(function: type) -> bool:

@@ -45,6 +45,8 @@ _CLOSED: dict[str, Slope] = {
     "mish": gates.mish,
     "erf": gates.erf,
     "erfc": gates.erfc,
+    "lgamma": divided.lgamma,
+    "digamma": divided.digamma,
     "relu": overlaps.relu,
     "relu6": overlaps.clamped(0.0, 6.0),
     "hardsigmoid": overlaps.clamped(-3.0, 3.0, 1 / 6),
@@ -52,6 +54,7 @@ _CLOSED: dict[str, Slope] = {
     "selu": overlaps.bent_exponential(1.6732632423543772, scale=1.0507009873554805),
     "softsign": overlaps.softsign,
     "abs": overlaps.stepped(torch.sign),
+    "frac": overlaps.stepped(torch.ones_like),
     **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], overlaps.stepped(_flat)),
 }
 """Operations with a slope of their own."""
