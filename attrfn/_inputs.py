@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._types import Baselines, Inputs, Model
@@ -90,9 +90,19 @@ def _only(tensors: Iterable[Any]) -> Any:
 
 def call(model: Model, x: Any) -> Any:
     """`model(x)`, `model(*x)` or `model(**x)`, as the container says."""
+    refuse_class(model)
     if isinstance(x, tuple) and not isinstance(x, PackedSequence):
         return model(*x)
     return model(**x) if isinstance(x, Mapping) else model(x)
+
+
+def refuse_class(model: Any) -> None:
+    """Raise if a class came where a model is taken."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise TypeError(
+            f"model must be a function or an nn.Module, but is the class {model.__name__} itself; pass an instance "
+            f"of it, such as {model.__name__}()"
+        )
 
 
 def packed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
