@@ -230,7 +230,7 @@ def gradients_of_one_pass(
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)
-        activation = split(value).tensors
+        activation = split_activation(value).tensors
         if _wrapped((output, activation)) or not all(h.requires_grad for h in activation):
             return None
         if uses_autograd():

@@ -54,7 +54,7 @@ class Place:
         x = self.inputs.rebuild(detached(self.inputs.tensors, False))
         with torch.no_grad():
             (value,) = run_reading(self.model, x, (self.site,))
-        activation = split(value)
+        activation = split_activation(value)
         if not callable(selector):
             one_leaf(value)
 

@@ -1,5 +1,6 @@
 """Methods from methods: averaged over noise, or mapped over targets."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -58,14 +59,23 @@ def smooth_grad(
     _check(attribute, kind, n_samples, stdevs, generator)
     batching = Batching(chunk_size, vectorize)
 
-    @public_call
-    def smoothed(x: Inputs) -> Any:
-        noise = Noise(x, stdevs, n_samples, generator)
-        mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
-        moments = _moments_of(noise.chunks(mapped, batching))
-        return mapped.value.answer(moments.of(kind))
+    return functools.partial(_smoothed, attribute, n_samples, stdevs, kind, generator, batching)
 
-    return smoothed
+
+@public_call
+def _smoothed(
+    attribute: Callable[[Any], Any],
+    n_samples: int,
+    stdevs: Any,
+    kind: str,
+    generator: torch.Generator | None,
+    batching: Batching,
+    x: Inputs,
+) -> Any:
+    noise = Noise(x, stdevs, n_samples, generator)
+    mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
+    moments = _moments_of(noise.chunks(mapped, batching))
+    return mapped.value.answer(moments.of(kind))
 
 
 def _check(attribute: Any, kind: str, n_samples: int, stdevs: Any, generator: Any) -> None:

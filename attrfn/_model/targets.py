@@ -1,5 +1,6 @@
 """Targets and selectors: which number of an output, or of an activation, is explained."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +33,11 @@ def select(spec: Target) -> Callable[[Any], Tensor]:
         >>> select((0, slice(None)))(torch.ones(2, 3, 4))
         tensor([4., 4.])
     """
-    return lambda output: pick(output, spec)
+    return functools.partial(_picked, spec)
+
+
+def _picked(spec: Target, output: Any, /) -> Tensor:
+    return pick(output, spec)
 
 
 def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = None) -> Tensor:

@@ -55,6 +55,12 @@ def grad_levels() -> frozenset[int]:
     return frozenset(one.level() for one in stack if one.key() == _functorch.TransformType.Grad)
 
 
+def top_level() -> int:
+    """The level of the innermost running transform; 0 where none runs."""
+    top = _functorch.peek_interpreter_stack()
+    return 0 if top is None else top.level()
+
+
 def level_of(tensor: Tensor) -> int:
     """The level of the transform that a tensor belongs to; below every level where there is none."""
     return _functorch.maybe_get_level(tensor) if wrapped(tensor) else -1
