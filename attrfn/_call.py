@@ -36,10 +36,8 @@ class _Call:
         """The passes that are running, each within the one before; of those within it."""
         self.reached: bool | None = None
         """Whether a gradient reached what it was taken with respect to; `None` before the first gradient."""
-        self.warned = False
-        """Whether the caller was told that something is not finite."""
         self.told: set[str] = set()
-        """What else the caller was told, once a call."""
+        """What the caller was told of, once a call."""
 
 
 class _Draws:
@@ -115,10 +113,8 @@ def _called(function: Method, one_pass: bool) -> Method:
 
 def _warn_if_class(work: Callable[[], Answer], given: Given, args: Any, kwargs: Any) -> Answer:
     """Do the work of a call, and warn of a baseline that may be meant for a target."""
-    call = _RUNNING.call
-    if call is None or "baselines" in call.told:
+    if not first_to_say("baselines"):
         return work()
-    call.told.add("baselines")
     answer, number = work(), given.class_as_baseline(args, kwargs)
     if number:
         warn(
@@ -244,13 +240,24 @@ def _warn_of(answer: Any, reached: bool) -> None:
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")
 
 
+def said(what: str) -> bool:
+    """Whether this call has said something already, or there is no call that could."""
+    call = _running()
+    return call is None or what in call.told
+
+
+def first_to_say(what: str) -> bool:
+    """Whether something is to be said now: once a call."""
+    call, first = _running(), not said(what)
+    if call is not None:
+        call.told.add(what)
+    return first
+
+
 def warn_not_finite(what: str) -> None:
     """Say once a call that something is not finite."""
-    call = _running()
-    if call is not None and call.warned:
+    if _running() is not None and not first_to_say("not finite"):
         return
-    if call is not None:
-        call.warned = True
     warn(
         f"{what}; look for overflow, a division by zero, or a root or a logarithm at zero, in the model, in x and in "
         "the baselines"

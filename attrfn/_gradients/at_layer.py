@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import (
     Keeping,
     check_differentiable,
@@ -88,6 +89,8 @@ def gradient_at(
         check: Raises if a method cannot take an activation.
         like: An activation shaped as that of the one site, if it is known; see NOTE [Ways to the gradient at a layer].
     """
+    if like is None:
+        warn_if_one_example(model, split(x), target)
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
         if uses_autograd():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._inputs import Leaves, batch_size, split, split_activation, take
 from attrfn._model.layers import one_leaf, pinned
@@ -22,6 +23,7 @@ class Place:
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
         self.inputs, self.model, self.target, self.create_graph = take(x), model, target, create_graph
+        warn_if_one_example(model, self.inputs, target)
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None
 

@@ -57,13 +57,20 @@ def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = Non
     if value.ndim == 0 or (n is not None and value.shape[0] != n):
         raise ValueError(
             f"{name} needs {_whose(name)} with {n or 'the'} examples in dimension 0, but it has the shape "
-            f"{tuple(value.shape)}"
+            f"{tuple(value.shape)}{_unbatched(value, name)}"
         )
     return _entry(value, _normal(spec, name), name)
 
 
 def _whose(name: str) -> str:
     return "a model output" if name == "target" else "an activation"
+
+
+def _unbatched(value: Tensor, name: str) -> str:
+    """What may be wrong where an output has one dimension alone."""
+    if name != "target" or value.ndim != 1:
+        return ""
+    return "; if x is one example without a batch dimension, pass x[None]"
 
 
 def logits_of(output: Any, name: str) -> Tensor:
@@ -98,7 +105,8 @@ def _itself(value: Tensor, name: str, n: int | None) -> Tensor:
     if (value.ndim == 1 or (value.ndim == 2 and value.shape[1] == 1)) and (n is None or value.shape[0] == n):
         return value if value.ndim == 1 else value[:, 0]
     what = "the model's output" if name == "target" else "the activation"
-    raise ValueError(f"{name} is None, but {what} has shape {shape}; pass a class index, or a callable")
+    remedy = f"pass a class index, or a callable{_unbatched(value, name)}"
+    raise ValueError(f"{name} is None, but {what} has shape {shape}; {remedy}")
 
 
 def _normal(spec: Any, name: str) -> Any:
@@ -166,7 +174,7 @@ def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
         raise ValueError(
             f"{name} of an int for each example needs {_whose(name)} of shape (N, C), but it has the shape "
             f"{tuple(value.shape)}; pass {'None' if value.ndim == 1 else 'a tuple with one index a dimension'}, "
-            "or a callable"
+            f"or a callable{_unbatched(value, name)}"
         )
     if isinstance(spec, int):
         return _at(value, (spec,), name)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, device_of
-from attrfn._torch.context import compiling, size_is_symbol, values_readable, values_visible
+from attrfn._torch.context import QUIET, compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -82,7 +82,7 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
         return batched(f, rows)
     if vectorize and not size_is_symbol():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
-        with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops(f, rows):
+        with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), QUIET, pointing_to_loops(f, rows):
             values = batched(f, rows)
         if values_readable() and not all(map(finite, values)):
             warn_not_finite(

@@ -1,6 +1,7 @@
 """What is going on around a call: plain eager PyTorch, a transform, a compiler."""
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,6 +60,26 @@ def top_level() -> int:
     """The level of the innermost running transform; 0 where none runs."""
     top = _functorch.peek_interpreter_stack()
     return 0 if top is None else top.level()
+
+
+class _Quiet:
+    """No warning of operations that `vmap` runs row by row: a switch of the process's, off while a call needs it."""
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.count += 1
+            _functorch._set_vmap_fallback_warning_enabled(False)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.count -= 1
+            _functorch._set_vmap_fallback_warning_enabled(self.count == 0)
+
+
+QUIET = _Quiet()
 
 
 def level_of(tensor: Tensor) -> int:

@@ -189,12 +189,10 @@ _LINEAR = (
 )
 
 _CONSTANT = (
+    Operation("_nested_tensor_from_mask_left_aligned", Kind.CONSTANT),
     *_each("__array__ __bool__ __contains__ __dlpack__ __eq__ __float__ __format__ __ge__ __gt__", Kind.CONSTANT),
     *_each("__hash__ __index__ __int__ __le__ __len__ __lt__ __ne__ __repr__ all allclose any", Kind.CONSTANT),
-    *_each(
-        "_nested_tensor_from_mask_left_aligned argmax argmin argsort bincount bool bucketize byte char count_nonzero data_ptr dim",
-        Kind.CONSTANT,
-    ),
+    *_each("argmax argmin argsort bincount bool bucketize byte char count_nonzero data_ptr dim", Kind.CONSTANT),
     *_each("element_size eq equal ge get_device gt histc int is_complex is_contiguous", Kind.CONSTANT),
     *_each("is_floating_point is_inference is_leaf is_nonzero is_pinned is_same_size is_sparse", Kind.CONSTANT),
     *_each("isclose isfinite isinf isnan item layout le logical_and logical_not logical_or", Kind.CONSTANT),
