@@ -86,7 +86,7 @@ def public_call(function: Any = None, *, passes: int | None = None) -> Any:
 
 
 def _called(function: Method, one_pass: bool) -> Method:
-    parameters = () if compiling() else inspect.signature(function).parameters
+    parameters = {} if compiling() else inspect.signature(function).parameters
     given, differentiates, starts = Given(function, parameters), "create_graph" in parameters, "baselines" in parameters
 
     @functools.wraps(function)
@@ -109,6 +109,24 @@ def _called(function: Method, one_pass: bool) -> Method:
             raise (error if outer else shortened(error))  # noqa: B904  (its own cause and context stay)
 
     return cast("Method", _with_own_code(called, function))
+
+
+def makes_function(function: Method) -> Method:
+    """A public function that answers a function: what was meant for that one is told in an error."""
+    given = Given(function, {} if compiling() else inspect.signature(function).parameters, makes=True)
+
+    @functools.wraps(function)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        if compiling():
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if (other := given.in_place_of(error, args, kwargs)) is not None:
+                raise other from None
+            raise
+
+    return cast("Method", _with_own_code(made, function))
 
 
 def _warn_if_class(work: Callable[[], Answer], given: Given, args: Any, kwargs: Any) -> Answer:

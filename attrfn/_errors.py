@@ -1,7 +1,8 @@
 """What a call says when it fails: short, and in the words of the caller."""
 
 import dis
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
 from typing import Any
 
@@ -47,8 +48,13 @@ _PLAIN = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplemen
 class Given:
     """What a public function was called with, asked for by name."""
 
-    def __init__(self, function: Callable[..., Any], names: Iterable[str]) -> None:
-        self.function, self.places = function, {name: k for k, name in enumerate(names)}
+    def __init__(
+        self, function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter], *, makes: bool = False
+    ) -> None:
+        self.function, self.places = function, {name: k for k, name in enumerate(parameters)}
+        self.in_order = [name for name, one in parameters.items() if one.kind is not one.KEYWORD_ONLY]
+        self.makes = makes
+        """Whether the function answers a function, which is then called with x."""
 
     def value(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """An argument; `None` where it was left out, or where there is none of that name."""
@@ -78,6 +84,9 @@ class Given:
             refuse_class(self.value("model", args, kwargs))
         except TypeError as error:
             return error.with_traceback(None)
+        if self.makes and len(args) > len(self.in_order):
+            call = f"{self.function.__name__}({', '.join(self.in_order)})".replace("attribute", "f")
+            return TypeError(f"{call} answers a function, to be called with x: write {call}(x)")
         unknown = [name for name in kwargs if name not in self.places and name in _CAPTUMS]
         if not unknown:
             return None

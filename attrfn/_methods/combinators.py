@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._call import public_call
+from attrfn._call import makes_function, public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
@@ -16,6 +16,7 @@ from attrfn._types import AttributionsT, Inputs
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
+@makes_function
 def smooth_grad(
     attribute: Callable[[Any], AttributionsT],
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attrfn._call import makes_function
 from attrfn._inputs import describe, packed, refuse_class, refuse_complex, split, split_activation
 from attrfn._model.modules import uncompiled
 from attrfn._model.sites import leaf_paths, with_leaves
@@ -54,6 +55,7 @@ def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, i
     return Site(layer, io, call, index)
 
 
+@makes_function
 def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
     r"""The part of the model that ends at a layer.
 
@@ -86,6 +88,7 @@ def _activation(model: Model, site: Site, /, *args: Any, **kwargs: Any) -> Any:
     return leaves[0] if len(leaves) == 1 else value
 
 
+@makes_function
 def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
     r"""The rest of the model behind a layer, all else as it is at `x`.
 
@@ -127,6 +130,7 @@ def _rest(model: Model, site: Site, x: Inputs, /, *args: Any, **kwargs: Any) -> 
     return output
 
 
+@makes_function
 def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]:
     r"""The model cut short at one neuron of a layer.
 

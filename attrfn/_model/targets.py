@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrfn._call import makes_function
 from attrfn._inputs import describe
 from attrfn._torch.context import compiling, unwrapped, values_visible
 from attrfn._types import Target
 
 
+@makes_function
 def select(spec: Target) -> Callable[[Any], Tensor]:
     r"""The function that picks the number to explain from an output or an activation.
 

@@ -1,5 +1,6 @@
 """Derivative rules for the elementwise operations of a model."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -158,15 +159,15 @@ def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Mode
     """The model run under rules that answer while `switch` is on."""
     model = uncompiled(model)
     refuse_scripted(model)
+    return functools.partial(_ruled, model, rules, switch)
 
-    def ruled(*args: Any, **kwargs: Any) -> Any:
-        mode = RulePass(rules, switch)
-        output = run(model, packed(args, kwargs), mode)
-        if values_readable():
-            _warn_unseen(set(rules) - mode.seen)
-        return output
 
-    return ruled
+def _ruled(model: Model, rules: Mapping[str, Rule], switch: Switch, /, *args: Any, **kwargs: Any) -> Any:
+    mode = RulePass(rules, switch)
+    output = run(model, packed(args, kwargs), mode)
+    if values_readable():
+        _warn_unseen(set(rules) - mode.seen)
+    return output
 
 
 def _warn_unseen(unseen: set[str]) -> None:

@@ -1,5 +1,6 @@
 """The model seen from its baselines: DeepLIFT's engine."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -116,16 +117,16 @@ def with_reference(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    named = all_rules(rules)
+    all_rules(rules)  # which raises if one does not fit
+    return functools.partial(_straight, model, baselines, rules)
 
-    @public_call
-    def straight(*args: Any, **kwargs: Any) -> Any:
-        x = packed(args, kwargs)
-        start = start_at(x, baselines, fixed=False)
-        seen = SeenFromBaselines(model, start, named, ALWAYS, torch.is_grad_enabled())
-        return seen.with_retry(lambda: seen(*args, **kwargs))[0]
 
-    return straight
+@public_call
+def _straight(model: Model, baselines: Baselines, rules: Any, /, *args: Any, **kwargs: Any) -> Any:
+    x = packed(args, kwargs)
+    start = start_at(x, baselines, fixed=False)
+    seen = SeenFromBaselines(model, start, all_rules(rules), ALWAYS, torch.is_grad_enabled())
+    return seen.with_retry(lambda: seen(*args, **kwargs))[0]
 
 
 def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:
