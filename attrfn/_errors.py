@@ -4,7 +4,7 @@ import dis
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,8 +64,9 @@ class Given:
     def class_as_baseline(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
         """The whole number that came for `baselines` where no target was given, which may have been meant for one."""
         value = self.value("baselines", args, kwargs) if "target" in self.places else None
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        return int(value) if whole and self.value("target", args, kwargs) is None else None
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            return None
+        return int(cast("int", value)) if self.value("target", args, kwargs) is None else None
 
     def in_place_of(self, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Exception | None:
         """What helps more than an error of this call; `None`, and perhaps more is said in the error, where nothing."""

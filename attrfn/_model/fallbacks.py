@@ -29,8 +29,8 @@ def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     """An operation in place, by the one that is not: that has a rule, and so has `copy_`."""
     if compiling() or not transformed() or not args:
         return func(*args, **kwargs)
-    value = getattr(args[0], name_in_torch(func).removesuffix("_"))(*args[1:], **kwargs)
-    return args[0].copy_(value)
+    before = args[0].clone()  # the derivative may need it
+    return args[0].copy_(getattr(before, name_in_torch(func).removesuffix("_"))(*args[1:], **kwargs))
 
 
 def _unfold(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -69,16 +69,15 @@ def _masked_fill(self: Tensor, mask: Tensor, value: Any) -> Any:
 
 
 def _masked_fill_in_place(self: Tensor, mask: Tensor, value: Any) -> Any:
-    return self.copy_(_masked_fill(self, mask, value)) if isinstance(value, Tensor) else NotImplemented
+    return self.copy_(_masked_fill(self.clone(), mask, value)) if isinstance(value, Tensor) else NotImplemented
 
 
-def _scatter_in_place(self: Tensor, dim: int, index: Tensor, src: Any = None, **kwargs: Any) -> Any:
-    return self.copy_(self.scatter(dim, index, src)) if isinstance(src, Tensor) and not kwargs else NotImplemented
+def _scatter_in_place(self: Tensor, dim: int, index: Tensor, *src: Any, **kwargs: Any) -> Any:
+    return NotImplemented if "reduce" in kwargs else self.copy_(self.clone().scatter(dim, index, *src, **kwargs))
 
 
 def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    left = torch.tensordot(input1, weight, ([-1], [1]))
-    found = (left * input2.unsqueeze(-2)).sum(-1)
+    found = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
     return found if bias is None else found + bias
 
 
