@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._torch.context import compiling, transformed
+from attrfn._torch.context import compiling, transformed, values_visible
 from attrfn._torch.naming import name_in_torch
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -98,6 +98,27 @@ def _pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(input[rows[0]] - input[rows[1]], p, -1)
 
 
+def _pack(input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """The steps of sequences, time by time, of those that still run."""
+    if not values_visible(lengths):
+        return NotImplemented
+    steps = input.transpose(0, 1) if batch_first else input
+    sizes = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
+    return torch.cat([steps[t, :size] for t, size in enumerate(sizes)]), torch.tensor(sizes)
+
+
+def _pad(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int) -> Any:
+    """Sequences again, filled up to one length."""
+    if not values_visible(batch_sizes):
+        return NotImplemented
+    sizes = batch_sizes.tolist()
+    steps = [F.pad(part.movedim(0, -1), (0, sizes[0] - part.shape[0]), value=padding_value).movedim(-1, 0)
+             for part in data.split(sizes)]  # fmt: skip
+    steps += [torch.full_like(steps[0], padding_value)] * (total_length - len(sizes))
+    lengths = torch.tensor([sum(size > k for size in sizes) for k in range(sizes[0])])
+    return torch.stack(steps, 1 if batch_first else 0), lengths
+
+
 IN_PLACE = (
     "addbmm_ addcdiv_ addcmul_ addmm_ addmv_ addr_ baddbmm_ conj_physical_ cumprod_ cumsum_ eq_ float_power_ "
     "floor_divide_ fmod_ ge_ gt_ heaviside_ hypot_ igamma_ igammac_ index_copy_ index_reduce_ ldexp_ le_ lerp_ lt_ "
@@ -114,5 +135,7 @@ WITHOUT_RULES: dict[str, Rewrite] = {
     "bilinear": _where_transformed(_bilinear),
     "put": _where_transformed(_put),
     "take": _where_transformed(_take),
+    "_pack_padded_sequence": _where_transformed(_pack),
+    "_pad_packed_sequence": _where_transformed(_pad),
     "pdist": _where_transformed(_pdist),
 }
