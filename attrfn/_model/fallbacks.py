@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._torch.context import compiling, transformed, values_visible
+from attrfn._torch.context import compiling, numbers_of_all_rows, transformed
 from attrfn._torch.naming import name_in_torch
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -100,18 +100,19 @@ def _pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
 def _pack(input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     """The steps of sequences, time by time, of those that still run."""
-    if not values_visible(lengths):
+    numbers = numbers_of_all_rows(lengths)
+    if numbers is None:
         return NotImplemented
     steps = input.transpose(0, 1) if batch_first else input
-    sizes = [int((lengths > t).sum()) for t in range(int(lengths.max()))]
+    sizes = [sum(length > t for length in numbers) for t in range(max(numbers))]
     return torch.cat([steps[t, :size] for t, size in enumerate(sizes)]), torch.tensor(sizes)
 
 
 def _pad(data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int) -> Any:
     """Sequences again, filled up to one length."""
-    if not values_visible(batch_sizes):
+    sizes = numbers_of_all_rows(batch_sizes)
+    if sizes is None:
         return NotImplemented
-    sizes = batch_sizes.tolist()
     steps = [F.pad(part.movedim(0, -1), (0, sizes[0] - part.shape[0]), value=padding_value).movedim(-1, 0)
              for part in data.split(sizes)]  # fmt: skip
     steps += [torch.full_like(steps[0], padding_value)] * (total_length - len(sizes))

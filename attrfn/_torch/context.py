@@ -107,6 +107,12 @@ def wrappings(tensor: Tensor) -> list[Tensor]:
     return found
 
 
+def numbers_of_all_rows(tensor: Tensor) -> list[Any] | None:
+    """The numbers in a tensor, seen through transforms; `None` where they differ between the rows of a `vmap`."""
+    layers = wrappings(tensor)
+    return None if any(_functorch.is_batchedtensor(layer) for layer in layers) else layers[-1].tolist()
+
+
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """`torch.func.vjp`: the value, and its pull-back."""
     value, pull = torch.func.vjp(f, *primals)  # pyright: ignore
