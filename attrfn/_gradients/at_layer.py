@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import (
     Keeping,
     check_differentiable,
@@ -90,6 +91,8 @@ def gradient_at(
         like: Answers an activation shaped as that of the one site, where it is known; see NOTE [Ways to the gradient
             at a layer].
     """
+    if like is None:
+        warn_if_one_example(model, split(x), target)
     model, target = explained(model, target, batch_size(x))
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
@@ -233,7 +236,7 @@ def gradients_of_one_pass(
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)
-        activation = split(value).tensors
+        activation = split_activation(value).tensors
         if _wrapped((output, activation)) or not all(h.requires_grad for h in activation):
             return None
         if uses_autograd():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
 from attrfn._model.explained import explained
 from attrfn._model.run import run_plainly
@@ -31,6 +32,7 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
+    warn_if_one_example(model, x, target)
     n = batch_size(x.rebuild(x.tensors))
     model, target = explained(model, target, n)
     return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attrfn._call import warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient_and_kept
 from attrfn._inputs import Leaves, batch_size, describe, leaves_of, map_leaves, split
 from attrfn._model.explained import scored
@@ -58,6 +59,7 @@ def input_multipliers(
     model: Model, inputs: Leaves, start: Any, target: Target, rules: Any, create_graph: bool
 ) -> Multipliers:
     """The multipliers of the input."""
+    warn_if_one_example(model, inputs, target)
     switch, n = Switch(False), inputs.tensors[0].shape[0]
     model, target = scored(model, target, n)
     straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
@@ -80,6 +82,7 @@ def layer_multipliers(
     model: Model, layer: Layer, x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
 ) -> Multipliers:
     """The multipliers of a layer's activation."""
+    warn_if_one_example(model, split(x), target)
     site, switch, n = resolve(model, layer), Switch(False), batch_size(x)
     model, target = scored(model, target, n)
     straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
 from attrfn._model.explained import explained
@@ -35,6 +36,7 @@ class Place:
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
         self.inputs, self.create_graph = moving(x), create_graph
+        warn_if_one_example(model, self.inputs, target)
         self.model, self.target = explained(model, target, batch_size(x))
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None

@@ -12,6 +12,7 @@ from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
+from attrfn._model.training import warn_of_training
 from attrfn._torch.compiled import as_written
 from attrfn._torch.compiler import give_marks
 from attrfn._torch.context import compiling, values_readable
@@ -120,6 +121,7 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     parts = reachable_parts(model)
     modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
     around = _seen_by(mode, modules)
+    warn_of_training(modules)
     restore_draws, held = draw_again(x), ModuleState(modules)
     try:
         with as_written(parts), watch_for_constants(), around:

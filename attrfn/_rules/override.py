@@ -42,6 +42,9 @@ class Switch:
         self.copies = copies
         """Whether passes keep copies, for models that write over what an operation took or gave."""
 
+    def __reduce__(self) -> Any:
+        return "ALWAYS" if self is ALWAYS else (type(self), (self.on,))
+
     def answers(self) -> bool:
         """Whether the pull-back that runs now is by the rules."""
         return self.on

@@ -218,6 +218,7 @@ _LINEAR = (
 )
 
 _CONSTANT = (
+    Operation("_nested_tensor_from_mask_left_aligned", Kind.CONSTANT),
     *_each("__array__ __bool__ __contains__ __dlpack__ __eq__ __float__ __format__ __ge__ __gt__", Kind.CONSTANT),
     *_each("__hash__ __index__ __int__ __le__ __len__ __lt__ __ne__ __repr__ all allclose any", Kind.CONSTANT),
     *_each("argmax argmin argsort bincount bool bucketize byte char count_nonzero data_ptr dim", Kind.CONSTANT),

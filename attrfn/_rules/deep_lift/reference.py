@@ -182,19 +182,22 @@ def with_reference(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    return _WithReference(model, baselines, all_rules(rules))
+    return _WithReference(model, baselines, rules)
 
 
 class _WithReference(Wrapped):
     """See `with_reference`."""
 
-    __slots__ = ("baselines", "rules")
+    __slots__ = ("baselines", "given", "rules")
 
-    def __init__(self, model: Model, baselines: Baselines, rules: Mapping[Any, MultiplierRule]) -> None:
-        self.model, self.baselines, self.rules = model, baselines, rules
+    def __init__(self, model: Model, baselines: Baselines, given: Mapping[Any, DeepLiftRule] | None) -> None:
+        self.model, self.baselines, self.given, self.rules = model, baselines, given, all_rules(given)
+
+    def __reduce__(self) -> Any:
+        return _WithReference, (self.model, self.baselines, self.given)
 
     def of(self, model: Model) -> Model:
-        return _WithReference(model, self.baselines, self.rules)
+        return _WithReference(model, self.baselines, self.given)
 
     @public_call
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
