@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
+from attrfn._again import as_one
 from attrfn._inputs import device_of, map_leaves, split
 from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
 
@@ -84,7 +85,9 @@ def _called(function: Method, one_pass: bool) -> Method:
             work = functools.partial(_keep_graph, work)
         elif differentiates and transformed() and torch.is_grad_enabled():
             work = functools.partial(warn_if_constant, work, (args, kwargs))
-        return _within(_RUNNING.call, work, one_pass) if _RUNNING.call else _outermost(work, one_pass)
+        if _RUNNING.call:
+            return _within(_RUNNING.call, work, one_pass)
+        return as_one(lambda: _outermost(work, one_pass), kwargs.get("generator"))
 
     return cast("Method", _with_own_code(called, function))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._model.modules import uncompiled
-from attrfn._model.run import run
+from attrfn._model.run import run, without_graph
 from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.comparison import Grads, Met, Multiplier
@@ -19,7 +19,7 @@ from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.elementwise import refuse_scripted
 from attrfn._rules.override import ALWAYS, Packed, Switch
 from attrfn._torch import operations
-from attrfn._torch.context import vjp
+from attrfn._torch.context import compiling, vjp
 from attrfn._torch.written_out import COMPOSITES
 from attrfn._types import Baselines, DeepLiftRule, Model, Site, Target
 
@@ -76,8 +76,13 @@ class Referred:
         mode = Recording(self.rules)
         with torch.set_grad_enabled(self.create_graph), taps_paused():
             self.output, values = run_replacing(self.model, self.start, sites, keep, mode)
-        self.records = mode.records
+        self.records = mode.records if self.create_graph or compiling() else [_detached(r) for r in mode.records]
         return values
+
+
+def _detached(record: Record) -> Record:
+    """A record without the graph of the pass, which runs as the model's other passes do."""
+    return record._replace(inputs=without_graph(record.inputs), outputs=without_graph(record.outputs))
 
 
 def referred(model: Model, start: Any, rules: Mapping[str, Multiplier], switch: Switch, create_graph: bool) -> Referred:
