@@ -90,4 +90,4 @@ def lasting(tensor: Any, value: Any) -> Any:
             "the model sets the data of a tensor of its own to what differs from example to example, or from step to "
             "step, of a torch.func.vmap: pass vectorize=False"
         )
-    return unwrapped(value).detach()
+    return unwrapped(value)

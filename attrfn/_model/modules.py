@@ -166,7 +166,7 @@ def _is_callers(part: Any) -> bool:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is an object of a class of the caller's, or of another library's, which keeps what it has in itself."""
+    """Whether it is an object of a class of the caller's, or of another library's, with attributes."""
     return _plain(type(value)) and hasattr(value, "__dict__")
 
 
