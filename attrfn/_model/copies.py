@@ -2,12 +2,13 @@
 
 import copy
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from attrfn._inputs import map_leaves
+from attrfn._inputs import leaves_of, map_leaves
 from attrfn._model.memory import lazy_copy
 from attrfn._model.modules import is_plain
 from attrfn._torch.context import batched, compiling, unwrapped, wrapped, wrappings
@@ -91,3 +92,18 @@ def lasting(tensor: Any, value: Any) -> Any:
             "step, of a torch.func.vmap: pass vectorize=False"
         )
     return unwrapped(value)
+
+
+def written_outside(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError
+) -> Any:
+    """An operation that writes to a tensor of the model's, which no transform lets it: done where none runs.
+
+    What a `vmap` batches cannot be written there: then the error stays, which points to the loop.
+    """
+    given = [leaf for leaf in leaves_of((args, list(kwargs.values()))) if isinstance(leaf, Tensor)]
+    if any(batched(part) for leaf in given for part in wrappings(leaf)):
+        raise error
+    args, kwargs = map_leaves((args, kwargs), lambda leaf: unwrapped(leaf) if isinstance(leaf, Tensor) else leaf)
+    with temporarily_clear_interpreter_stack():
+        return func(*args, **kwargs)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from attrfn._inputs import describe, packed, split, split_activation
 from attrfn._model.modules import uncompiled
-from attrfn._model.taps import leaf_paths, run_reading, run_replacing, with_leaves
+from attrfn._model.places import leaf_paths
+from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._torch.context import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site

@@ -12,7 +12,7 @@ from attrfn._again import as_one
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
-from attrfn._model.copies import fresh, lasting
+from attrfn._model.copies import fresh, lasting, written_outside
 from attrfn._model.modules import Parts, parts_of, reachable_parts, uncompiled
 from attrfn._model.turns import take_turn
 from attrfn._torch.compiled import as_written
@@ -66,7 +66,12 @@ class Pass(TorchFunctionMode):
                 return args[0]
             if name == "__float__":  # the count as it would have been, for a cumulative average
                 return func(*args) + 1.0
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "would mutate a captured Tensor" not in str(error):
+                raise
+            return written_outside(func, args, kwargs, error)
 
 
 def _itself(value: Any) -> Any:

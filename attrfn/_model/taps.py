@@ -9,7 +9,7 @@ through the same model sees nothing. While compiling there is one thread, and a 
 
 import functools
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,25 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._again import as_one
-from attrfn._inputs import describe, is_floating, like_mapping, split
+from attrfn._inputs import describe, split
+from attrfn._model.places import argument, get_at, put_at
 from attrfn._model.run import Pass, run, without_graph
 from attrfn._torch.context import compiling, values_readable
-from attrfn._types import Index, Inputs, Model, Site
+from attrfn._types import Inputs, Model, Site
 
 
 class _Done(BaseException):
     """Ends a pass once all that was wanted has run. Models catch `Exception`."""
-
-
-def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
-    """Where the floating leaves of an activation are, as `index` takes them."""
-    if is_floating(value):
-        return [path[0] if len(path) == 1 else path]
-    if isinstance(value, Mapping):
-        return [p for key, item in value.items() for p in leaf_paths(item, (*path, key))]
-    if isinstance(value, (tuple, list)):
-        return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
-    return []
 
 
 Act = Callable[[int, Any], tuple[Any, Any]]
@@ -69,7 +59,7 @@ class _Tap:
         if self.paused or self.site.io == "output" or not self._wanted():
             return args, kwargs
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-        value, put_back = _argument(given, len(args), self.site.index)
+        value, put_back = argument(given, len(args), self.site.index)
         changed = put_back(self._acted(value))
         return tuple(changed[k] for k in range(len(args))), {k: changed[k] for k in kwargs}
 
@@ -79,7 +69,7 @@ class _Tap:
         index = self.site.index
         if index is None:
             return self._acted(output)
-        return _put_at(output, index, self._acted(_get_at(output, index)))
+        return put_at(output, index, self._acted(get_at(output, index)))
 
     def _acted(self, value: Any) -> Any:
         new, self.kept = self.act(value)
@@ -101,53 +91,6 @@ class _Tap:
             raise ValueError(f"layer {name} must run exactly once in a forward pass, but ran {times}; {remedy}")
         if self.site.call is not None and self.count <= self.site.call:
             raise ValueError(f"layer {name} ran {times} in a forward pass, so there is no call={self.site.call}")
-
-
-def _argument(given: dict[Any, Any], positional: int, index: Index | None) -> tuple[Any, Callable[[Any], Any]]:
-    """What an input site is, among a layer's arguments, and how its new value is put back."""
-    if index is not None:
-        return _get_at(given, index), lambda new: _put_at(given, index, new)
-    places = [k for k in given if isinstance(k, int)]
-    names = [k for k in given if isinstance(k, str)]
-    by_place = any(split(given[k]).tensors for k in places)
-    by_name = any(split(given[k]).tensors for k in names)
-    if by_name:
-        keys = [*places, *names] if by_place else names
-        return {k: given[k] for k in keys}, lambda new: {**given, **new}
-    value = tuple(given[k] for k in range(positional))
-    return value, lambda new: {**given, **dict(enumerate(new))}
-
-
-def _path(index: Index) -> tuple[int | str, ...]:
-    return index if isinstance(index, tuple) else (index,)
-
-
-def _get_at(value: Any, index: Index) -> Any:
-    found: Any = value
-    for key in _path(index):
-        try:
-            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore
-        except (KeyError, IndexError):
-            _no_leaf(value, index)
-    return found
-
-
-def _no_leaf(value: Any, index: Index) -> Any:
-    raise ValueError(
-        f"index {index!r} is no leaf of the layer's value, {describe(value)}; its leaves are {leaf_paths(value)}"
-    )
-
-
-def _put_at(value: Any, index: Index, new: Any) -> Any:
-    """`value` with the leaf at `index` replaced, its containers kept."""
-    key, *rest = _path(index)
-    inner = _put_at(value[key], tuple(rest), new) if rest else new
-    if isinstance(value, Mapping):
-        return like_mapping(value, {k: inner if k == key else item for k, item in value.items()})
-    assert isinstance(key, int)
-    items = list(value)
-    items[key] = inner
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def run_replacing(
