@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import (
+    _get_current_dispatch_mode,  # pyright: ignore[reportPrivateUsage]
+    is_traceable_wrapper_subclass,
+)
 
 from attrfn._again import Written
 from attrfn._inputs import leaves_of
 from attrfn._model.memory import WRITTEN, Memory, Outside, memory_of
 from attrfn._model.modules import is_plain
-from attrfn._torch.context import compiling, values_readable, wrapped
+from attrfn._torch.context import compiling, wrapped
 
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _FEW = 256
@@ -131,7 +134,7 @@ class ModuleState:
             for memory in written:
                 if not any(id(memory.tensor) in other.tensors for other in others):
                     memory.restore(keep_version=not (graph and known))
-        if graph and not known and values_readable():
+        if graph and not known and _get_current_dispatch_mode() is None:
             raise Written
         return True
 
