@@ -97,7 +97,7 @@ class Memory:
                 new = lazy_copy(tensor.detach())
                 new.requires_grad_(tensor.requires_grad)
         if isinstance(tensor, nn.Parameter):
-            new._is_param = True  # pyright: ignore[reportAttributeAccessIssue]
+            new._is_param = True  # pyright: ignore[reportPrivateUsage]
         return new
 
 
