@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
+from attrfn._again import as_one
 from attrfn._errors import Given, shortened
 from attrfn._inputs import device_of, map_leaves, split
 from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
@@ -102,7 +103,9 @@ def _called(function: Method, one_pass: bool) -> Method:
         if starts:
             work = functools.partial(_warn_if_class, work, given, args, kwargs)
         try:
-            return _within(outer, work, one_pass) if outer else _outermost(work, one_pass)
+            if outer:
+                return _within(outer, work, one_pass)
+            return as_one(lambda: _outermost(work, one_pass), kwargs.get("generator"))
         except Exception as error:
             if (other := given.in_place_of(error, args, kwargs)) is not None:
                 raise other from None

@@ -21,7 +21,7 @@ FLOORS = (
     ("_rules", "_metrics", "_export"),
     ("_model", "_sampling"),
     ("_call",),
-    ("_inputs", "_torch"),
+    ("_inputs", "_torch", "_again"),
     ("_types",),
 )
 """From top to bottom: each room may use those on the floors below; those beside each other do not know each other."""

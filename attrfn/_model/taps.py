@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from attrfn._again import as_one
 from attrfn._inputs import split
-from attrfn._model.run import Pass, run
+from attrfn._model.run import Pass, run, without_graph
 from attrfn._model.sites import argument_of, leaf_at, refuse_transformed, with_leaf_at, with_leaves
-from attrfn._torch.context import compiling, top_level
+from attrfn._torch.context import compiling, top_level, values_readable
 from attrfn._types import Inputs, Model, Site
 
 
@@ -87,45 +88,52 @@ def run_replacing(
     model: Model, x: Inputs, sites: Sequence[Site], act: Act, mode: Pass | None = None
 ) -> tuple[Any, tuple[Any, ...]]:
     """The model's output at `x`, the value `v` of the k-th site replaced as `act(k, v)` says; and what that keeps."""
-    taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
-    with _tapped(taps):
-        output = run(model, x, mode)
-    for tap in taps:
-        tap.check()
-    return output, tuple(tap.kept for tap in taps)
+
+    def replacing() -> tuple[Any, tuple[Any, ...]]:
+        taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
+        with _tapped(taps):
+            output = run(model, x, mode)
+        for tap in taps:
+            tap.check()
+        return output, _kept(taps)
+
+    return as_one(replacing)
+
+
+def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
+    """What the taps kept: of a pass that was to record no graph, without one."""
+    kept = tuple(tap.kept for tap in taps)
+    return kept if torch.is_grad_enabled() or not values_readable() else without_graph(kept)
 
 
 def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     """The values of the sites at `x`.
 
-    A pass stops once all are read if every site says which call it means; else it goes on to the end, without
-    gradients, to count them.
+    A pass stops once all are read if every site says which call it means; else it goes on to the end, to count them.
     """
+    return as_one(lambda: _reading(model, x, sites))
+
+
+def _reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     stops = all(site.call is not None for site in sites)
     taps = [_Tap(site, functools.partial(keep, k)) for k, site in enumerate(sites)]
 
     def end_if_all_met() -> None:
-        if not all(tap.met() for tap in taps):
-            return
-        if stops:
+        if all(tap.met() for tap in taps):
             raise _Done
-        torch.set_grad_enabled(False)
 
-    for tap in taps:
+    for tap in taps if stops else ():
         tap.then = end_if_all_met
-    grad_mode = torch.is_grad_enabled()
     try:
         with _tapped(taps):
             run(model, x)
     except _Done:  # ours, or that of a tap around this model, which ends its pass too
         if not stops or not all(tap.met() for tap in taps):
             raise
-    finally:
-        torch.set_grad_enabled(grad_mode)
     if not stops or not all(tap.met() for tap in taps):
         for tap in taps:
             tap.check()
-    return tuple(tap.kept for tap in taps)
+    return _kept(taps)
 
 
 def keep(_: int, value: Any) -> tuple[Any, Any]:

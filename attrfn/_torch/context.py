@@ -92,6 +92,11 @@ def wrapped(tensor: Tensor) -> bool:
     return _functorch.is_functorch_wrapped_tensor(tensor)
 
 
+def batched(tensor: Tensor) -> bool:
+    """Whether a tensor stands for a batch of a `torch.func.vmap`."""
+    return _functorch.is_batchedtensor(tensor)
+
+
 def unwrapped(tensor: Tensor) -> Tensor:
     """The tensor within all its wrappings."""
     while wrapped(tensor):

@@ -18,8 +18,9 @@ from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
-from attrfn._model.run import run
-from attrfn._model.taps import keep, run_replacing, taps_paused, with_leaves
+from attrfn._model.run import run, without_graph
+from attrfn._model.sites import with_leaves
+from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
@@ -28,6 +29,7 @@ from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.hidden import refuse_scripted, warn_of_scripted
 from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
+from attrfn._torch.context import compiling
 from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
 from attrfn._torch.operations import ELEMENTWISE, Kind, names
 from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
@@ -124,7 +126,7 @@ class SeenFromBaselines:
             raise ValueError(
                 "the model's path depends on its input: the order in which it chooses by `topk`, too, counts"
             )
-        self.records = mode.records
+        self.records = mode.records if self.create_graph or compiling() else [_detached(r) for r in mode.records]
         return values
 
     def _holding(self, x: Inputs, first: BaselinePass, sites: Sequence[Site], values: tuple[Any, ...]) -> BaselinePass:
@@ -147,6 +149,11 @@ def _alike(before: Any, output: Any) -> bool:
     """Whether two outputs are the same but for rounding."""
     pairs = zip(split(before).tensors, split(output).tensors, strict=True)
     return all(torch.allclose(a, b, torch.finfo(b.dtype).eps ** 0.5, torch.finfo(b.dtype).eps ** 0.5) for a, b in pairs)
+
+
+def _detached(record: Record) -> Record:
+    """A record without the graph of the pass, which runs as the model's other passes do."""
+    return record._replace(inputs=without_graph(record.inputs), outputs=without_graph(record.outputs))
 
 
 def with_reference(
