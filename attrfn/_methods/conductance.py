@@ -2,6 +2,7 @@
 
 from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
+from attrfn._gradients.gradient import detached
 from attrfn._gradients.selection import selection_mask
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
@@ -72,7 +73,7 @@ def layer_conductance(
         mean = derivative == "trapezoid"
         points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
         found = flow.by_differences(points.places, mean=mean, batching=batching)
-    return flow.activation().answer(found)
+    return flow.activation().answer(detached(found, create_graph))
 
 
 def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> None:

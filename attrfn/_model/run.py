@@ -19,6 +19,7 @@ from attrfn._model.turns import take_turn
 from attrfn._torch.compiled import as_written
 from attrfn._torch.compiler import give_marks
 from attrfn._torch.context import compiling, values_readable
+from attrfn._torch.forward import detached
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
@@ -172,7 +173,7 @@ def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
 
 def without_graph(value: Any) -> Any:
     """What a pass answered or kept, where no graph is wanted: it is let go."""
-    return map_leaves(value, lambda leaf: leaf.detach() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf)
+    return map_leaves(value, lambda leaf: detached(leaf) if isinstance(leaf, Tensor) and leaf.requires_grad else leaf)
 
 
 _LAZY = (

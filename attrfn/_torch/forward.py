@@ -82,6 +82,12 @@ def taken() -> bool:
     return _forward._current_level >= 0 and _SHARED.users == 0 and not within
 
 
+def detached(tensor: Tensor) -> Tensor:
+    """The tensor without the graph behind it, but with its forward derivative, which `detach` drops."""
+    primal, tangent = forward_ad.unpack_dual(tensor) if _forward._current_level >= 0 else (tensor, None)
+    return primal.detach() if tangent is None else forward_ad.make_dual(primal.detach(), tangent.detach())
+
+
 def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Any, Any]:
     """As `torch.func.jvp`, but from any thread, and `None` is the derivative of what does not depend on the primals.
 

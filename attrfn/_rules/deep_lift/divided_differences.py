@@ -4,9 +4,9 @@ NOTE [Slopes in floating point]
 That ratio is noise long before $u - v$ vanishes, and one threshold does not save it. So: closed divided differences
 where there are any (`tanh u - tanh v = tanh(u - v) (1 - tanh u tanh v)`, and what is made of it); the mean of a known
 derivative, by six Gauss points, for the few others; and the ratio for differences that are large beside the function's
-scale, where it is as good as the dtype. Operations with kinks are overlaps: see `overlaps`. What is constant is so in
-the graph too: its derivative would be noise. Series about 0 are for graphs alone, where a quotient's derivative at 0 is
-none.
+scale, where it is as good as the dtype. Operations with kinks are overlaps, in
+`activations`. What is constant is so in the graph too: its derivative would be noise. Series about 0 are for graphs
+alone, where a quotient's derivative at 0 is none.
 """
 
 import math

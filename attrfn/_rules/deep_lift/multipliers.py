@@ -13,10 +13,10 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from attrfn._rules.deep_lift.activations import above, below
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential
 from attrfn._rules.deep_lift.maxima import extremum, max_pool, scattered, tensor_clamp
-from attrfn._rules.deep_lift.overlaps import above, below
 from attrfn._rules.deep_lift.ranks import ranked, running
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
