@@ -129,7 +129,8 @@ class Beside:
     """
 
     def __init__(self, f: Callable[..., tuple[Sequence[Tensor], Any]]) -> None:
-        self.f, self._kept = f, list[Any]()
+        self.f = f
+        self._kept: list[Any] = []  # made so, for the compiler
 
     def __call__(self, *row: Any) -> Sequence[Tensor]:
         tensors, beside = self.f(*row)
