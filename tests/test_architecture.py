@@ -42,21 +42,16 @@ FILE, BODY, RECIPE, IMPORTS, FOLDER = 300, 25, 12, 8, 15
 
 JOINS = "it joins pieces that belong to one room below"
 
-ARROWS = {("_export/export.py", "_rules"): "programs refuse scripted modules in the words of the rules"}
+ARROWS: dict[tuple[str, str], str] = {}
 """(file, room it must not use): the reason."""
 
 LONG_FILES = {
-    "_call.py": "what is warned of in every call stands beside the call",
     "_inputs.py": "containers, baselines and their errors are one room",
-    "_gradients/at_layer.py": "four ways, and the choice among them",
-    "_rules/deep_lift/input_pass.py": "experts, copies and what is written over stand beside the pass",
 }
 LONG_BODIES = {
     "__main__.py: methods": "a table of every method, a line each",
-    "_rules/deep_lift/input_pass.py: InputPass.nonlinear": "experts, copies and what is written over stand in the pass",
 }
 LONG_RECIPES = {
-    "_methods/grad_cam.py: interpolate": "most of it says what does not fit",
     "_methods/gradient_shap.py: layer_gradient_shap": "it needs a place and draws",
 }
 MANY_IMPORTS = {

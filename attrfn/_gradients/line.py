@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._gradients.at_layer import refuse_feeding
 from attrfn._gradients.examples import warn_if_one_example
+from attrfn._gradients.feeding import refuse_feeding
 from attrfn._gradients.gradient import Score, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.explained import explained

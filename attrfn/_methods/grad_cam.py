@@ -136,13 +136,17 @@ def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "n
     wanted = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}.get(mode, rank)
     if not 1 <= rank <= 3 or wanted != rank:
         raise ValueError(f"mode {mode!r} does not fit an attribution of shape {tuple(attribution.shape)}")
+    align = False if mode in ("linear", "bilinear", "bicubic", "trilinear") else None
+    return F.interpolate(attribution, _sizes(attribution, size, rank), mode=mode, align_corners=align)
+
+
+def _sizes(attribution: Tensor, size: int | tuple[int, ...], rank: int) -> list[int]:
     sizes = (size,) * rank if isinstance(size, int) else tuple(size)
     if len(sizes) != rank or any(s < 1 for s in sizes):
         raise ValueError(
             f"size must give {rank} positive sizes for the attribution shape {tuple(attribution.shape)}, but is {size}"
         )
-    align = False if mode in ("linear", "bilinear", "bicubic", "trilinear") else None
-    return F.interpolate(attribution, list(sizes), mode=mode, align_corners=align)
+    return list(sizes)
 
 
 def _check_mode(name: str, mode: Any) -> None:

@@ -17,6 +17,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from attrfn._again import found_once
 from attrfn._torch.compiled import as_written
 from attrfn._torch.context import compiling
+from attrfn._torch.functions import scripted_functions
 from attrfn._types import Model
 
 _FEW = 64
@@ -97,6 +98,24 @@ def reachable_parts(model: Any) -> list[Any]:
         return _tree(model) if isinstance(model, nn.Module) else []
     parts = Parts(model, through_ours=True) if _is_ours(model) else parts_of(model)
     return parts.everything
+
+
+def refuse_scripted(model: Model) -> list[Any]:
+    """Raise if the model hides its operations in TorchScript.
+
+    Returns:
+        Scripted functions that its modules name, of which only a pass can tell whether they run.
+    """
+    if compiling():
+        return []
+    parts = reachable_parts(model)
+    for part in (model, *parts):
+        if isinstance(part, _SCRIPTED):
+            raise TypeError(
+                f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "
+                "so cannot be given other derivatives; pass the Python model that it was made from"
+            )
+    return scripted_functions(parts)
 
 
 def _is_ours(model: Any) -> bool:

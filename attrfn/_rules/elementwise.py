@@ -8,9 +8,9 @@ from torch import Tensor
 
 from attrfn._inputs import describe, packed
 from attrfn._model.explained import Wrapped
-from attrfn._model.modules import uncompiled
+from attrfn._model.modules import refuse_scripted, uncompiled
 from attrfn._model.run import Pass, run
-from attrfn._rules.hidden import refuse_scripted, warn_of_functions, warn_of_scripted
+from attrfn._rules.hidden import warn_of_functions, warn_of_scripted
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Overridden, Switch, elementwise_pullback, with_pullback
 from attrfn._torch.calls import SplitCall, normal_call, split_call
 from attrfn._torch.compiler import allow_in_graph

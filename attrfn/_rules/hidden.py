@@ -3,33 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from attrfn._inputs import split
-from attrfn._model.modules import reachable_parts
-from attrfn._torch.context import compiling, warn
-from attrfn._torch.functions import came_by, operations_of, scripted_functions
+from attrfn._torch.context import warn
+from attrfn._torch.functions import came_by, operations_of
 from attrfn._torch.naming import IN_PLACE, NAMES
-from attrfn._types import Model
-
-
-def refuse_scripted(model: Model) -> list[Any]:
-    """Raise if the model hides its operations in TorchScript.
-
-    Returns:
-        Scripted functions that its modules name, of which only a pass can tell whether they run.
-    """
-    if compiling():
-        return []
-    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    parts = reachable_parts(model)
-    for part in (model, *parts):
-        if isinstance(part, scripted):
-            raise TypeError(
-                f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "
-                "so cannot be given other derivatives; pass the Python model that it was made from"
-            )
-    return scripted_functions(parts)
 
 
 def warn_of_scripted(scripted: Iterable[Any], output: Any, ruled: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
 from attrfn._rules.deep_lift.passes import (
     CHOOSING,
+    Constants,
     DeepLiftPass,
     Mismatch,
     Record,
@@ -24,9 +25,8 @@ from attrfn._rules.deep_lift.passes import (
     flat_arguments,
     kinds,
     same_choices,
-    storage_of,
-    version_of,
 )
+from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.refusals import (
     came_of_parameters,
@@ -56,8 +56,7 @@ class InputPass(DeepLiftPass):
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
-        self.constants: dict[int, tuple[Tensor, int]] = {}
-        """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
+        self.constants = Constants()
         self.written = False
         """Whether a graph that is being compiled has written over anything."""
         self.orders: dict[int, Tensor] = {}
@@ -73,13 +72,10 @@ class InputPass(DeepLiftPass):
             return False
         if compiling():  # which does not look again at what was written over
             return (tensor.view_as(tensor) if self.written else tensor).requires_grad
-        constant = self.constants.get(id(tensor))
-        if constant is not None and version_of(tensor) == constant[1]:
-            return False
-        if not any(layer.requires_grad for layer in wrappings(tensor)):  # a model may use `vmap` itself
-            return False
+        if self.constants.hold(tensor) or not any(layer.requires_grad for layer in wrappings(tensor)):
+            return False  # a model may use `vmap` itself
         if came_of_parameters(tensor):
-            self.constants[id(tensor)] = tensor, version_of(tensor)
+            self.constants.note(tensor)
             return False
         return True
 
@@ -106,12 +102,15 @@ class InputPass(DeepLiftPass):
         output = self._overridden(func, key, call, record, rule)
         if done.name == "topk" and values_readable():
             self._compare(done, output[1], record.outputs[1])
-        if done.target is not None:
-            output = done.target.copy_(output)
-        elif self.switch.keeps_copies():
-            output = copied(output)
-        self._follow(_is_reciprocal(done.name, call), output)
+        output = self._put(done, output)
+        self._follow(is_reciprocal(done.name, call), output)
         return output
+
+    def _put(self, done: Call, output: Any) -> Any:
+        """What an operation gave, where the model wants it."""
+        if done.target is not None:
+            return done.target.copy_(output)
+        return copied(output) if self.switch.keeps_copies() else output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -179,9 +178,7 @@ class InputPass(DeepLiftPass):
             self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
 
     def _mismatch(self, message: str) -> Mismatch:
-        mismatch = Mismatch(message + self.chose_others)
-        mismatch.orders = self.orders
-        return mismatch
+        return Mismatch(message + self.chose_others, self.orders)
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> Record:
         if self.next >= len(self.records):
@@ -199,36 +196,22 @@ class InputPass(DeepLiftPass):
         for_parameters = not compiling() and any(t.requires_grad for t in tensors)
         output = run()
         if for_parameters:
-            self._written_by_constants(tensors)
+            self.constants.written(tensors)
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    self.constants[id(tensor)] = tensor, version_of(tensor)
+                    self.constants.note(tensor)
         return output
-
-    def _written_by_constants(self, operands: Sequence[Tensor]) -> None:
-        """What an operation among constants wrote over is constant still, and so are its views."""
-        for tensor in operands:
-            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
-                continue
-            now = version_of(tensor)
-            if self.constants.get(id(tensor), (tensor, -1))[1] == now:
-                continue
-            self.constants[id(tensor)] = tensor, now
-            for key, (other, _) in self.constants.items():
-                if storage_of(other) == storage_of(tensor):
-                    self.constants[key] = other, now
 
     def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
         if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
-        still = True
-        for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
-            if not moves and not equal(t, r):
-                still = False
-                if not t.is_floating_point():
-                    raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
-        return still
+        pairs = zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ()
+        others = [t for t, r, moves in pairs if not moves and not equal(t, r)]
+        for t in others:
+            if not t.is_floating_point():
+                raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
+        return not others
 
     def _has_reciprocal(self, tensors: Sequence[Any]) -> bool:
         return any(t is r for t in tensors for r in self.reciprocals)
@@ -251,7 +234,7 @@ class InputPass(DeepLiftPass):
         rule = MULTIPLIER_RULES[key] if rule is MULTIPLIER_RULES.get(name) else rule
         if not compiling():
             function = FUNCTIONS.get(name, func)
-            return with_pullback(name, function, call, _pullback(function, call, record, rule), self.switch)
+            return with_pullback(name, function, call, pullback_of(function, call, record, rule), self.switch)
         if rule is not MULTIPLIER_RULES.get(key):
             raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
         counts = len(call.tensors), len(record.inputs)
@@ -264,17 +247,7 @@ _KEEPING = names_that("keeps")
 """Casts and views: what comes out of a reciprocal by them is one still."""
 _SCALING = frozenset(["mul", "div"])
 """So it is times a number."""
-_RECIPROCALS = names_that("reciprocal")
 _CONSTANT = names(Kind.CONSTANT)
-
-
-def _is_reciprocal(name: str, call: SplitCall) -> bool:
-    if name == "pow":
-        exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
-        return isinstance(exponent, (int, float)) and exponent < 0
-    if name == "div":
-        return isinstance(call.args[0], (int, float)) and not call.kwargs.get("rounding_mode")
-    return name in _RECIPROCALS
 
 
 @allow_in_graph
@@ -292,20 +265,8 @@ def _overridden_in_graph(
     here, before = counts
     call = SplitCall(tensors[:here], places, args, kwargs)
     record = Record(name, tensors[here : here + before], tensors[here + before :])
-    pullback = _pullback(FUNCTIONS[name], call, record, MULTIPLIER_RULES[key])
+    pullback = pullback_of(FUNCTIONS[name], call, record, MULTIPLIER_RULES[key])
     return with_pullback(name, FUNCTIONS[name], call, pullback, ALWAYS if always else IN_GRAPH)
-
-
-def _pullback(
-    function: Callable[..., Any], call: SplitCall, record: Record, rule: MultiplierRule
-) -> Callable[..., Grads]:
-    """The pull-back of one operation by its multiplier."""
-    name, of_tensors, arguments = record.name, call.of_tensors(function), (call.places, call.args, call.kwargs)
-
-    def pullback(grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Grads:
-        return rule(Comparison(name, of_tensors, *arguments, grads, operands, record.inputs, outputs, record.outputs))
-
-    return pullback
 
 
 def _of_parts(function: Callable[..., Any]) -> MultiplierRule:

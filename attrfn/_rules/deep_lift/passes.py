@@ -8,7 +8,7 @@ runs the input's forward pass once. Which operations are recorded must not depen
 which nothing does in the first pass: every one is, and where nothing depends on the input it runs as it is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,8 +36,10 @@ class Record(NamedTuple):
 class Mismatch(Exception):
     """The second pass did not run as the first did."""
 
-    orders: Mapping[int, Tensor] = {}
-    """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
+    def __init__(self, message: str, orders: Mapping[int, Tensor]) -> None:
+        super().__init__(message)
+        self.orders = orders
+        """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
 
 
 class DeepLiftPass(Pass):
@@ -158,3 +160,28 @@ def copied(output: Any) -> Any:
         return output.clone()
     copies = [t.clone() for t in output]
     return copies if isinstance(output, list) else type(output)(copies)
+
+
+class Constants:
+    """Tensors that require a gradient for the parameters' sake alone, until they are written over."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[Tensor, int]] = {}
+
+    def hold(self, tensor: Tensor) -> bool:
+        constant = self.found.get(id(tensor))
+        return constant is not None and version_of(tensor) == constant[1]
+
+    def note(self, tensor: Tensor) -> None:
+        self.found[id(tensor)] = tensor, version_of(tensor)
+
+    def written(self, operands: Sequence[Tensor]) -> None:
+        """What an operation among constants wrote over is constant still, and so are its views."""
+        for tensor in operands:
+            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad or self.hold(tensor):
+                continue
+            now = version_of(tensor)
+            self.note(tensor)
+            for key, (other, _) in self.found.items():
+                if storage_of(other) == storage_of(tensor):
+                    self.found[key] = other, now

@@ -17,7 +17,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._model.explained import Wrapped
-from attrfn._model.modules import uncompiled
+from attrfn._model.modules import refuse_scripted, uncompiled
 from attrfn._model.run import run, without_graph
 from attrfn._model.sites import with_leaves
 from attrfn._model.taps import keep, run_replacing, taps_paused
@@ -27,7 +27,7 @@ from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
 from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
-from attrfn._rules.hidden import refuse_scripted, warn_of_scripted
+from attrfn._rules.hidden import warn_of_scripted
 from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
 from attrfn._torch.context import compiling
 from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
@@ -76,7 +76,7 @@ class SeenFromBaselines:
         Returns:
             What `work` answers, and the values of `sites` on the baselines.
         """
-        error, tries = Mismatch(""), 2
+        error, tries = Mismatch("", {}), 2
         orders: dict[int, Tensor] = {}
         while tries:
             tries -= 1
