@@ -83,6 +83,7 @@ from attrfn._types import Selector as Selector
 from attrfn._types import Site as Site
 from attrfn._types import Target as Target
 from attrfn._types import Tolerance as Tolerance
+from attrfn._types import Vectorize as Vectorize
 
 if TYPE_CHECKING:  # found when they are first asked for
     from attrfn import plot as plot

@@ -18,6 +18,7 @@ from attrfn._inputs import split, start_at
 from attrfn._model.taps import run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
+from attrfn._sampling.fold import ByRow, along, tile
 from attrfn._torch.compiler import constant_in_graph
 from attrfn._torch.context import compiling, transformed, uses_autograd, vjp
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
@@ -46,7 +47,16 @@ class Flow(Place):
         super().__init__(model, layer, x, target, create_graph)
         start = split(start_at(x, baselines)).tensors
         self.line = Line(score_of(self.model, self.inputs, target), start, self.inputs.tensors, create_graph)
-        self.start, self.n = self.line.start, self.line.n
+        self.start = self.line.start
+        self.chosen: tuple[Tensor, ...] = ()
+        """One where a neuron counts, zero elsewhere, if some are chosen."""
+
+    def tiled(self, count: int) -> "Flow":
+        chosen = [tile(c, count, dim) for c, dim in zip(self.chosen, self.dims, strict=True)] if self.chosen else ()
+        other = super().tiled(count)
+        other.line, other.chosen = self.line.tiled(count), tuple(chosen)
+        other.start = other.line.start
+        return other
 
     def attribution(self, integral: Sequence[Tensor]) -> Sequence[Tensor]:
         return integral
@@ -85,9 +95,9 @@ class Flow(Place):
         r"""$\partial f / \partial h$ at one point."""
         return self.gradient(self.line.at(alpha)).gradients[0]
 
-    def gradient_through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def gradient_through(self, alpha: Tensor) -> tuple[Tensor, ...]:
         """The gradient of the output with respect to x that flows through the chosen neurons."""
-        weights = [g * c for g, c in zip(self.slope(alpha), chosen, strict=True)]
+        weights = [g * c for g, c in zip(self.slope(alpha), self.chosen, strict=True)]
 
         def score(x: Sequence[Tensor]) -> Tensor:
             return torch.stack([(h * w).sum() for h, w in zip(self.values(*x), weights, strict=True)]).sum()
@@ -107,7 +117,7 @@ class Flow(Place):
     def _forward(self, f: Callable[..., Any], x: tuple[Tensor, ...], alpha: Tensor) -> tuple[Any, Any]:
         """`f` at x, and its derivative as x moves along the line."""
         one = torch.ones_like(alpha)  # batched as x is, so that a model may write over it
-        step = tuple(one.to(d.dtype) * d for d in self.line.step)
+        step = tuple(along(one, d) * d for d in self.line.step)
         if compiling():
             return _velocity_in_graph(f, x, step)
         _load_forward_derivatives()
@@ -147,7 +157,8 @@ class Flow(Place):
         alphas = numbers(points, like[0])
         sums: Sequence[Tensor] = ()
         last: list[tuple[Tensor, Tensor]] = []
-        for _, values in in_chunks(self._both, columns(alphas), len(points), like, batching):
+        both = ByRow(self, Flow._both, lambda flow: (*flow.dims, *flow.dims))
+        for _, values in in_chunks(both, columns(alphas), len(points), like, batching):
             half = len(values) // 2
             pairs = list(zip(values[:half], values[half:], strict=True))
             if last:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +15,11 @@ from attrfn._inputs import Leaves, batch_size, split, split_activation, take
 from attrfn._model.layers import one_leaf, pinned
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
+from attrfn._model.tiled import dims_of_examples, tiled_question
 from attrfn._torch.context import uses_autograd, values_readable
 from attrfn._types import Inputs, Layer, Model, Selector, Target
+
+PlaceT = TypeVar("PlaceT", bound="Place")
 
 
 class Place:
@@ -22,8 +27,26 @@ class Place:
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
         self.inputs, self.model, self.target, self.create_graph = take(x), model, target, create_graph
-        self.site = pinned(model, layer, x)
+        self.site, self.n = pinned(model, layer, x), batch_size(x)
         self._activation: Leaves | None = None
+
+    _dims: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the examples of each leaf of the activation."""
+        if not self._dims:
+            x = self.inputs.rebuild(detached(self.inputs.tensors, False))
+            self._dims = dims_of_examples(self.model, (self.site,), x, self.activation().tensors, self.n)
+        return self._dims
+
+    def tiled(self: PlaceT, count: int) -> PlaceT:
+        """The same place, asked about each example `count` times."""
+        other = copy(self)
+        x = self.inputs.rebuild(self.inputs.tensors)
+        other.model, x, other.target = tiled_question(self.model, x, self.target, count, self.n)
+        other.inputs, other.n, other._activation = split(x), self.n * count, None
+        return other
 
     def activation(self) -> Leaves:
         """The activation at x, for its values, container and shape."""

@@ -140,13 +140,22 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
         >>> neuron(net, "0", 1)(torch.tensor([[-1.0, 2.0]]))
         tensor([2.])
     """
-    site = resolve(model, layer)
+    return Neuron(model, resolve(model, layer), selector)
 
-    def unit(*args: Any, **kwargs: Any) -> Tensor:
-        (value,) = run_reading(model, packed(args, kwargs), (site,))
-        return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
-    return unit
+class Neuron:
+    """A model cut short at a neuron."""
+
+    # all but the model, which a pass walks through in search of modules
+    __slots__ = ("__dict__", "selector", "site")
+
+    def __init__(self, model: Model, site: Site, selector: Selector) -> None:
+        self.model, self.site, self.selector = model, site, selector
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        (value,) = run_reading(self.model, packed(args, kwargs), (self.site,))
+        chosen = value if callable(self.selector) else one_leaf(value)
+        return pick(chosen, self.selector, name="selector")
 
 
 def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:

@@ -15,20 +15,28 @@ import torch
 from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
-from attrfn._inputs import at_least_one, device_of
+from attrfn._inputs import at_least_one, describe, device_of
+from attrfn._sampling.fold import ByRow
 from attrfn._torch.context import compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
+from attrfn._types import Vectorize
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Bytes of what is batched that a default chunk holds, by kind of device."""
 
+_OPEN = 16
+"""Steps that a batch holds in a graph for sizes that are not known."""
+
 
 class Batching:
-    """How many steps are in memory at once, and whether they are one `vmap` or ordinary calls, one by one."""
+    """How many steps are in memory at once, and how: one `vmap`, one batch, or ordinary calls, one by one."""
 
-    def __init__(self, chunk_size: int | None = None, vectorize: bool = True) -> None:
+    def __init__(self, chunk_size: int | None = None, vectorize: Vectorize = True) -> None:
         self.chunk_size = None if chunk_size is None else at_least_one("chunk_size", chunk_size)
-        self.vectorize = vectorize
+        if not isinstance(vectorize, bool) and vectorize != "fold":
+            error = ValueError if isinstance(vectorize, str) else TypeError
+            raise error(f"vectorize must be True, False or 'fold', but is {describe(vectorize)}")
+        self.vectorize: Vectorize = vectorize
 
     def chunk_of(self, count: int, like: Sequence[Tensor]) -> int:
         """How many of `count` steps are in memory at once, if each adds tensors such as `like`.
@@ -43,7 +51,7 @@ class Batching:
         if size_is_symbol():  # a size that is a symbol is not to be looked at
             return 1
         if scanned():  # nor here; a loop has one step in memory at a time
-            return count
+            return count if self.vectorize is True else min(_OPEN, count)
         fits = max(1, _BUDGET.get(device_of(like).type, _BUDGET["cuda"]) // max(bytes_of(like), 1))
         return count if 2 * count <= 3 * fits else fits
 
@@ -74,8 +82,11 @@ def in_chunks(
         yield some, map_rows(f, rows(some), batching.vectorize)
 
 
-def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: bool) -> tuple[Tensor, ...]:
-    """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
+def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize) -> tuple[Tensor, ...]:
+    """`f` of each row, stacked: by one `vmap`, in one batch, or by an ordinary call for each."""
+    if isinstance(f, ByRow) and vectorize == "fold" and not size_is_symbol():
+        return f.folded(rows)
+    vectorize = vectorize is True
     if vectorize and scanned():
         return scanned_rows(f, rows)
     if vectorize and compiling():
@@ -104,7 +115,8 @@ def pointing_to_loops() -> Generator[None]:
             raise
         raise RuntimeError(
             f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
-            "one ordinary call for each step"
+            'one ordinary call for each step; or vectorize="fold": one for many steps, each a part of its batch, if '
+            "the examples do not look at each other"
         ) from error
 
 
@@ -115,7 +127,8 @@ class Beside:
     """
 
     def __init__(self, f: Callable[..., tuple[Sequence[Tensor], Any]]) -> None:
-        self.f, self._kept = f, list[Any]()
+        self.f = f
+        self._kept: list[Any] = []
 
     def __call__(self, *row: Any) -> Sequence[Tensor]:
         tensors, beside = self.f(*row)
@@ -152,7 +165,7 @@ def weighted_sum_of(
     alphas, shares = numbers(points, like[0]), numbers(weights, like[0])
     if size_is_symbol() and not twice():
         return looped(f, alphas, shares)
-    if batching.vectorize and scanned():
+    if batching.vectorize is True and scanned():
         return scanned_sums(f, alphas, shares)
     sums: Sequence[Tensor] = ()
     values: tuple[Tensor, ...] = ()
