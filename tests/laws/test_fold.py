@@ -178,6 +178,57 @@ def test_second_derivatives() -> None:
     same(*found)
 
 
+# ---------------------------------------------------------------- judges
+
+HOW: list[dict[str, Any]] = [{}, {"chunk_size": 2}, {"vectorize": "fold"}, {"vectorize": "fold", "chunk_size": 3}]
+
+
+def halved(x: Any, generator: Any) -> tuple[Any, Any]:
+    """An ordinary tensor at each call: its numbers can be looked at."""
+    change = [t * torch.rand(t.shape, dtype=t.dtype, generator=generator) for t in x[:2] if t.sum().item() != 0]
+    return (*change, None), (*(t - i for t, i in zip(x, change, strict=False)), None)
+
+
+@pytest.mark.parametrize("how", HOW, ids=str)
+@pytest.mark.parametrize("target", [1, OWN, lambda y: y[torch.arange(N), OWN]], ids=["one", "own", "function"])
+def test_infidelity_does_not_depend_on_chunks(target: Any, how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 3).double(), triple()
+    model = lambda x, scale, ids: torch.tanh(net(x)).sum(1) * scale[:, :3] * ids  # noqa: E731
+
+    def judged(**how: Any) -> Tensor:
+        generator, parts = torch.Generator().manual_seed(5), (x[0] ** 2, x[1] ** 2, None)
+        return attrfn.infidelity(model, parts, x, halved, target=target, n_samples=5, generator=generator, **how)
+
+    same(judged(**how), judged(vectorize=False))
+
+
+@pytest.mark.parametrize("how", HOW, ids=str)
+def test_sensitivity_does_not_depend_on_chunks(how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 3).double(), triple()
+    model = lambda x, scale, ids: torch.tanh(net(x)).sum(1) * scale[:, :3] * ids  # noqa: E731
+
+    def judged(**how: Any) -> Tensor:
+        generator = torch.Generator().manual_seed(5)
+        return attrfn.sensitivity_max(
+            lambda x: attrfn.input_x_gradient(model, x, 1), x, n_samples=5, generator=generator, **how
+        )
+
+    same(judged(**how), judged(vectorize=False))
+
+
+def test_passes_of_the_judges_are_one_a_chunk() -> None:
+    net, x, sizes = Recurrent(), series(), list[int]()
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    perturb = lambda x, generator: (0.1 * x, 0.9 * x)  # noqa: E731
+    attrfn.infidelity(net, x, x, perturb, target=1, n_samples=5, chunk_size=3, vectorize="fold")
+    assert sizes == [N, 3 * N, 2 * N]
+    sizes.clear()
+    attrfn.sensitivity_max(lambda x: attrfn.saliency(net, x, 1), x, n_samples=5, chunk_size=3, vectorize="fold")
+    assert sizes == [N, 3 * N, 2 * N]
+
+
 # ---------------------------------------------------------------- what cannot be
 
 
