@@ -72,16 +72,16 @@ def infidelity(
     container, scores = inputs.rebuild(inputs.tensors), Scores(model, inputs, target)
     with torch.no_grad():
         before = scores(inputs.tensors)
-        predicted: list[Tensor] = []
+        products: list[Tensor] = []
 
         def moved(some: range) -> list[Tensor]:
             pairs = [_change(perturb(container, generator), inputs, x) for _ in some]
-            predicted.extend(_products(change, parts, before) for change, _ in pairs)
+            products.extend(_products(change, parts, before) for change, _ in pairs)
             return stacked([after for _, after in pairs])
 
         batching, after = Batching(chunk_size, vectorize), ByRow(scores, lambda asked, *row: (asked(row),))
         found = [values for _, (values,) in in_chunks(after, moved, n_samples, inputs.tensors, batching)]
-        predicted, observed = torch.stack(predicted), before - torch.cat(found)
+        predicted, observed = torch.stack(products), before - torch.cat(found)
         scale = _best_scale(predicted, observed) if normalize else 1.0
         return ((predicted * scale - observed) ** 2).mean(0)
 

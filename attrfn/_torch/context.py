@@ -55,6 +55,13 @@ def grad_levels() -> frozenset[int]:
     return frozenset(one.level() for one in stack if one.key() == _functorch.TransformType.Grad)
 
 
+def differentiated_once() -> bool:
+    """Whether the running transforms map, and differentiate once at most, in reverse mode."""
+    kinds = [one.key() for one in _functorch.get_interpreter_stack() or ()]
+    allowed = (_functorch.TransformType.Vmap, _functorch.TransformType.Grad)
+    return all(kind in allowed for kind in kinds) and kinds.count(_functorch.TransformType.Grad) <= 1
+
+
 def level_of(tensor: Tensor) -> int:
     """The level of the transform that a tensor belongs to; below every level where there is none."""
     return _functorch.maybe_get_level(tensor) if wrapped(tensor) else -1
