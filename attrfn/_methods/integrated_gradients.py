@@ -5,8 +5,7 @@ from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
 from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import listed, pinned_neuron
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.fold import ByRow
+from attrfn._sampling.chunks import Batching, ByRow
 from attrfn._sampling.integrate import integrate
 from attrfn._types import (
     Baselines,
@@ -184,7 +183,6 @@ def neuron_integrated_gradients(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    take(x)
     return integrated_gradients(
         pinned_neuron(model, layer, selector, x),
         x,

@@ -1,5 +1,6 @@
 """A model, its input and its target for each example several times; see NOTE [Folding]."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._inputs import Leaves, batch_size, map_leaves, split
-from attrfn._model.layers import Neuron
+from attrfn._model.explained import Scored, Wrapped
+from attrfn._model.layers import unit
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
@@ -46,15 +48,31 @@ class Scores:
 
 def tiled_question(model: Model, x: Any, target: Target, count: int, n: int) -> tuple[Model, Any, Target]:
     """Which number is explained, of each of `n` examples `count` times."""
-    itself = target is None and isinstance(model, Neuron)  # which picks its number, or the sum of it, itself
+    itself = target is None and _picks(model)
     return tiled_model(model, count, n), tiled_input(x, count, n), None if itself else tiled_target(target, count, n)
 
 
-def tiled_model(model: Model, count: int, n: int) -> Model:
-    """The model; one that is a neuron picks it for each example."""
-    if not isinstance(model, Neuron):
+def _picks(model: Any) -> bool:
+    """Whether a model picks its number, or the sum of it, itself."""
+    if isinstance(model, Wrapped):
+        return _picks(model.model)
+    return isinstance(model, Scored) or _is_neuron(model)
+
+
+def _is_neuron(model: Any) -> bool:
+    return isinstance(model, functools.partial) and model.func is unit
+
+
+def tiled_model(model: Any, count: int, n: int) -> Any:
+    """The model; one that picks a number of an output or of a layer picks it for each example."""
+    if isinstance(model, Wrapped):
+        return model.of(tiled_model(model.model, count, n)) if _picks(model) else model
+    if isinstance(model, Scored):
+        return Scored(tiled_model(model.model, count, n), _of_parts(model.target, count, n, "target"), count * n)
+    if not _is_neuron(model):
         return model
-    return Neuron(tiled_model(model.model, count, n), model.site, tiled_target(model.selector, count, n, "selector"))
+    whole, site, selector = model.args
+    return functools.partial(unit, tiled_model(whole, count, n), site, tiled_target(selector, count, n, "selector"))
 
 
 def tiled_input(x: Any, count: int, n: int) -> Any:
@@ -83,7 +101,7 @@ def tiled_target(spec: Target, count: int, n: int, name: str = "target") -> Targ
     if spec is None:
         return lambda output: _each(pick(output, None, name=name, n=count * n))
     if callable(spec):
-        return lambda output: _picked(output, spec, count, n, name)
+        return _of_parts(spec, count, n, name)
     if isinstance(spec, list):
         return spec * count if len(spec) == n else spec
     if isinstance(spec, np.ndarray) and spec.ndim:
@@ -100,10 +118,14 @@ def _each(value: Tensor) -> Tensor:
     return value
 
 
-def _picked(output: Any, spec: Callable[[Any], Tensor], count: int, n: int, name: str) -> Tensor:
+def _of_parts(spec: Callable[[Any], Any], count: int, n: int, name: str) -> Callable[[Any], Tensor]:
     """What a function picks, of each row's part of the output: it may look at all of it, and close over N rows."""
-    parts = [pick(part, spec, name=name, n=n) for part in _parts(output, count, n)]
-    return torch.stack(parts).sum() if parts[0].ndim == 0 else torch.cat(parts)
+
+    def picked(output: Any) -> Tensor:
+        found = [pick(part, spec, name=name, n=n) for part in _parts(output, count, n)]
+        return torch.stack(found).sum() if found[0].ndim == 0 else torch.cat(found)
+
+    return picked
 
 
 def _parts(output: Any, count: int, n: int) -> list[Any]:

@@ -119,6 +119,29 @@ def test_selectors(selector: Any) -> None:
     same(fold, loop)
 
 
+@pytest.mark.parametrize("target", [*TARGETS.values(), None], ids=[*TARGETS, "none"])
+@pytest.mark.parametrize("wrap", ["rules", "reference", "rules of a neuron", "neuron of rules"])
+def test_models_with_derivatives_of_their_own(wrap: str, target: Any) -> None:
+    """Behind them a target of the caller's is a part of the model."""
+    torch.manual_seed(0)
+    net: Any = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * TIMES, 3), nn.Tanh()).double()
+    of_rules = attrfn.with_rules(net, attrfn.GUIDED)
+    models = {
+        "rules": of_rules,
+        "reference": attrfn.with_reference(net, series(1)[0].expand(1, -1, -1)),
+        "rules of a neuron": attrfn.with_rules(
+            attrfn.neuron(net, net[3], 1 if target is None else target), attrfn.GUIDED
+        ),
+        "neuron of rules": attrfn.neuron(of_rules, net[3], 1 if target is None else target),
+    }
+    target = None if "neuron" in wrap else 0 if target is None else target
+    fold, loop = (
+        attrfn.integrated_gradients(models[wrap], series(), 0.1, 4, target=target, vectorize=how)
+        for how in ("fold", False)
+    )
+    same(fold, loop)
+
+
 def test_outputs_with_the_examples_elsewhere() -> None:
     """A function of all that a recurrent layer gives, time first."""
     net, x = Recurrent(first=False), series()
