@@ -2,11 +2,12 @@
 
 NOTE [Fused attention]
 The fused kernels have no batching rule of use: under `vmap` torch, too, would write T² numbers a head. What is mapped
-over is folded into the kernel's batch instead, in the backward pass too, which asks the kernel's own derivative and
-keeps nothing but queries, keys and values. Its second derivative is written out; it has no forward one, so there it is
-written out from the start.
+over is folded into the kernel's batch instead, in the backward pass too, which asks the kernel's own derivative: what
+the forward pass kept answers the first pull-back of as many, and for another the kernel is run again. Its second
+derivative is written out; it has no forward one, so there it is written out from the start.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,34 +42,47 @@ def fused_attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """`scaled_dot_product_attention` by its kernel, whatever is mapped over."""
-    return _Attention.apply(query, key, value, attn_mask, (is_causal, scale, enable_gqa))
+    return _Attention.apply(query, key, value, attn_mask, _Call(is_causal, scale, enable_gqa))
 
 
-def _kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: tuple[Any, ...]) -> Tensor:
-    causal, scale, grouped = how
-    return F.scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=grouped)
+class _Call:
+    """One call of the kernel."""
 
+    def __init__(self, *how: Any) -> None:
+        self.how = how
+        """Whether it is causal, the scale, and whether heads are grouped."""
+        self.kept: tuple[list[Tensor], Tensor] | None = None
+        """Queries, keys and values, and the output that was made of them."""
 
-def _written(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: tuple[Any, ...]) -> Tensor:
-    return attention(query, key, value, mask, 0.0, *how)
+    def run(self, operands: Sequence[Tensor], mask: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        causal, scale, grouped = self.how
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_() for t in operands]
+            query, key, value = leaves
+            return leaves, F.scaled_dot_product_attention(
+                query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=grouped
+            )
+
+    def written(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        return attention(query, key, value, mask, 0.0, *self.how)
 
 
 class _Attention(torch.autograd.Function):
     """The kernel; see NOTE [Fused attention]."""
 
     @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: Any) -> Tensor:
-        with torch.no_grad():
-            return _kernel(query, key, value, mask, how)
+    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, asked: _Call) -> Tensor:
+        asked.kept = asked.run((query, key, value), mask)
+        return asked.kept[1].detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.how = inputs
+        *tensors, ctx.asked = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # pyright: ignore
-        found = _Backward.apply(grad, *ctx.saved_tensors, ctx.how)
+        found = _Backward.apply(grad, *ctx.saved_tensors, ctx.asked)
         return (*found, None, None)
 
     @staticmethod
@@ -81,15 +95,16 @@ class _Backward(torch.autograd.Function):
     """The kernel's pull-back to queries, keys and values."""
 
     @staticmethod
-    def forward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Any, how: Any) -> Any:
-        with torch.enable_grad():
-            leaves = [t.detach().requires_grad_() for t in (query, key, value)]
-            output = _kernel(*leaves, mask, how)  # pyright: ignore
-            return torch.autograd.grad(output, leaves, grad)
+    def forward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Any, asked: _Call) -> Any:
+        kept, asked.kept = asked.kept, None
+        if kept is None or kept[1].shape != grad.shape:
+            kept = asked.run((query, key, value), mask)
+        leaves, output = kept
+        return torch.autograd.grad(output, leaves, grad)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.how = inputs
+        *tensors, ctx.asked = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -97,7 +112,7 @@ class _Backward(torch.autograd.Function):
         *operands, mask = ctx.saved_tensors
 
         def pulled(grad: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-            return vjp(lambda *qkv: _written(*qkv, mask, ctx.how), *leaves)[1](grad)  # pyright: ignore
+            return vjp(lambda *qkv: ctx.asked.written(*qkv, mask), *leaves)[1](grad)
 
         return (*vjp(pulled, *operands)[1](grads), None, None)
 
@@ -109,13 +124,13 @@ class _Backward(torch.autograd.Function):
 
 def _folded(given: tuple[Any, ...], dims: Any, size: int) -> list[Any]:
     """What is mapped over, folded into dimension 0 of each; a mask that is the same for all stays."""
-    *tensors, mask, how = given
+    *tensors, mask, asked = given
     n, ndim = _example(tensors[0], dims[0])
     folded: list[Any] = [_into_first(t, dim, size, n, ndim) for t, dim in zip(tensors, dims, strict=False)]
     mapped = dims[len(tensors)]
     if mask is not None and (mapped is not None or (mask.ndim == ndim and mask.shape[0] != 1)):
         mask = _into_first(mask, mapped, size, n, ndim)
-    return [*folded, mask, how]
+    return [*folded, mask, asked]
 
 
 def _example(tensor: Tensor, dim: int | None) -> tuple[int, int]:
