@@ -13,6 +13,10 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
+class Abandoned(BaseException):
+    """A pass is given up, since it holds more than it may: begin again in smaller parts. Models catch `Exception`."""
+
+
 class _Work(threading.local):
     found: dict[int, tuple[Any, Any]] | None = None
     """What passes found out about objects of the caller's, by their `id`; `None` where no work is being done."""

@@ -4,7 +4,7 @@ NOTE [Chunks]
 Steps run under one `vmap` a chunk: batched is only what depends on the step, so that in a layer method all that
 lies before the layer runs once a chunk. The default chunk is chosen from the size of what is batched and the
 kind of device alone, never from what is free at the moment, so that memory does not grow with the number of
-steps, and a result can be reproduced.
+steps, and a result can be reproduced. What the passes of a chunk hold limits it too; see NOTE [Held].
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -14,15 +14,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._again import Abandoned
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
-from attrfn._torch.context import QUIET, compiling, size_is_symbol, values_readable, values_visible
+from attrfn._sampling.held import Held
+from attrfn._torch.context import QUIET, compiling, in_make_fx, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 from attrfn._types import Vectorize
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Bytes of what is batched that a default chunk holds, by kind of device."""
+
+_HELD = {"cpu": 1 << 28, "cuda": 1 << 32}
+"""Bytes that the passes of a default chunk hold, by kind of device; see NOTE [Held].
+
+On a core a pass of ResNet-18 or of a ViT of 224 pixels costs no more a step at a quarter of this.
+"""
+
+_FEW = 8
+"""Where no more steps than these fit for their size alone, the first is run by itself: it costs little more so."""
 
 _OPEN = 16
 """Steps that a batch holds in a graph for sizes that are not known."""
@@ -52,8 +63,17 @@ class Batching:
             return 1
         if scanned():  # nor here; a loop has one step in memory at a time
             return count if self.vectorize is True else min(_OPEN, count)
-        fits = max(1, _BUDGET.get(device_of(like).type, _BUDGET["cuda"]) // max(bytes_of(like), 1))
+        fits = max(1, _of_device(_BUDGET, like) // max(bytes_of(like), 1))
         return count if 2 * count <= 3 * fits else fits
+
+    def counts(self, like: Sequence[Tensor]) -> bool:
+        """Whether it is counted what passes hold: where it can be seen, and the caller chose no number."""
+        hidden = compiling() or in_make_fx() or size_is_symbol() or scanned()
+        return self.chunk_size is None and bool(like) and not hidden
+
+
+def _of_device(budgets: dict[str, int], like: Sequence[Tensor]) -> int:
+    return budgets.get(device_of(like).type, budgets["cuda"])
 
 
 def bytes_of(tensors: Sequence[Tensor]) -> int:
@@ -76,10 +96,49 @@ def in_chunks(
         like: Tensors such as one row adds to a batch; see NOTE [Chunks].
         batching: How many at once.
     """
-    chunk = batching.chunk_of(count, like)
-    for first in range(0, count, chunk):
+    chunk, first = batching.chunk_of(count, like), 0
+    counted = chunk > 1 and batching.counts(like)
+    while first < count:
         some = range(first, min(first + chunk, count))
-        yield some, map_rows(f, rows(some), batching.vectorize)
+        if counted and not first:
+            chunk = yield from _first_chunk(f, rows(some), like, batching.vectorize)
+        else:
+            yield some, map_rows(f, rows(some), batching.vectorize)
+        first = some.stop
+
+
+def _first_chunk(
+    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], like: Sequence[Tensor], vectorize: Vectorize
+) -> Generator[tuple[range, tuple[Tensor, ...]], None, int]:
+    """The first chunk, in parts if its passes would hold too much; returns how many rows are right for a chunk."""
+    count, most = len(rows[0]), _of_device(_HELD, like)
+    alone = bytes_of(like) * _FEW >= _of_device(_BUDGET, like)
+    values = None if alone else _if_it_fits(f, rows, vectorize, most)
+    if values is not None:
+        yield range(count), values
+        return count
+    single = Held(folded=vectorize == "fold")
+    with single:
+        values = map_rows(f, [column[:1] for column in rows], vectorize)
+    yield range(1), values
+    chunk = max(1, most // max(single.bytes, 1))
+    for first in range(1, count, chunk):
+        some = range(first, min(first + chunk, count))
+        yield some, map_rows(f, [column[first : some.stop] for column in rows], vectorize)
+    return chunk
+
+
+def _if_it_fits(
+    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize, most: int
+) -> tuple[Tensor, ...] | None:
+    held = Held(most + most // 2, folded=vectorize == "fold")
+    try:
+        with held:
+            return map_rows(f, rows, vectorize)
+    except Abandoned as abandoned:
+        if abandoned.args[0] is not held:  # the passes are a part of another's
+            raise
+    return None
 
 
 def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize) -> tuple[Tensor, ...]:
