@@ -39,7 +39,7 @@ def smooth_grad(
         stdevs: Its standard deviation; a number, or numbers contained as `x` is.
         kind: `smoothgrad`, `smoothgrad_sq` or `vargrad`.
         generator: Source of all random numbers; the global state is then left alone.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x` and its noise, on a GPU 256 MiB.
+        chunk_size: Draws at once; `None`: 4 MiB of `x` and its noise, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -57,7 +57,7 @@ def layer_conductance(
             gradients: of second order, and the cheapest for networks with kinks.
         rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -125,7 +125,7 @@ def internal_influence(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -179,7 +179,7 @@ def neuron_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -50,7 +50,7 @@ def deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -103,7 +103,7 @@ def layer_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -159,7 +159,7 @@ def neuron_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -46,7 +46,7 @@ def gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -106,7 +106,7 @@ def layer_gradient_shap(
         multiply_by_inputs: Times $h(\tilde x) - h(b)$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -171,7 +171,7 @@ def neuron_gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -50,7 +50,7 @@ def integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -106,7 +106,7 @@ def layer_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -164,7 +164,7 @@ def neuron_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

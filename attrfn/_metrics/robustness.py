@@ -44,7 +44,7 @@ def infidelity(
         n_samples: Perturbations of each example.
         normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
-        chunk_size: Perturbed inputs in memory at once; `None`: 4 MiB of them, on a GPU 256 MiB.
+        chunk_size: Perturbed inputs at once; `None`: 4 MiB of them, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Their passes are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -138,7 +138,7 @@ def sensitivity_max(
         n_samples: Perturbed inputs of each example.
         norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
         generator: Source of all random numbers; the global state is then left alone.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -1,6 +1,7 @@
 """Attention is fused under `vmap` and for a first derivative: what is mapped over is the kernel's batch."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attrfn
 from attrfn._model import kernels
+from attrfn._torch import fused
 
 T, WIDTH, HEADS = 5, 8, 2
 
@@ -137,3 +139,27 @@ def test_a_second_derivative_of_what_was_fused() -> None:
     with sdpa_kernel(SDPBackend.MATH):  # torch's own fused kernels have no second derivative
         expected = twice(False)
     same(twice(True), expected)
+
+
+@pytest.mark.parametrize(("way", "expected"), [("steps", 1), ("steps at a layer", 1), ("targets", 2)])
+def test_runs_of_the_kernel(way: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pull-back of a pass takes what the pass kept; that of many targets runs the kernel for as many."""
+    calls: list[Tensor] = []
+
+    def counted(*given: Any, **how: Any) -> Tensor:
+        calls.append(given[0])
+        return F.scaled_dot_product_attention(*given, **how)
+
+    monkeypatch.setattr(fused, "F", SimpleNamespace(scaled_dot_product_attention=counted))
+    WAYS[way](Attends(MASKS["causal"]), tokens(), vectorize=True)
+    assert len(calls) == expected
+
+
+def test_a_graph_that_is_pulled_back_twice() -> None:
+    net = Attends(MASKS["causal"])
+    view = attrfn.to_layer(net, "out")
+    x = tokens().requires_grad_()
+    y = torch.func.vmap(lambda row: view(row[None])[0])(x)
+    first, again = (torch.autograd.grad(y.sum(), x, retain_graph=True)[0] for _ in range(2))
+    same(first, again)
+    same(first, torch.autograd.grad(view(x).sum(), x)[0])
