@@ -118,8 +118,7 @@ def _first_chunk(
         yield range(count), values
         return count
     single = Held(folded=vectorize == "fold")
-    with single:
-        values = map_rows(f, [column[:1] for column in rows], vectorize)
+    values = single.count(map_rows, f, [column[:1] for column in rows], vectorize)
     yield range(1), values
     chunk = max(1, most // max(single.bytes, 1))
     for first in range(1, count, chunk):
@@ -133,8 +132,7 @@ def _if_it_fits(
 ) -> tuple[Tensor, ...] | None:
     held = Held(most + most // 2, folded=vectorize == "fold")
     try:
-        with held:
-            return map_rows(f, rows, vectorize)
+        return held.count(map_rows, f, rows, vectorize)
     except Abandoned as abandoned:
         if abandoned.args[0] is not held:  # the passes are a part of another's
             raise

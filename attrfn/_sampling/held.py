@@ -10,22 +10,22 @@ and takes in what the model lets go again.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from attrfn._again import Abandoned
+from attrfn._again import Abandoned, watched_by
 from attrfn._torch.context import batched, unwrapped, wrappings
 
-_graph_task: Any = torch._C._current_graph_task_id  # pyright: ignore
-_SMALL = 1 << 12
-"""As many bytes a step are not worth a look."""
+Answer = TypeVar("Answer")
+
+_SMALL = 1 << 10
+"""Tensors of fewer numbers are not worth a look."""
 
 
-class Held(TorchFunctionMode):
-    """Counts the bytes that operations add, and leaves when they are too many.
+class Held:
+    """Counts the bytes that the operations of passes add, and leaves when they are too many.
 
     Args:
         most: As many bytes may be held.
@@ -33,24 +33,31 @@ class Held(TorchFunctionMode):
     """
 
     def __init__(self, most: float = math.inf, *, folded: bool) -> None:
-        super().__init__()
         self.most, self.folded, self.bytes = most, folded, 0
+        self.last: Any = None
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if isinstance(output, (Tensor, tuple, list)) and _graph_task() == -1:  # what a pull-back makes is let go
+    def count(self, f: Callable[..., Answer], *args: Any) -> Answer:
+        """`f(*args)`, whose passes are counted."""
+        try:
+            with watched_by(self._watch):
+                return f(*args)
+        finally:
+            self.last = None
+
+    def _watch(self, output: Any, args: tuple[Any, ...]) -> None:
+        if output is self.last:  # an operation that was written out as others
+            return
+        self.last = output
+        if isinstance(output, Tensor):
+            self.bytes += self._added(output, args)
+        elif isinstance(output, (tuple, list)):
             self.bytes += sum(self._added(tensor, args) for tensor in _tensors(output))
-            if self.bytes > self.most:
-                raise Abandoned(self)
-        return output
+        if self.bytes > self.most:
+            raise Abandoned(self)
 
     def _added(self, output: Tensor, args: tuple[Any, ...]) -> int:
         """Of a view, or of what was written over, nothing."""
-        if output.numel() * output.element_size() < _SMALL:
-            return 0
-        if not (self.folded or any(batched(part) for part in wrappings(output))):
+        if output.numel() < _SMALL or not (self.folded or any(batched(part) for part in wrappings(output))):
             return 0
         inner, place = unwrapped(output), _place(output)
         if place is None or any(_place(tensor) == place for tensor in _tensors(args)):
