@@ -14,10 +14,6 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
-class Abandoned(BaseException):
-    """A pass is given up, since it holds more than it may: begin again in smaller parts. Models catch `Exception`."""
-
-
 Watch = Callable[[Any, tuple[Any, ...]], None]
 """Is told what each operation of a pass gave, and of what."""
 

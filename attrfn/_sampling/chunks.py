@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._again import Abandoned
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
@@ -33,7 +32,7 @@ On a core a pass of ResNet-18 or of a ViT of 224 pixels costs no more a step at 
 """
 
 _FEW = 8
-"""Where no more steps than these fit for their size alone, the first is run by itself: it costs little more so."""
+"""Steps of the first passes; where no more fit for their size alone, one, which costs little more by itself."""
 
 _OPEN = 16
 """Steps that a batch holds in a graph for sizes that are not known."""
@@ -66,10 +65,17 @@ class Batching:
         fits = max(1, _of_device(_BUDGET, like) // max(bytes_of(like), 1))
         return count if 2 * count <= 3 * fits else fits
 
-    def counts(self, like: Sequence[Tensor]) -> bool:
-        """Whether it is counted what passes hold: where it can be seen, and the caller chose no number."""
+    def first_of(self, chunk: int, like: Sequence[Tensor]) -> int:
+        """How many steps the first passes have, which show what a step holds: as few as waste little."""
         hidden = compiling() or in_make_fx() or size_is_symbol() or scanned()
-        return self.chunk_size is None and bool(like) and not hidden
+        if self.chunk_size is not None or hidden or not like:
+            return chunk
+        few = 1 if bytes_of(like) * _FEW >= _of_device(_BUDGET, like) else _FEW
+        return chunk if 2 * chunk <= 3 * few else few
+
+    def fitting(self, chunk: int, held: int, like: Sequence[Tensor]) -> int:
+        """As many as the passes may hold, if each holds so many bytes."""
+        return max(1, min(chunk, _of_device(_HELD, like) // max(held, 1)))
 
 
 def _of_device(budgets: dict[str, int], like: Sequence[Tensor]) -> int:
@@ -97,46 +103,17 @@ def in_chunks(
         batching: How many at once.
     """
     chunk, first = batching.chunk_of(count, like), 0
-    counted = chunk > 1 and batching.counts(like)
+    size = batching.first_of(chunk, like)
     while first < count:
-        some = range(first, min(first + chunk, count))
-        if counted and not first:
-            chunk = yield from _first_chunk(f, rows(some), like, batching.vectorize)
+        some = range(first, min(first + size, count))
+        if size < chunk:
+            held = Held(folded=batching.vectorize == "fold")
+            values = held.count(map_rows, f, rows(some), batching.vectorize)
+            chunk = size = batching.fitting(chunk, held.bytes // len(some), like)
         else:
-            yield some, map_rows(f, rows(some), batching.vectorize)
+            values = map_rows(f, rows(some), batching.vectorize)
+        yield some, values
         first = some.stop
-
-
-def _first_chunk(
-    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], like: Sequence[Tensor], vectorize: Vectorize
-) -> Generator[tuple[range, tuple[Tensor, ...]], None, int]:
-    """The first chunk, in parts if its passes would hold too much; returns how many rows are right for a chunk."""
-    count, most = len(rows[0]), _of_device(_HELD, like)
-    alone = bytes_of(like) * _FEW >= _of_device(_BUDGET, like)
-    values = None if alone else _if_it_fits(f, rows, vectorize, most)
-    if values is not None:
-        yield range(count), values
-        return count
-    single = Held(folded=vectorize == "fold")
-    values = single.count(map_rows, f, [column[:1] for column in rows], vectorize)
-    yield range(1), values
-    chunk = max(1, most // max(single.bytes, 1))
-    for first in range(1, count, chunk):
-        some = range(first, min(first + chunk, count))
-        yield some, map_rows(f, [column[first : some.stop] for column in rows], vectorize)
-    return chunk
-
-
-def _if_it_fits(
-    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize, most: int
-) -> tuple[Tensor, ...] | None:
-    held = Held(most + most // 2, folded=vectorize == "fold")
-    try:
-        return held.count(map_rows, f, rows, vectorize)
-    except Abandoned as abandoned:
-        if abandoned.args[0] is not held:  # the passes are a part of another's
-            raise
-    return None
 
 
 def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize) -> tuple[Tensor, ...]:

@@ -27,7 +27,7 @@ class Wide(nn.Module):
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1  # put back after each pass, after one that is given up too
+        self.calls += 1  # put back after each pass
         return self.out(torch.tanh(self.widen(x)))
 
 
@@ -37,7 +37,7 @@ def few_numbers() -> Tensor:
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each chunk had, those that were given up too."""
+    """How many rows each chunk had."""
     found: list[int] = []
     plain = chunks.map_rows
 
@@ -78,10 +78,10 @@ def test_what_passes_hold_is_counted(
     of_budget(monkeypatch, 10.5)
     found = way(net, x, vectorize=vectorize)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert sizes[:2] == [STEPS, 1]  # given up; one by itself
-    assert len(set(sizes[2:-1])) == 1
-    assert 3 <= sizes[2] <= 10
-    assert sum(sizes[1:]) == STEPS
+    assert sizes[0] == 8
+    assert 3 <= sizes[1] <= 10
+    assert len(set(sizes[1:-1])) == 1
+    assert sum(sizes) == STEPS
     assert net.calls == 0
     assert _len_torch_function_stack() == 0
 
@@ -90,7 +90,13 @@ def test_what_passes_hold_is_counted(
 def test_all_that_fit_are_one_chunk(vectorize: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     of_budget(monkeypatch, STEPS)
     WAYS["steps"](Wide(), few_numbers(), vectorize=vectorize)
-    assert sizes == [STEPS]
+    assert sizes == [8, STEPS - 8]
+
+
+@pytest.mark.parametrize("vectorize", [True, "fold"])
+def test_few_are_one_chunk(vectorize: Any, sizes: list[int]) -> None:
+    attrfn.integrated_gradients(Wide(), few_numbers(), None, 12, target=1, vectorize=vectorize)
+    assert sizes == [12]
 
 
 def test_a_number_of_the_callers_is_kept(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +108,14 @@ def test_a_number_of_the_callers_is_kept(sizes: list[int], monkeypatch: pytest.M
 def test_what_precedes_a_layer_does_not_count(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is held once for all steps of a `vmap`; of a batch of steps it is not."""
     of_budget(monkeypatch, 2)
-    for vectorize, first in ((True, [STEPS]), ("fold", [STEPS, 1])):
+    for vectorize, first in ((True, [8, STEPS - 8]), ("fold", [8, 1])):
         sizes.clear()
         attrfn.layer_integrated_gradients(Wide(), "out", few_numbers(), None, STEPS, target=1, vectorize=vectorize)
         assert sizes[:2] == first
 
 
 def test_large_inputs_begin_with_one(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pass is given up where a step is large enough to run by itself."""
+    """One that is large enough to run by itself shows what it holds."""
     monkeypatch.setitem(chunks._BUDGET, "cpu", 6 * N * 3 * 8)  # pyright: ignore
     of_budget(monkeypatch, 4.5)
     WAYS["steps"](Wide(), few_numbers())
@@ -119,7 +125,6 @@ def test_large_inputs_begin_with_one(sizes: list[int], monkeypatch: pytest.Monke
 
 
 def test_chunks_within_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gives up its own."""
     net, x = Wide(), few_numbers()
 
     def smoothed(**how: Any) -> Tensor:
@@ -134,7 +139,7 @@ def test_chunks_within_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _len_torch_function_stack() == 0
 
 
-def test_dropout_draws_the_same_after_a_pass_that_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_draws_the_same_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nn.Sequential(Wide(), nn.Dropout(0.5)).train()
     found: list[Tensor] = []
     for steps in (100, 3):
