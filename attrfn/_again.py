@@ -14,6 +14,10 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
+class Abandoned(BaseException):
+    """Passes are given up, since they hold more than they may: begin again in parts. Models catch `Exception`."""
+
+
 Watch = Callable[[Any, tuple[Any, ...]], None]
 """Is told what each operation of a pass gave, and of what."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
-from attrfn._again import Watch, as_one, watch
+from attrfn._again import Abandoned, Watch, as_one, watch
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
@@ -171,7 +171,7 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
             output = call(model, fresh(x))
         done = True
         return output
-    except Exception:
+    except (Exception, Abandoned):
         graph = False
         raise
     finally:

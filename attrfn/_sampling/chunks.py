@@ -7,6 +7,7 @@ kind of device alone, never from what is free at the moment, so that memory does
 steps, and a result can be reproduced. What the passes of a chunk hold limits it too; see NOTE [Held].
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._again import Abandoned
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
@@ -32,7 +34,10 @@ On a core a pass of ResNet-18 or of a ViT of 224 pixels costs no more a step at 
 """
 
 _FEW = 8
-"""Steps of the first passes; where no more fit for their size alone, one, which costs little more by itself."""
+"""Where no more steps than these fit for their size alone, the first is run by itself: it costs little more so."""
+
+_MANY = 96
+"""Steps of the first passes elsewhere: what one operation gives for as many comes before they can be given up."""
 
 _OPEN = 16
 """Steps that a batch holds in a graph for sizes that are not known."""
@@ -65,13 +70,16 @@ class Batching:
         fits = max(1, _of_device(_BUDGET, like) // max(bytes_of(like), 1))
         return count if 2 * count <= 3 * fits else fits
 
-    def first_of(self, chunk: int, like: Sequence[Tensor]) -> int:
-        """How many steps the first passes have, which show what a step holds: as few as waste little."""
+    def counts(self, like: Sequence[Tensor]) -> bool:
+        """Whether it is counted what passes hold: where it can be seen, and the caller chose no number."""
         hidden = compiling() or in_make_fx() or size_is_symbol() or scanned()
-        if self.chunk_size is not None or hidden or not like:
+        return self.vectorize is not False and self.chunk_size is None and bool(like) and not hidden
+
+    def first_of(self, chunk: int, like: Sequence[Tensor]) -> int:
+        """How many steps the first passes have, which show what a step holds."""
+        if not self.counts(like):
             return chunk
-        few = 1 if bytes_of(like) * _FEW >= _of_device(_BUDGET, like) else _FEW
-        return chunk if 2 * chunk <= 3 * few else few
+        return 1 if bytes_of(like) * _FEW >= _of_device(_BUDGET, like) else min(chunk, _MANY)
 
     def fitting(self, chunk: int, held: int, like: Sequence[Tensor]) -> int:
         """As many as the passes may hold, if each holds so many bytes."""
@@ -106,14 +114,33 @@ def in_chunks(
     size = batching.first_of(chunk, like)
     while first < count:
         some = range(first, min(first + size, count))
-        if size < chunk:
-            held = Held(folded=batching.vectorize == "fold")
-            values = held.count(map_rows, f, rows(some), batching.vectorize)
-            chunk = size = batching.fitting(chunk, held.bytes // len(some), like)
+        if first == 0 and chunk > 1 and batching.counts(like):
+            chunk = size = yield from _first_chunk(f, rows(some), chunk, like, batching)
         else:
-            values = map_rows(f, rows(some), batching.vectorize)
-        yield some, values
+            yield some, map_rows(f, rows(some), batching.vectorize)
         first = some.stop
+
+
+def _first_chunk(
+    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], chunk: int, like: Sequence[Tensor], batching: Batching
+) -> Generator[tuple[range, tuple[Tensor, ...]], None, int]:
+    """The first passes, in parts if they would hold too much; returns how many rows are right for a chunk."""
+    count, folded = len(rows[0]), batching.vectorize == "fold"
+    most = 1.5 * _of_device(_HELD, like) if count > 1 else math.inf
+    held, first = Held(most, folded=folded), count
+    try:
+        values = held.count(map_rows, f, rows, batching.vectorize)
+    except Abandoned as abandoned:
+        if abandoned.args[0] is not held:  # the passes are a part of another's
+            raise
+        held, first = Held(folded=folded), 1
+        values = held.count(map_rows, f, [column[:1] for column in rows], batching.vectorize)
+    yield range(first), values
+    chunk = batching.fitting(chunk, held.bytes // first, like)
+    for start in range(first, count, chunk):
+        some = range(start, min(start + chunk, count))
+        yield some, map_rows(f, [column[start : some.stop] for column in rows], batching.vectorize)
+    return chunk
 
 
 def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize) -> tuple[Tensor, ...]:

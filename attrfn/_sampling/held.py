@@ -2,18 +2,20 @@
 
 NOTE [Held]
 A step may add little to what is interpolated and much to what the model makes of it: a picture of ten numbers, a long
-text. So the first passes have few steps, and count the numbers that operations give, as they run: of a batch all, under
-`vmap` those that are batched; later chunks have as many steps as may be held. What is counted follows from shapes
-alone, and is an estimate: it leaves out what a kernel keeps for itself, and takes in what the model lets go again.
+text. So the first passes count the numbers that operations give, as they run: of a batch all, under `vmap` those that
+are batched. When these are more than may be held, the passes are given up, and one step by itself shows how many fit;
+later chunks have as many. What is counted follows from shapes alone, and is an estimate: it leaves out what a kernel
+keeps for itself, and takes in what the model lets go again.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from attrfn._again import watched_by
+from attrfn._again import Abandoned, watched_by
 from attrfn._torch.context import batched, unwrapped, wrappings
 
 Answer = TypeVar("Answer")
@@ -23,14 +25,15 @@ _SMALL = 1 << 10
 
 
 class Held:
-    """Counts the bytes that the operations of passes add.
+    """Counts the bytes that the operations of passes add, and leaves when they are too many.
 
     Args:
+        most: As many bytes may be held.
         folded: Everything belongs to the steps, batched or not.
     """
 
-    def __init__(self, *, folded: bool) -> None:
-        self.folded, self.bytes = folded, 0
+    def __init__(self, most: float = math.inf, *, folded: bool) -> None:
+        self.most, self.folded, self.bytes = most, folded, 0
         self.last: Any = None
 
     def count(self, f: Callable[..., Answer], *args: Any) -> Answer:
@@ -49,6 +52,8 @@ class Held:
             self.bytes += self._added(output, args)
         elif isinstance(output, (tuple, list)):
             self.bytes += sum(self._added(tensor, args) for tensor in _tensors(output))
+        if self.bytes > self.most:
+            raise Abandoned(self)
 
     def _added(self, output: Tensor, args: tuple[Any, ...]) -> int:
         """Of a view, or of what was written over, nothing."""
