@@ -12,6 +12,7 @@ Selector: which neuron of a layer's activation is explained: the grammar of `Tar
 Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`.
 Site: a layer's input or output, one of its calls, one of its leaves; made by `at`.
 Tolerance: of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
+Vectorize: how steps are run: `True`, one `vmap`; `"fold"`, one call at a larger batch; `False`, a call for each.
 Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`.
 DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_inputs, output, reference_output)
     -> grad_inputs`.
@@ -101,6 +102,7 @@ from attrfn._types import Selector as Selector
 from attrfn._types import Site as Site
 from attrfn._types import Target as Target
 from attrfn._types import Tolerance as Tolerance
+from attrfn._types import Vectorize as Vectorize
 
 if TYPE_CHECKING:  # found when they are first asked for
     from attrfn import plot as plot

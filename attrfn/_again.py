@@ -1,7 +1,8 @@
 """One piece of work, seen from outside: what its passes find out once, and what begins it again."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -13,9 +14,33 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
+class Abandoned(BaseException):
+    """Passes are given up, since they hold more than they may: begin again in parts. Models catch `Exception`."""
+
+
+Watch = Callable[[Any, tuple[Any, ...]], None]
+"""Is told what each operation of a pass gave, and of what."""
+
+
 class _Work(threading.local):
+    watch: Watch | None = None
     found: dict[int, tuple[Any, Any]] | None = None
     """What passes found out about objects of the caller's, by their `id`; `None` where no work is being done."""
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Generator[None]:
+    """The passes of this thread are watched; of two watches the inner one sees them."""
+    before, _WORK.watch = _WORK.watch, watch
+    try:
+        yield
+    finally:
+        _WORK.watch = before
+
+
+def watch() -> Watch | None:
+    """Who watches the passes, if anyone."""
+    return _WORK.watch
 
 
 _WORK = _Work()

@@ -1,7 +1,7 @@
 """The words of attrfn's signatures, each explained once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,15 @@ Otherwise points are added, up to `n_steps`, until every example has settled. Cl
 at the last doubling is within `rtol` of its L1 norm, and its completeness gap within `rtol` of the larger of its output
 difference and that norm. The gap alone would not do: errors of two entries can cancel in it. That is an estimate of the
 relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
+"""
+
+Vectorize: TypeAlias = bool | Literal["fold"]
+"""How steps (samples, references, targets) are run.
+
+`True`: a chunk of them is one `torch.func.vmap`. `False`: an ordinary call of the model for each, for models that
+`vmap` refuses. `"fold"`: a chunk of them is one ordinary call at a batch as many times as large, in which x, held-fixed
+members too, the baselines and the target are repeated: for models that `vmap` refuses or is slow on, whose rows do not
+look at each other, and which close over nothing of N rows. Random numbers of the model's are then drawn for each step.
 """
 
 Index: TypeAlias = int | str | tuple[int | str, ...]

@@ -56,7 +56,7 @@ LONG_RECIPES = {
 }
 MANY_IMPORTS = {
     "_gradients/at_layer.py": JOINS,
-    "_gradients/gradient.py": JOINS,
+    "_gradients/flow.py": JOINS,
     "_gradients/line.py": JOINS,
     "_gradients/multipliers.py": JOINS,
     "_gradients/place.py": JOINS,

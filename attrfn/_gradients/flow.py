@@ -11,6 +11,7 @@ from attrfn._gradients.place import Place
 from attrfn._gradients.velocity import filled, one_pass_will_do, pointing_to_differences, velocity
 from attrfn._inputs import split, start_at
 from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
+from attrfn._sampling.fold import ByRow, along, tile
 from attrfn._torch.forward import jvp
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
@@ -24,7 +25,16 @@ class Flow(Place):
         super().__init__(model, layer, x, target, create_graph)
         start = split(start_at(x, baselines)).tensors
         self.line = Line(score_of(self.model, self.inputs, target), start, self.inputs.tensors, create_graph)
-        self.start, self.n = self.line.start, self.line.n
+        self.start = self.line.start
+        self.chosen: tuple[Tensor, ...] = ()
+        """One where a neuron counts, zero elsewhere, if some are chosen."""
+
+    def tiled(self, count: int) -> "Flow":
+        chosen = [tile(c, count, dim) for c, dim in zip(self.chosen, self.dims, strict=True)] if self.chosen else ()
+        other = super().tiled(count)
+        other.line, other.chosen = self.line.tiled(count), tuple(chosen)
+        other.start = other.line.start
+        return other
 
     def attribution(self, integral: Sequence[Tensor]) -> Sequence[Tensor]:
         return integral
@@ -35,7 +45,7 @@ class Flow(Place):
     def integrand(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h \odot dh / d\alpha$, the integrand."""
         x, one = self.line.at(alpha), torch.ones_like(alpha)  # batched as x is, so that a model may write over it
-        step = tuple(one.to(d.dtype) * d for d in self.line.step)
+        step = tuple(along(one, d) * d for d in self.line.step)
         with pointing_to_differences():
             return self._shares(x, step)
 
@@ -68,9 +78,9 @@ class Flow(Place):
         r"""$\partial f / \partial h$ at one point."""
         return self.gradient(self.line.at(alpha)).gradients[0]
 
-    def gradient_through(self, alpha: Tensor, chosen: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def gradient_through(self, alpha: Tensor) -> tuple[Tensor, ...]:
         """The gradient of the output with respect to x that flows through the chosen neurons."""
-        weights = [g * c for g, c in zip(self.slope(alpha), chosen, strict=True)]
+        weights = [g * c for g, c in zip(self.slope(alpha), self.chosen, strict=True)]
 
         def weighted(*h: Tensor) -> Tensor:
             return torch.stack([(t * w).sum() for t, w in zip(h, weights, strict=True)]).sum()
@@ -84,7 +94,8 @@ class Flow(Place):
         alphas = numbers(points, like[0])
         sums: Sequence[Tensor] = ()
         last: list[tuple[Tensor, Tensor]] = []
-        for _, values in in_chunks(self._both, columns(alphas), len(points), like, batching):
+        both = ByRow(self, Flow._both, lambda flow: (*flow.dims, *flow.dims))
+        for _, values in in_chunks(both, columns(alphas), len(points), like, batching):
             half = len(values) // 2
             pairs = list(zip(values[:half], values[half:], strict=True))
             if last:

@@ -8,7 +8,7 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
 from attrfn._model.explained import explained
-from attrfn._model.run import run_plainly
-from attrfn._model.targets import pick
+from attrfn._model.tiled import Scores
 from attrfn._rules.override import Switch, rules_off, rules_on, with_copies_at_need
 from attrfn._torch.context import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
@@ -26,16 +25,17 @@ from attrfn._types import Model, Target
 Score = Callable[[Sequence[Tensor]], Tensor]
 """From leaves to one number for each example, `(N,)`, or a 0-d number for all."""
 
+Item = TypeVar("Item")
+
 Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 """The same, and what is kept of the pass: tensors, or tuples of them."""
 
 
-def score_of(model: Model, x: Leaves, target: Target) -> Score:
+def score_of(model: Model, x: Leaves, target: Target) -> Scores:
     """The number to explain, as a function of the floating leaves of `x`."""
     warn_if_one_example(model, x, target)
-    n = batch_size(x.rebuild(x.tensors))
-    model, target = explained(model, target, n)
-    return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
+    model, target = explained(model, target, batch_size(x.rebuild(x.tensors)))
+    return Scores(model, x, target)
 
 
 def gradient(
@@ -152,10 +152,10 @@ def noted(total: Tensor) -> Tensor:
     return total
 
 
-def grouped(tensors: Sequence[Tensor], sizes: Sequence[int]) -> tuple[tuple[Tensor, ...], ...]:
+def grouped(items: Sequence[Item], sizes: Sequence[int]) -> tuple[tuple[Item, ...], ...]:
     """A flat list in groups of these sizes."""
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
-    return tuple(tuple(tensors[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+    return tuple(tuple(items[start : start + size]) for start, size in zip(starts, sizes, strict=True))
 
 
 def detached(tensors: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -10,12 +11,14 @@ from torch import Tensor
 
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.feeding import refuse_feeding
-from attrfn._gradients.gradient import Score, detached, gradient, gradient_and_kept, grouped
+from attrfn._gradients.gradient import Scores, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model.explained import explained
 from attrfn._model.layers import resolve
 from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
+from attrfn._model.tiled import dims_of_examples, tiled_question
+from attrfn._sampling.fold import along, tile
 from attrfn._torch.context import size_is_symbol
 from attrfn._types import Layer, Model, Target
 
@@ -24,7 +27,7 @@ class Line:
     """The straight line between two lists of tensors, and the gradient on it."""
 
     def __init__(
-        self, score: Score, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool, multiply: bool = True
+        self, score: Scores, start: Sequence[Tensor], stop: Sequence[Tensor], create_graph: bool, multiply: bool = True
     ) -> None:
         self.score, self.create_graph, self.multiply = score, create_graph, multiply
         self.start, self.stop = detached(start, create_graph), detached(stop, create_graph)
@@ -32,7 +35,11 @@ class Line:
         self.n = self.start[0].shape[0]
 
     def at(self, alpha: Tensor) -> tuple[Tensor, ...]:
-        return tuple(a + alpha.to(d.dtype) * d for a, d in zip(self.start, self.step, strict=True))
+        return tuple(a + along(alpha, d) * d for a, d in zip(self.start, self.step, strict=True))
+
+    def tiled(self, count: int) -> "Line":
+        start, stop = ([tile(t, count) for t in tensors] for tensors in (self.start, self.stop))
+        return Line(self.score.tiled(count), start, stop, self.create_graph, self.multiply)
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         return gradient(self.score, self.at(alpha), create_graph=self.create_graph)
@@ -83,8 +90,30 @@ class LayerLine:
         self.sizes = [len(group) for group in groups]
         self.stop: tuple[Tensor, ...] | None = None
         if size_is_symbol():  # a loop in a graph lets nothing out
-            values = run_reading(self.model, x, self.sites)
-            self.stop = detached([t for v in values for t in split(v).tensors], create_graph)
+            self.stop = self._read()
+
+    def _read(self) -> tuple[Tensor, ...]:
+        """The activations at x, by a pass of their own."""
+        with nullcontext() if self.create_graph else torch.no_grad():
+            values = run_reading(self.model, self.x, self.sites)
+        return detached([t for v in values for t in split(v).tensors], self.create_graph)
+
+    _dims: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the examples of each activation."""
+        self._dims = self._dims or dims_of_examples(self.model, self.sites, self.x, self.start, self.n)
+        return self._dims
+
+    def tiled(self, count: int) -> "LayerLine":
+        """The same line for each example `count` times; the activations at x are those of its own passes."""
+        start = [tile(t, count, dim) for t, dim in zip(self.start, self.dims, strict=True)]
+        other = copy(self)
+        other.model, other.x, other.target = tiled_question(self.model, self.x, self.target, count, self.n)
+        other.start = tuple(start)
+        other.n, other.stop = self.n * count, None
+        return other
 
     def _moved(self, alpha: Any, shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The explained number with each activation moved to its place on the line, and a little further.
@@ -92,10 +121,13 @@ class LayerLine:
         Beside it what the activations were: those at x.
         """
         starts, moves = grouped(self.start, self.sizes), grouped(shifts, self.sizes)
+        folded = isinstance(alpha, Tensor) and alpha.ndim > 0
+        dims = grouped(self.dims if folded else (0,) * len(self.start), self.sizes)
 
         def act(k: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             here = split(value).tensors
-            places = [a + along(alpha, a) * (h - a) + e for h, a, e in zip(here, starts[k], moves[k], strict=True)]
+            rows = zip(here, starts[k], moves[k], dims[k], strict=True)
+            places = [a + along(alpha, a, dim) * (h - a) + e for h, a, e, dim in rows]
             return with_leaves(value, places), here
 
         output, kept = run_replacing(self.model, self.x, self.sites, act)
@@ -114,7 +146,8 @@ class LayerLine:
         return self.times_step(slopes) if self.multiply else slopes
 
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        assert self.stop is not None  # kept by the first slope
+        if self.stop is None:  # passes of steps in one batch had them many times
+            self.stop = self._read()
         return tuple((b - a) * g for a, b, g in zip(self.start, self.stop, slopes, strict=True))
 
     def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
@@ -129,7 +162,3 @@ class LayerLine:
     def answer(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         groups = grouped(tensors, self.sizes)
         return tuple(a.answer(group) for a, group in zip(self.activations, groups, strict=True))
-
-
-def along(alpha: Any, like: Tensor) -> Any:
-    return alpha.to(like.dtype) if isinstance(alpha, Tensor) else alpha

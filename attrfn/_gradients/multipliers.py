@@ -15,11 +15,14 @@ from attrfn._inputs import Leaves, batch_size, describe, leaves_of, map_leaves, 
 from attrfn._model.explained import scored
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
+from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
+from attrfn._model.tiled import Scores, dims_of_examples
 from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
 from attrfn._sampling.draws import sample_of, stacked
+from attrfn._sampling.fold import ByRow, unfold
 from attrfn._torch.context import values_readable, warn
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
@@ -159,28 +162,59 @@ def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
 class Sample:
     """A sample of references, a chunk of them at a time."""
 
-    def __init__(self, x: Inputs, baselines: Baselines, *, fixed: bool = True) -> None:
-        self.count, self.pick = sample_of(x, baselines, fixed=fixed)
+    def __init__(self, asked: Scores, x: Inputs, baselines: Baselines, layer: Layer | None = None) -> None:
+        self.count, self.pick = sample_of(x, baselines, fixed=layer is None)
+        self.asked, self.layer = asked, layer
+
+    _dims: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the examples of each tensor that is attributed to."""
+        self._dims = self._dims or self._found()
+        return self._dims
+
+    def _found(self) -> tuple[int, ...]:
+        if self.layer is None:
+            return (0,) * len(self.asked.x.tensors)
+        x, sites = self.asked.x.rebuild(self.asked.x.tensors), (resolve(self.asked.model, self.layer),)
+        with torch.no_grad():
+            (value,) = run_reading(self.asked.model, x, sites)
+        return dims_of_examples(self.asked.model, sites, x, split(value).tensors, self.asked.n)
 
     def mean(
-        self, one: Callable[[Any], Multipliers], function: Callable[..., Any] | None, multiply: bool, batching: Batching
+        self,
+        one: Callable[[Scores, Any], Multipliers],
+        function: Callable[..., Any] | None,
+        multiply: bool,
+        batching: Batching,
     ) -> Any:
         """The mean over the references of the attribution from one."""
 
-        def flat(*row: Tensor) -> tuple[Sequence[Tensor], Leaves]:
-            found = one(_refilled(self.pick(0), row))
+        def flat(asked: Scores, *row: Tensor) -> tuple[Sequence[Tensor], Leaves]:
+            found = one(asked, _refilled(self.pick(0), row))
             whole.append(bool(found.scores))
-            return (*found.multipliers, *found.start, *found.scores, *found.held), found.stop
+            count, numbers = asked.n // self.asked.n, (*found.scores, *found.held)
+            numbers = numbers if count == 1 or all(t.ndim for t in numbers) else ()
+            return (*found.multipliers, *found.start, *numbers), self._first(found.stop, count)
 
         whole: list[bool] = []
         mapped = Beside(flat)
+        of_row = ByRow(self.asked, mapped, lambda _: (*self.dims, *self.dims))
         sums: Sequence[Tensor] = ()
-        for some, values in in_chunks(mapped, self._rows, self.count, self._tensors(0), batching):
+        for some, values in in_chunks(of_row, self._rows, self.count, self._tensors(0), batching):
             for k in range(len(some)):
                 found = _unflattened([v[k] for v in values], mapped.value, whole[0])
                 found.check("deep_lift of one of the references")
                 sums = added(sums, split(found.attribution(function, multiply)).tensors)
         return mapped.value.answer(total / self.count for total in sums)
+
+    def _first(self, leaves: Leaves, count: int) -> Leaves:
+        """Of what every row of a fold has, that of the first."""
+        if count == 1:
+            return leaves
+        firsts = (unfold(t, count, dim)[0] for t, dim in zip(leaves.tensors, self.dims, strict=True))
+        return leaves._replace(tensors=tuple(firsts))
 
     def _rows(self, some: range) -> list[Tensor]:
         return stacked([self._tensors(k) for k in some])

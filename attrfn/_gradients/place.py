@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from attrfn._model.explained import explained
 from attrfn._model.layers import pinned
 from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
+from attrfn._model.tiled import dims_of_examples, tiled_question
 from attrfn._types import Inputs, Layer, Model, Target
+
+PlaceT = TypeVar("PlaceT", bound="Place")
 
 
 def moving(x: Inputs) -> Leaves:
@@ -35,11 +39,29 @@ class Place:
     """A layer of a model; a point is the floating leaves of an input."""
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
-        self.inputs, self.create_graph = moving(x), create_graph
+        self.inputs, self.create_graph, self.n = moving(x), create_graph, batch_size(x)
         warn_if_one_example(model, self.inputs, target)
-        self.model, self.target = explained(model, target, batch_size(x))
+        self.model, self.target = explained(model, target, self.n)
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None
+
+    _dims: tuple[int, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the examples of each leaf of the activation."""
+        if not self._dims:
+            x = self.inputs.rebuild(detached(self.inputs.tensors, False))
+            self._dims = dims_of_examples(self.model, (self.site,), x, self.activation().tensors, self.n)
+        return self._dims
+
+    def tiled(self: PlaceT, count: int) -> PlaceT:
+        """The same place, asked about each example `count` times."""
+        other = copy(self)
+        x = self.inputs.rebuild(self.inputs.tensors)
+        other.model, x, other.target = tiled_question(self.model, x, self.target, count, self.n)
+        other.inputs, other.n, other._activation = split(x), self.n * count, None
+        return other
 
     def activation(self) -> Leaves:
         """The activation at x, for its values, container and shape."""

@@ -79,7 +79,8 @@ def _pointing() -> Generator[None]:
             raise
         raise RuntimeError(
             f"the model failed under torch.func: {error}\nIf it runs in an ordinary call, pass vectorize=False, one "
-            "ordinary call for each step, and derivative='difference' if the backward pass of its autograd function "
+            'ordinary call for each step, or vectorize="fold", one for many, and '
+            "derivative='difference' if the backward pass of its autograd function "
             "cannot be differentiated"
         ) from error
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from attrfn._call import makes_function, public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
+from attrfn._model.tiled import Examples
 from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
-from attrfn._types import AttributionsT, Inputs
+from attrfn._sampling.fold import ByRow
+from attrfn._types import AttributionsT, Inputs, Vectorize
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
@@ -25,7 +27,7 @@ def smooth_grad(
     kind: str = "smoothgrad",
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Callable[[Inputs], AttributionsT]:
     r"""An attribution averaged over Gaussian noise on the input.
 
@@ -37,8 +39,8 @@ def smooth_grad(
         stdevs: Its standard deviation; a number, or numbers contained as `x` is.
         kind: `smoothgrad`, `smoothgrad_sq` or `vargrad`.
         generator: Source of all random numbers; the global state is then left alone.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x` and its noise, on a GPU 256 MiB.
-        vectorize: Draws are one `vmap`; otherwise an ordinary call of `attribute` for each.
+        chunk_size: Draws at once; `None`: 4 MiB of `x` and its noise, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         A function from `x`, `(N, *F)`, to the averaged attribution, in the units of `attribute` (squared, but for
@@ -74,8 +76,8 @@ def _smoothed(
     x: Inputs,
 ) -> Any:
     noise = Noise(x, stdevs, n_samples, generator)
-    mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
-    moments = _moments_of(noise.chunks(mapped, batching))
+    mapped = Beside(lambda at, *row: _answered(attribute(at.leaves.rebuild(row))))
+    moments = _moments_of(noise.chunks(ByRow(Examples(noise.leaves), mapped), batching))
     return mapped.value.answer(moments.of(kind))
 
 
@@ -139,7 +141,7 @@ def over_targets(
     targets: Iterable[Any],
     *,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> AttributionsT:
     """The attribution of each target: all of a chunk from one forward pass, where they are integers.
 
@@ -147,8 +149,8 @@ def over_targets(
         attribute: From a target to an attribution, such as `lambda t: saliency(model, x, t)`.
         targets: Targets, such as `range(10)`, K of them; see `Target`.
         chunk_size: Targets in memory at once; `None` is 16.
-        vectorize: Integer targets are one `vmap` a chunk; otherwise an ordinary call of `attribute` for each, as
-            for all other targets.
+        vectorize: Integer targets are one `vmap` a chunk; `False`, `"fold"`: an ordinary call of `attribute` for each,
+            as for all other targets; see `Vectorize`.
 
     Returns:
         Attributions stacked in front, `(K, N, …)`, in the units of `attribute`.
@@ -176,7 +178,7 @@ def _over(attribute: Callable[[Any], Any], targets: Iterable[Any], batching: Bat
     if not rows:
         raise ValueError("targets must hold one target at least, but is empty")
     mapped = Beside(lambda target: _answered(attribute(target)))
-    if batching.vectorize and all(isinstance(t, int) and not isinstance(t, bool) for t in rows):
+    if batching.vectorize is True and all(isinstance(t, int) and not isinstance(t, bool) for t in rows):
         rows = torch.tensor(rows, device=targets.device if isinstance(targets, Tensor) else "cpu")
     else:
         batching = Batching(vectorize=False)

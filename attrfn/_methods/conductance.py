@@ -6,9 +6,21 @@ from attrfn._gradients.gradient import detached
 from attrfn._gradients.selection import selection_mask
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
+from attrfn._sampling.fold import ByRow
 from attrfn._sampling.integrate import integrate
 from attrfn._sampling.quadrature import quadrature
-from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
+from attrfn._types import (
+    Baselines,
+    Inputs,
+    InputsT,
+    Layer,
+    LayerAttributions,
+    Model,
+    Selector,
+    Target,
+    Tolerance,
+    Vectorize,
+)
 
 
 @public_call
@@ -25,7 +37,7 @@ def layer_conductance(
     rtol: Tolerance = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
 
@@ -45,8 +57,8 @@ def layer_conductance(
             gradients: of second order, and the cheapest for networks with kinks.
         rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units.
@@ -68,7 +80,7 @@ def layer_conductance(
     _check(derivative, n_steps, method, rtol)
     flow, batching = Flow(model, layer, x, baselines, target, create_graph), Batching(chunk_size, vectorize)
     if derivative == "forward":
-        found = integrate(flow.integrand, flow, method, n_steps, rtol, batching)
+        found = integrate(ByRow(flow, Flow.integrand, lambda flow: flow.dims), flow, method, n_steps, rtol, batching)
     else:
         mean = derivative == "trapezoid"
         points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
@@ -98,7 +110,7 @@ def internal_influence(
     method: str = "gausslegendre",
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
 
@@ -113,8 +125,8 @@ def internal_influence(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units per activation unit.
@@ -133,7 +145,8 @@ def internal_influence(
         Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
     """
     flow = Flow(model, layer, x, baselines, target, create_graph)
-    slopes = integrate(flow.slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
+    slope = ByRow(flow, Flow.slope, lambda flow: flow.dims)
+    slopes = integrate(slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
     return flow.activation().answer(slopes)
 
 
@@ -150,7 +163,7 @@ def neuron_conductance(
     method: str = "riemann_trapezoid",
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
 
@@ -166,8 +179,8 @@ def neuron_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units.
@@ -186,6 +199,6 @@ def neuron_conductance(
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
     flow = Flow(model, layer, x, baselines, target, create_graph)
-    mask, batching = selection_mask(flow, selector), Batching(chunk_size, vectorize)
-    slopes = integrate(lambda alpha: flow.gradient_through(alpha, mask), flow, method, n_steps, None, batching)
+    flow.chosen, batching = selection_mask(flow, selector), Batching(chunk_size, vectorize)
+    slopes = integrate(ByRow(flow, Flow.gradient_through), flow, method, n_steps, None, batching)
     return flow.inputs.answer(flow.line.times_step(slopes))

@@ -7,8 +7,20 @@ from attrfn._call import public_call
 from attrfn._gradients.multipliers import Multipliers, Sample, input_multipliers, layer_multipliers
 from attrfn._inputs import take
 from attrfn._model.layers import pinned_neuron
+from attrfn._model.tiled import Scores
 from attrfn._sampling.chunks import Batching
-from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
+from attrfn._types import (
+    Baselines,
+    DeepLiftRule,
+    Inputs,
+    InputsT,
+    Layer,
+    LayerAttributions,
+    Model,
+    Selector,
+    Target,
+    Vectorize,
+)
 
 
 @public_call
@@ -23,7 +35,7 @@ def deep_lift_shap(
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     """`deep_lift` averaged over a sample of references; sums to $f(x)$ minus the mean of $f(b_k)$.
 
@@ -38,8 +50,8 @@ def deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
@@ -56,10 +68,10 @@ def deep_lift_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    inputs, sample = take(x), Sample(x, baselines)
+    sample = Sample(Scores(model, take(x), target), x, baselines)
 
-    def one(start: Any) -> Multipliers:
-        return input_multipliers(model, inputs, start, target, rules, create_graph)
+    def one(asked: Scores, start: Any) -> Multipliers:
+        return input_multipliers(asked.model, asked.x, start, asked.target, rules, create_graph)
 
     return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
@@ -77,7 +89,7 @@ def layer_deep_lift_shap(
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     """`layer_deep_lift` averaged over a sample of references.
 
@@ -91,8 +103,8 @@ def layer_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
@@ -111,11 +123,11 @@ def layer_deep_lift_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    take(x, floating=False)
-    sample = Sample(x, baselines, fixed=False)
+    sample = Sample(Scores(model, take(x, floating=False), target), x, baselines, layer)
 
-    def one(start: Any) -> Multipliers:
-        return layer_multipliers(model, layer, x, start, target, rules, create_graph)
+    def one(asked: Scores, start: Any) -> Multipliers:
+        x = asked.x.rebuild(asked.x.tensors)
+        return layer_multipliers(asked.model, layer, x, start, asked.target, rules, create_graph)
 
     return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 
@@ -133,7 +145,7 @@ def neuron_deep_lift_shap(
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     """`deep_lift_shap` of one neuron, in place of the model's output.
 
@@ -147,8 +159,8 @@ def neuron_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: References are one `vmap`; otherwise ordinary calls of the model for each.
+        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).

@@ -10,9 +10,10 @@ from attrfn._call import public_call
 from attrfn._gradients.gradient import detached, gradient, score_of
 from attrfn._gradients.place import Place, moving
 from attrfn._model.layers import pinned_neuron
-from attrfn._sampling.chunks import Batching
+from attrfn._model.tiled import Scores
+from attrfn._sampling.chunks import Batching, ByRow
 from attrfn._sampling.draws import Draw, Draws
-from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
+from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Vectorize
 
 
 @public_call
@@ -28,7 +29,7 @@ def gradient_shap(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""Expected gradients: the mean over noise, references and places on the line between them.
 
@@ -45,8 +46,8 @@ def gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
@@ -65,13 +66,12 @@ def gradient_shap(
         Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021.
     """
     draws = Draws(x, baselines, stdevs, n_samples, generator)
-    score = score_of(model, draws.leaves, target)
 
-    def share(draw: Draw) -> Sequence[Tensor]:
+    def share(score: Scores, draw: Draw) -> Sequence[Tensor]:
         slopes = gradient(score, draw.point(), create_graph=create_graph)
         return [d * g for d, g in zip(draw.step(), slopes, strict=True)] if multiply_by_inputs else slopes
 
-    mean = draws.mean(share, Batching(chunk_size, vectorize))
+    mean = draws.mean(ByRow(score_of(model, draws.leaves, target), share), Batching(chunk_size, vectorize))
     return draws.leaves.answer(detached(mean, create_graph))
 
 
@@ -89,7 +89,7 @@ def layer_gradient_shap(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`gradient_shap` of a layer: the path runs in the input.
 
@@ -106,8 +106,8 @@ def layer_gradient_shap(
         multiply_by_inputs: Times $h(\tilde x) - h(b)$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
@@ -131,14 +131,14 @@ def layer_gradient_shap(
     place = Place(model, layer, x, target, create_graph)
     activation = place.activation()
 
-    def share(draw: Draw) -> Sequence[Tensor]:
+    def share(place: Place, draw: Draw) -> Sequence[Tensor]:
         slopes = place.gradient(draw.point()).gradients[0]
         if not multiply_by_inputs:
             return slopes
         steps = place.difference(draw.start, draw.stop if draws.noisy else None)
         return [d * g for d, g in zip(steps, slopes, strict=True)]
 
-    mean = draws.mean(share, Batching(chunk_size, vectorize))
+    mean = draws.mean(ByRow(place, share, lambda place: place.dims), Batching(chunk_size, vectorize))
     return activation.answer(detached(mean, create_graph))
 
 
@@ -156,7 +156,7 @@ def neuron_gradient_shap(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`gradient_shap` of one neuron, in place of the model's output.
 
@@ -171,8 +171,8 @@ def neuron_gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws in memory at once; `None`: 4 MiB of `x`, on a GPU 256 MiB.
-        vectorize: Draws are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).

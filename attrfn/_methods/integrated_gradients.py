@@ -5,9 +5,20 @@ from attrfn._gradients.gradient import score_of
 from attrfn._gradients.line import LayerLine, Line
 from attrfn._inputs import split, start_at, take
 from attrfn._model.layers import listed, pinned_neuron
-from attrfn._sampling.chunks import Batching
+from attrfn._sampling.chunks import Batching, ByRow
 from attrfn._sampling.integrate import integrate
-from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Tolerance
+from attrfn._types import (
+    Baselines,
+    Inputs,
+    InputsT,
+    Layer,
+    LayerAttributions,
+    Model,
+    Selector,
+    Target,
+    Tolerance,
+    Vectorize,
+)
 
 
 @public_call
@@ -23,7 +34,7 @@ def integrated_gradients(
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
 
@@ -39,8 +50,8 @@ def integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
@@ -59,7 +70,7 @@ def integrated_gradients(
     """
     inputs, start = take(x), split(start_at(x, baselines)).tensors
     line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph, multiply_by_inputs)
-    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    slopes = integrate(ByRow(line, Line.slope), line, method, n_steps, rtol, Batching(chunk_size, vectorize))
     return inputs.answer(line.attribution(slopes))
 
 
@@ -77,7 +88,7 @@ def layer_integrated_gradients(
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`integrated_gradients` of a layer: along the straight line between its activations.
 
@@ -95,8 +106,8 @@ def layer_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
@@ -118,7 +129,8 @@ def layer_integrated_gradients(
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
     line = LayerLine(model, listed(layer), x, start, target, create_graph, multiply_by_inputs)
-    slopes = integrate(line.slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    slope = ByRow(line, LayerLine.slope, lambda line: line.dims)
+    slopes = integrate(slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
     answers = line.answer(line.attribution(slopes))
     return answers if isinstance(layer, list) else answers[0]
 
@@ -137,7 +149,7 @@ def neuron_integrated_gradients(
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
 
@@ -152,8 +164,8 @@ def neuron_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points in memory at once; `None`: 4 MiB of what is interpolated, on a GPU 256 MiB.
-        vectorize: Points are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in activation units (not multiplied: per input unit).

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, split, take
-from attrfn._metrics.completeness import fitting, score_at, total_of
-from attrfn._sampling.draws import check_generator, uniform
-from attrfn._types import Attributions, Inputs, Model, Target
+from attrfn._metrics.completeness import fitting, total_of
+from attrfn._model.tiled import Examples, Scores
+from attrfn._sampling.chunks import Batching, in_chunks
+from attrfn._sampling.draws import check_generator, stacked, uniform
+from attrfn._sampling.fold import ByRow
+from attrfn._types import Attributions, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -25,6 +28,8 @@ def infidelity(
     n_samples: int = 10,
     normalize: bool = False,
     generator: torch.Generator | None = None,
+    chunk_size: int | None = None,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How badly an attribution predicts what a perturbation does to the output.
 
@@ -39,6 +44,8 @@ def infidelity(
         n_samples: Perturbations of each example.
         normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
+        chunk_size: Perturbed inputs at once; `None`: 4 MiB of them, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Their passes are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Infidelity, `(N,)`, in squared output units.
@@ -62,22 +69,29 @@ def infidelity(
     at_least_one("n_samples", n_samples)
     check_generator(generator)
     _check_perturb(perturb)
-    container = inputs.rebuild(inputs.tensors)
+    container, scores = inputs.rebuild(inputs.tensors), Scores(model, inputs, target)
     with torch.no_grad():
-        before = score_at(model, container, target)
-        changes = (_change(perturb(container, generator), inputs, x) for _ in range(n_samples))
-        pairs = [(_products(i, parts, before), before - score_at(model, after, target)) for i, after in changes]
-        predicted, observed = (torch.stack(column) for column in zip(*pairs, strict=True))
+        before = scores(inputs.tensors)
+        products: list[Tensor] = []
+
+        def moved(some: range) -> list[Tensor]:
+            pairs = [_change(perturb(container, generator), inputs, x) for _ in some]
+            products.extend(_products(change, parts, before) for change, _ in pairs)
+            return stacked([after for _, after in pairs])
+
+        batching, after = Batching(chunk_size, vectorize), ByRow(scores, lambda asked, *row: (asked(row),))
+        found = [values for _, (values,) in in_chunks(after, moved, n_samples, inputs.tensors, batching)]
+        predicted, observed = torch.stack(products), before - torch.cat(found)
         scale = _best_scale(predicted, observed) if normalize else 1.0
         return ((predicted * scale - observed) ** 2).mean(0)
 
 
-def _change(pair: Any, inputs: Leaves, x: Inputs) -> tuple[tuple[Tensor, ...], Any]:
-    """The leaves of a perturbation, and the container of the perturbed input."""
+def _change(pair: Any, inputs: Leaves, x: Inputs) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The leaves of a perturbation, and those of the perturbed input."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(f"perturb must return (I, x - I), but returned {describe(pair)}")
     change = fitting("perturb's I", pair[0], inputs, x)
-    return change, inputs.rebuild(fitting("perturb's x - I", pair[1], inputs, x))
+    return change, fitting("perturb's x - I", pair[1], inputs, x)
 
 
 def _products(change: Sequence[Tensor], parts: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -110,6 +124,8 @@ def sensitivity_max(
     n_samples: int = 10,
     norm_ord: Any = "fro",
     generator: torch.Generator | None = None,
+    chunk_size: int | None = None,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How far an attribution moves at most when the input moves a little.
 
@@ -122,6 +138,8 @@ def sensitivity_max(
         n_samples: Perturbed inputs of each example.
         norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
         generator: Source of all random numbers; the global state is then left alone.
+        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).
@@ -139,14 +157,19 @@ def sensitivity_max(
         Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
     """
     inputs, order = take(x), _checked(attribute, radius, n_samples, norm_ord, generator)
+    batching = Batching(chunk_size, vectorize)
     here = attributions_of(attribute(inputs.rebuild(inputs.tensors))).tensors
     size = _norm(here, order)
     worst = torch.zeros_like(size)
-    for _ in range(n_samples):
-        moved = inputs.rebuild(t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors)
-        there = split(attribute(moved)).tensors
-        change = _norm([b - a for a, b in zip(here, there, strict=True)], order)
-        worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))
+
+    def moved(some: range) -> list[Tensor]:
+        return stacked([[t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors] for _ in some])
+
+    there = ByRow(Examples(inputs), lambda at, *row: split(attribute(at.leaves.rebuild(row))).tensors)
+    for _, values in in_chunks(there, moved, n_samples, inputs.tensors, batching):
+        for row in zip(*values, strict=True):
+            change = _norm([b - a for a, b in zip(here, row, strict=True)], order)
+            worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))
     return worst
 
 

@@ -89,7 +89,7 @@ def lasting(tensor: Any, value: Any) -> Any:
     if any(batched(part) for part in wrappings(value)):
         raise RuntimeError(
             "the model sets the data of a tensor of its own to what differs from example to example, or from step to "
-            "step, of a torch.func.vmap: pass vectorize=False"
+            'step, of a torch.func.vmap: pass vectorize=False, one ordinary call for each step, or vectorize="fold"'
         )
     return unwrapped(value)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from attrfn._call import twice
 from attrfn._model.fallbacks import WITHOUT_RULES
-from attrfn._torch.context import compiling, in_make_fx, transformed, wrapped
+from attrfn._torch.context import compiling, differentiated_once, in_make_fx, transformed, wrapped
+from attrfn._torch.fused import fusable, fused_attention
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import CELLS, attention, lstm_cell
 
@@ -79,12 +80,16 @@ def _instance_norm(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) 
 
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention written out under a transform, for which its fused kernels lack forward and batching rules.
+    """Attention fused under `vmap` and for a first derivative, else written out: see NOTE [Fused attention].
 
-    In a graph too: those kernels belong to one kind of device.
+    In a graph too it is written out: its kernels belong to one kind of device.
     """
-    opened = compiling() or transformed() or in_make_fx() or twice()
-    return attention(*args, **kwargs) if opened else func(*args, **kwargs)
+    if compiling() or in_make_fx() or twice():
+        return attention(*args, **kwargs)
+    if not transformed():
+        return func(*args, **kwargs)
+    fused = differentiated_once() and fusable(*args, **kwargs)
+    return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)
 
 
 def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -161,10 +161,11 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
     whole: Any = model
     site = resolve(whole, layer)
 
-    return functools.partial(_unit, whole, site, selector)
+    return functools.partial(unit, whole, site, selector)
 
 
-def _unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: Any) -> Tensor:
+def unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: Any) -> Tensor:
+    """What `neuron` gives for one input."""
     (value,) = run_reading(model, packed(args, kwargs), (site,))
     return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 

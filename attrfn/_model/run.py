@@ -1,6 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
-from attrfn._again import as_one
+from attrfn._again import Abandoned, Watch, as_one, watch
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
@@ -37,6 +38,7 @@ class Pass(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.untouched = compiling()  # there are no such hooks then
+        self.watch = None if self.untouched else watch()
 
     counters: Sequence[Tensor] = ()
     """Batch counters of train-mode norms, which this pass must not advance."""
@@ -50,9 +52,13 @@ class Pass(TorchFunctionMode):
         with it all that makes it ours.
         """
         if self.untouched or not _hooked():
-            return self.operation(func, args, kwargs or {})
-        with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
-            return self.operation(func, args, kwargs or {})
+            output = self.operation(func, args, kwargs or {})
+        else:
+            with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+                output = self.operation(func, args, kwargs or {})
+        if self.watch is not None:
+            self.watch(output, args)
+        return output
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
@@ -68,11 +74,29 @@ class Pass(TorchFunctionMode):
             if name == "__float__":  # the count as it would have been, for a cumulative average
                 return func(*args) + 1.0
         try:
-            return func(*args, **kwargs) if rewrite is None else rewrite(func, args, kwargs)
+            if rewrite is None:
+                return func(*args, **kwargs)
+            with nullcontext() if self.watch is None else _Watched(self.watch):
+                return rewrite(func, args, kwargs)
         except RuntimeError as error:
             if "would mutate a captured Tensor" not in str(error):
                 raise
             return written_outside(func, args, kwargs, error)
+
+
+class _Watched(TorchFunctionMode):
+    """Shows what an operation is written out as."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self.watch(output, args)
+        return output
 
 
 def _itself(value: Any) -> Any:
@@ -112,7 +136,7 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked():
+    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked() and watch() is None:
         try:
             return as_one(lambda: _one_pass(model, x, None))
         except RuntimeError as error:
@@ -147,7 +171,7 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
             output = call(model, fresh(x))
         done = True
         return output
-    except Exception:
+    except (Exception, Abandoned):
         graph = False
         raise
     finally:

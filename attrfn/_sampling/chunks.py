@@ -4,9 +4,10 @@ NOTE [Chunks]
 Steps run under one `vmap` a chunk: batched is only what depends on the step, so that in a layer method all that
 lies before the layer runs once a chunk. The default chunk is chosen from the size of what is batched and the
 kind of device alone, never from what is free at the moment, so that memory does not grow with the number of
-steps, and a result can be reproduced.
+steps, and a result can be reproduced. What the passes of a chunk hold limits it too; see NOTE [Held].
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,21 +15,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._again import Abandoned
 from attrfn._call import finite, twice, warn_not_finite
-from attrfn._inputs import at_least_one, device_of
-from attrfn._torch.context import QUIET, compiling, size_is_symbol, values_readable, values_visible
+from attrfn._inputs import at_least_one, describe, device_of
+from attrfn._sampling.fold import ByRow as ByRow
+from attrfn._sampling.held import Held
+from attrfn._torch.context import QUIET, compiling, in_make_fx, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
+from attrfn._types import Vectorize
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
 """Bytes of what is batched that a default chunk holds, by kind of device."""
 
+_HELD = {"cpu": 1 << 28, "cuda": 1 << 32}
+"""Bytes that the passes of a default chunk hold, by kind of device; see NOTE [Held].
+
+On a core a pass of ResNet-18 or of a ViT of 224 pixels costs no more a step at a quarter of this.
+"""
+
+_FEW = 8
+"""Where no more steps than these fit for their size alone, the first is run by itself: it costs little more so."""
+
+_MANY = 96
+"""Steps of the first passes elsewhere: what one operation gives for as many comes before they can be given up."""
+
+_OPEN = 16
+"""Steps that a batch holds in a graph for sizes that are not known."""
+
 
 class Batching:
-    """How many steps are in memory at once, and whether they are one `vmap` or ordinary calls, one by one."""
+    """How many steps are in memory at once, and how: one `vmap`, one batch, or ordinary calls, one by one."""
 
-    def __init__(self, chunk_size: int | None = None, vectorize: bool = True) -> None:
+    def __init__(self, chunk_size: int | None = None, vectorize: Vectorize = True) -> None:
         self.chunk_size = None if chunk_size is None else at_least_one("chunk_size", chunk_size)
-        self.vectorize = vectorize
+        if not isinstance(vectorize, bool) and vectorize != "fold":
+            error = ValueError if isinstance(vectorize, str) else TypeError
+            raise error(f"vectorize must be True, False or 'fold', but is {describe(vectorize)}")
+        self.vectorize: Vectorize = vectorize
 
     def chunk_of(self, count: int, like: Sequence[Tensor]) -> int:
         """How many of `count` steps are in memory at once, if each adds tensors such as `like`.
@@ -43,9 +66,28 @@ class Batching:
         if size_is_symbol():  # a size that is a symbol is not to be looked at
             return 1
         if scanned():  # nor here; a loop has one step in memory at a time
-            return count
-        fits = max(1, _BUDGET.get(device_of(like).type, _BUDGET["cuda"]) // max(bytes_of(like), 1))
+            return count if self.vectorize is True else min(_OPEN, count)
+        fits = max(1, _of_device(_BUDGET, like) // max(bytes_of(like), 1))
         return count if 2 * count <= 3 * fits else fits
+
+    def counts(self, like: Sequence[Tensor]) -> bool:
+        """Whether it is counted what passes hold: where it can be seen, and the caller chose no number."""
+        hidden = compiling() or in_make_fx() or size_is_symbol() or scanned()
+        return self.vectorize is not False and self.chunk_size is None and bool(like) and not hidden
+
+    def first_of(self, chunk: int, like: Sequence[Tensor]) -> int:
+        """How many steps the first passes have, which show what a step holds."""
+        if not self.counts(like):
+            return chunk
+        return 1 if bytes_of(like) * _FEW >= _of_device(_BUDGET, like) else min(chunk, _MANY)
+
+    def fitting(self, chunk: int, held: int, like: Sequence[Tensor]) -> int:
+        """As many as the passes may hold, if each holds so many bytes."""
+        return max(1, min(chunk, _of_device(_HELD, like) // max(held, 1)))
+
+
+def _of_device(budgets: dict[str, int], like: Sequence[Tensor]) -> int:
+    return budgets.get(device_of(like).type, budgets["cuda"])
 
 
 def bytes_of(tensors: Sequence[Tensor]) -> int:
@@ -68,14 +110,44 @@ def in_chunks(
         like: Tensors such as one row adds to a batch; see NOTE [Chunks].
         batching: How many at once.
     """
-    chunk = batching.chunk_of(count, like)
-    for first in range(0, count, chunk):
-        some = range(first, min(first + chunk, count))
-        yield some, map_rows(f, rows(some), batching.vectorize)
+    chunk, first = batching.chunk_of(count, like), 0
+    size = batching.first_of(chunk, like)
+    while first < count:
+        some = range(first, min(first + size, count))
+        if first == 0 and chunk > 1 and batching.counts(like):
+            chunk = size = yield from _first_chunk(f, rows(some), chunk, like, batching)
+        else:
+            yield some, map_rows(f, rows(some), batching.vectorize)
+        first = some.stop
 
 
-def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: bool) -> tuple[Tensor, ...]:
-    """`f` of each row, stacked: by one `vmap`, or by an ordinary call for each."""
+def _first_chunk(
+    f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], chunk: int, like: Sequence[Tensor], batching: Batching
+) -> Generator[tuple[range, tuple[Tensor, ...]], None, int]:
+    """The first passes, in parts if they would hold too much; returns how many rows are right for a chunk."""
+    count, folded = len(rows[0]), batching.vectorize == "fold"
+    most = 1.5 * _of_device(_HELD, like) if count > 1 else math.inf
+    held, first = Held(most, folded=folded), count
+    try:
+        values = held.count(map_rows, f, rows, batching.vectorize)
+    except Abandoned as abandoned:
+        if abandoned.args[0] is not held:  # the passes are a part of another's
+            raise
+        held, first = Held(folded=folded), 1
+        values = held.count(map_rows, f, [column[:1] for column in rows], batching.vectorize)
+    yield range(first), values
+    chunk = batching.fitting(chunk, held.bytes // first, like)
+    for start in range(first, count, chunk):
+        some = range(start, min(start + chunk, count))
+        yield some, map_rows(f, [column[start : some.stop] for column in rows], batching.vectorize)
+    return chunk
+
+
+def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize: Vectorize) -> tuple[Tensor, ...]:
+    """`f` of each row, stacked: by one `vmap`, in one batch, or by an ordinary call for each."""
+    if isinstance(f, ByRow) and vectorize == "fold" and not size_is_symbol():
+        return f.folded(rows)
+    vectorize = vectorize is True
     if vectorize and scanned():
         return scanned_rows(f, rows)
     if vectorize and compiling():
@@ -109,7 +181,8 @@ def pointing_to_loops(f: Callable[..., Any], rows: Sequence[Any]) -> Generator[N
             raise own from None
         raise RuntimeError(
             f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
-            "one ordinary call for each step"
+            'one ordinary call for each step; or vectorize="fold": one for many steps, each a part of its batch, if '
+            "the examples do not look at each other"
         ) from error
 
 
@@ -167,7 +240,7 @@ def weighted_sum_of(
     alphas, shares = numbers(points, like[0]), numbers(weights, like[0])
     if size_is_symbol() and not twice():
         return looped(f, alphas, shares)
-    if batching.vectorize and scanned():
+    if batching.vectorize is True and scanned():
         return scanned_sums(f, alphas, shares)
     sums: Sequence[Tensor] = ()
     values: tuple[Tensor, ...] = ()

@@ -25,6 +25,7 @@ from attrfn._inputs import (
     take,
 )
 from attrfn._sampling.chunks import Batching, added, in_chunks, precision
+from attrfn._sampling.fold import ByRow, along
 from attrfn._torch.context import compiling, transformed
 from attrfn._types import Baselines, Inputs
 
@@ -158,10 +159,11 @@ class Draws:
         self.stdevs, self.generator = deviations(x, stdevs), own_generator(generator, self.tensors[0].device)
         self.noisy = any(self.stdevs)
 
-    def mean(self, f: Callable[["Draw"], Sequence[Tensor]], batching: Batching) -> tuple[Tensor, ...]:
-        """The mean of `f` over the draws."""
+    def mean(self, f: ByRow, batching: Batching) -> tuple[Tensor, ...]:
+        """The mean of `f`, of a source and a `Draw`, over the draws."""
         sums: Sequence[Tensor] = ()
-        for _, values in in_chunks(lambda *row: f(self._draw(row)), self._rows, self.n_samples, self.tensors, batching):
+        drawn = ByRow(f.source, lambda source, *row: f.act(source, self._draw(row)), f.dims)
+        for _, values in in_chunks(drawn, self._rows, self.n_samples, self.tensors, batching):
             sums = added(sums, [v.sum(0) for v in values])
         return tuple(total / self.n_samples for total in sums)
 
@@ -193,10 +195,7 @@ class Draw(NamedTuple):
         return [b - a for a, b in zip(self.start, self.stop, strict=True)]
 
     def point(self) -> list[Tensor]:
-        return [a + self._along(d) * d for a, d in zip(self.start, self.step(), strict=True)]
-
-    def _along(self, like: Tensor) -> Tensor:
-        return self.alpha.to(like.dtype).reshape(-1, *(1,) * (like.ndim - 1))
+        return [a + along(self.alpha, d) * d for a, d in zip(self.start, self.step(), strict=True)]
 
 
 def deviations(x: Inputs, stdevs: Any) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
-from attrfn._torch.marks import constant_in_graph as constant_in_graph
+from attrfn._torch.context import constant_in_graph as constant_in_graph
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -4,7 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ _python: Any = torch._C  # pyright: ignore
 _functorch: Any = torch._C._functorch  # pyright: ignore
 _mode: Any = torch._C._get_dispatch_mode  # pyright: ignore
 _MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def constant_in_graph(function: Function) -> Function:
+    """As `torch.compiler.assume_constant_result`: run while a graph is traced."""
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def compiling() -> bool:
@@ -54,6 +63,13 @@ def grad_levels() -> frozenset[int]:
     """The levels of the running transforms that differentiate, of reverse mode."""
     stack = _functorch.get_interpreter_stack() or ()
     return frozenset(one.level() for one in stack if one.key() == _functorch.TransformType.Grad)
+
+
+def differentiated_once() -> bool:
+    """Whether the running transforms map, and differentiate once at most, in reverse mode."""
+    kinds = [one.key() for one in _functorch.get_interpreter_stack() or ()]
+    allowed = (_functorch.TransformType.Vmap, _functorch.TransformType.Grad)
+    return all(kind in allowed for kind in kinds) and kinds.count(_functorch.TransformType.Grad) <= 1
 
 
 def top_level() -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
 
-from attrfn._torch.marks import constant_in_graph
+from attrfn._torch.context import constant_in_graph
 from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OPERATIONS, Kind
 
 _C: Any = torch._C  # pyright: ignore

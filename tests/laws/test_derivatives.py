@@ -59,12 +59,13 @@ def test_second_derivative_by_the_loop_is_vmaps(row: Method) -> None:
     net, x = smooth_net(), images(2).requires_grad_()
     leaves = [*net.parameters(), x]
     weight = torch.randn_like(row.call(net, x))
-    found, expected = (
+    found, folded, expected = (
         gradients((row.call(net, x, create_graph=True, **how) * weight).sum(), leaves)
-        for how in ({"vectorize": False}, {"chunk_size": 3})
+        for how in ({"vectorize": False}, {"vectorize": "fold"}, {"chunk_size": 3})
     )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    for one, other, right in zip(found, folded, expected, strict=True):
+        torch.testing.assert_close(one, right, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(other, right, rtol=1e-9, atol=1e-10)
 
 
 RULED = [row for row in METHODS if row.relu or "lift" in row.name]

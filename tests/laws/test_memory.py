@@ -28,6 +28,8 @@ def sample(k):
     return row.expand(k, *row.shape[1:])
 def saliency(z):
     return attrfn.saliency(net, z, 1)
+few = torch.randn(4, 8)
+widening = nn.Sequential(nn.Linear(8, 200_000), nn.Tanh(), nn.AvgPool1d(2000), nn.Linear(100, 2)).eval()
 """
 
 # A point costs the input and the activation, 0.3 MB, some three times: 450 more of them at once are 450 MB.
@@ -48,6 +50,9 @@ CALLS = {
     "smooth_grad": "attrfn.smooth_grad(saliency, n_samples=n)(x)",
     "vargrad": "attrfn.smooth_grad(saliency, n_samples=n, kind='vargrad')(x)",
     "sensitivity_max": "attrfn.sensitivity_max(saliency, x, n_samples=n)",
+    # A point costs 0.1 kB itself, but a pass of it 6 MB: 96 of them, the most that are tried, are more than fit.
+    "few numbers": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1)",
+    "few numbers folded": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1, vectorize='fold')",
     # What the bound would catch: all steps at once, and one call a step that keeps what each gave.
     "all at once": "attrfn.integrated_gradients(net, x, None, n, target=1, chunk_size=n)",
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",

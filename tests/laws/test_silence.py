@@ -135,6 +135,6 @@ def test_draws_between_passes_are_not_taken_twice() -> None:
         return attrfn.saliency(net, x)
 
     attrfn.infidelity(net, x, x, perturb, n_samples=5)
-    attrfn.sensitivity_max(attribute, x, n_samples=5)
+    attrfn.sensitivity_max(attribute, x, n_samples=5, vectorize=False)
     assert len({t.sum().item() for t in drawn}) == 5
     assert len({t.sum().item() for t in met}) == 6

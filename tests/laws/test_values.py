@@ -188,6 +188,28 @@ def test_vmap_equals_the_loop(row: Method, net: Callable[[], Split]) -> None:
     same(row.call(model, x, vectorize=True), row.call(model, x, vectorize=False))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 3])
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@rows_where(lambda row: row.steps)
+def test_one_batch_equals_the_loop(row: Method, net: Callable[[], Split], chunk_size: int | None) -> None:
+    """Of four steps in chunks of three the last is a batch by itself."""
+    model, x = net(), images()
+    same(row.call(model, x, vectorize="fold", chunk_size=chunk_size), row.call(model, x, vectorize=False), 1e-12)
+
+
+@rows_where(lambda row: row.steps)
+def test_one_batch_equals_the_loop_in_single_precision(row: Method) -> None:
+    net, x = smooth_net().float(), images().float()
+    same(row.call(net, x, vectorize="fold"), row.call(net, x, vectorize=False), 1e-6)
+
+
+@pytest.mark.parametrize("vectorize", ["loop", 2, None])
+@rows_where(lambda row: row.steps)
+def test_other_ways_are_refused(row: Method, vectorize: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="vectorize must be True, False or 'fold', but is"):
+        row.call(smooth_net(), images(), vectorize=vectorize)
+
+
 @pytest.mark.parametrize("method", ["gausslegendre", "riemann_left", "riemann_middle", "riemann_trapezoid"])
 @rows_where(
     lambda row: (

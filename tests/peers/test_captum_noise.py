@@ -92,7 +92,7 @@ def test_infidelity(normalize: bool) -> None:
 def test_sensitivity_max(norm_ord: Any) -> None:
     net, x, n = smooth_net(), images(), 6
     drawn = Drawn(lambda z: attrfn.saliency(net, z, K))
-    ours = attrfn.sensitivity_max(drawn, x, radius=0.1, n_samples=n, norm_ord=norm_ord)
+    ours = attrfn.sensitivity_max(drawn, x, radius=0.1, n_samples=n, norm_ord=norm_ord, vectorize=False)
     here, *moved = drawn.seen
     same(here, x, 0.0)
     assert all(0 < (z - x).abs().max() <= 0.1 for z in moved)
@@ -109,7 +109,7 @@ def test_sensitivity_of_an_attribution_of_nothing() -> None:
     """Both answer with the norm of the change where there is no norm to divide by."""
     x, n = torch.zeros(2, 3, dtype=torch.float64), 4
     drawn = Drawn(lambda z: z**2)
-    ours = attrfn.sensitivity_max(drawn, x, radius=0.5, n_samples=n)
+    ours = attrfn.sensitivity_max(drawn, x, radius=0.5, n_samples=n, vectorize=False)
     drawn.seen = drawn.seen[1:]
 
     def squared(z: Any) -> Any:

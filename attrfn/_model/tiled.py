@@ -1,0 +1,170 @@
+"""A model, its input and its target for each example several times; see NOTE [Folding]."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from attrfn._inputs import Leaves, batch_size, map_leaves, split
+from attrfn._model.explained import Scored, Wrapped
+from attrfn._model.layers import unit
+from attrfn._model.run import run_plainly
+from attrfn._model.taps import run_reading
+from attrfn._model.targets import pick
+from attrfn._types import Model, Site, Target
+
+
+class Examples:
+    """The examples of a container that was taken apart."""
+
+    def __init__(self, leaves: Leaves) -> None:
+        self.leaves, self.n = leaves, batch_size(leaves.rebuild(leaves.tensors))
+
+    def tiled(self, count: int) -> "Examples":
+        """Each of them `count` times."""
+        return Examples(split(tiled_input(self.leaves.rebuild(self.leaves.tensors), count, self.n)))
+
+
+class Scores:
+    """The number to explain, as a function of the floating leaves of `x`."""
+
+    def __init__(self, model: Model, x: Leaves, target: Target) -> None:
+        self.model, self.x, self.target = model, x, target
+        self.n = batch_size(x.rebuild(x.tensors))
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
+        return pick(run_plainly(self.model, self.x.rebuild(tensors)), self.target, n=self.n)
+
+    def tiled(self, count: int) -> "Scores":
+        """The same of each example `count` times."""
+        x = self.x.rebuild(self.x.tensors)
+        model, x, target = tiled_question(self.model, x, self.target, count, self.n)
+        return Scores(model, split(x), target)
+
+
+def tiled_question(model: Model, x: Any, target: Target, count: int, n: int) -> tuple[Model, Any, Target]:
+    """Which number is explained, of each of `n` examples `count` times."""
+    itself = target is None and _picks(model)
+    return tiled_model(model, count, n), tiled_input(x, count, n), None if itself else tiled_target(target, count, n)
+
+
+def _picks(model: Any) -> bool:
+    """Whether a model picks its number, or the sum of it, itself."""
+    if isinstance(model, Wrapped):
+        return _picks(model.model)
+    return isinstance(model, Scored) or _is_neuron(model)
+
+
+def _is_neuron(model: Any) -> bool:
+    return isinstance(model, functools.partial) and model.func is unit
+
+
+def tiled_model(model: Any, count: int, n: int) -> Any:
+    """The model; one that picks a number of an output or of a layer picks it for each example."""
+    if isinstance(model, Wrapped):
+        return model.of(tiled_model(model.model, count, n)) if _picks(model) else model
+    if isinstance(model, Scored):
+        return Scored(tiled_model(model.model, count, n), _of_parts(model.target, count, n, "target"), count * n)
+    if not _is_neuron(model):
+        return model
+    whole, site, selector = model.args
+    return functools.partial(unit, tiled_model(whole, count, n), site, tiled_target(selector, count, n, "selector"))
+
+
+def tiled_input(x: Any, count: int, n: int) -> Any:
+    """The container with each of its tensors that holds the examples repeated, held-fixed ones too."""
+
+    def repeat(leaf: Any) -> Any:
+        ours = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n
+        return leaf.expand(count, *leaf.shape).flatten(0, 1) if ours else leaf
+
+    _refuse_packed(x)
+    return map_leaves(x, repeat)
+
+
+def _refuse_packed(x: Any) -> None:
+    if isinstance(x, PackedSequence):
+        raise ValueError(
+            'vectorize="fold" cannot repeat a PackedSequence; pass padded sequences and their lengths, which the model '
+            "packs, or vectorize=False: one ordinary call for each"
+        )
+    for item in x.values() if isinstance(x, dict) else x if isinstance(x, (tuple, list)) else ():
+        _refuse_packed(item)
+
+
+def tiled_target(spec: Target, count: int, n: int, name: str = "target") -> Target:
+    """The target of `n` examples, `count` times."""
+    if spec is None:
+        return lambda output: _each(pick(output, None, name=name, n=count * n))
+    if callable(spec):
+        return _of_parts(spec, count, n, name)
+    if isinstance(spec, list):
+        return spec * count if len(spec) == n else spec
+    if isinstance(spec, np.ndarray) and spec.ndim:
+        spec = torch.from_numpy(spec)
+    return spec.repeat(count) if isinstance(spec, Tensor) and spec.ndim == 1 and spec.shape[0] == n else spec
+
+
+def _each(value: Tensor) -> Tensor:
+    if value.ndim == 0:
+        raise ValueError(
+            'vectorize="fold" needs a number for each example, but the model gives one for the whole batch, which '
+            "would be of all rows at once; pass vectorize=True or vectorize=False"
+        )
+    return value
+
+
+def _of_parts(spec: Callable[[Any], Any], count: int, n: int, name: str) -> Callable[[Any], Tensor]:
+    """What a function picks, of each row's part of the output: it may look at all of it, and close over N rows."""
+
+    def picked(output: Any) -> Tensor:
+        found = [pick(part, spec, name=name, n=n) for part in _parts(output, count, n)]
+        return torch.stack(found).sum() if found[0].ndim == 0 else torch.cat(found)
+
+    return picked
+
+
+def _parts(output: Any, count: int, n: int) -> list[Any]:
+    """The output of each row: of every tensor the slice along the dimension of the examples."""
+
+    def sliced(leaf: Any) -> tuple[Any, ...]:
+        sizes = list(leaf.shape) if isinstance(leaf, Tensor) else []
+        return leaf.chunk(count, sizes.index(count * n)) if count * n in sizes else (leaf,) * count
+
+    slices: list[tuple[Any, ...]] = []
+    map_leaves(output, lambda leaf: slices.append(sliced(leaf)))
+    return [_refilled(output, [leaf[k] for leaf in slices]) for k in range(count)]
+
+
+def _refilled(output: Any, leaves: list[Any]) -> Any:
+    rest = iter(leaves)
+    return map_leaves(output, lambda _: next(rest))
+
+
+def dims_of_examples(
+    model: Model, sites: Sequence[Site], x: Any, activations: Sequence[Tensor], n: int
+) -> tuple[int, ...]:
+    """The dimension of the examples of each of some activations.
+
+    Where it is not plain, a pass of twice as many tells.
+    """
+    if all(h.ndim and h.shape[0] == n and n not in h.shape[1:] for h in activations):
+        return (0,) * len(activations)
+    with torch.no_grad():
+        values = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), sites)
+    longer = [h for value in values for h in split(value).tensors]
+    return tuple(_grown(tuple(h.shape), tuple(more.shape)) for h, more in zip(activations, longer, strict=True))
+
+
+def _grown(shape: tuple[int, ...], longer: tuple[int, ...]) -> int:
+    found = [dim for dim, (a, b) in enumerate(zip(shape, longer, strict=False)) if a != b]
+    if len(shape) != len(longer) or len(found) != 1 or longer[found[0]] != 2 * shape[found[0]]:
+        raise ValueError(
+            'vectorize="fold" needs a layer whose activation holds the examples along one dimension, but its shape '
+            f"is {shape}, and {longer} for twice the examples; pass vectorize=True or vectorize=False"
+        )
+    return found[0]

@@ -1,0 +1,81 @@
+"""What the passes of a chunk hold.
+
+NOTE [Held]
+A step may add little to what is interpolated and much to what the model makes of it: a picture of ten numbers, a long
+text. So the first passes count the numbers that operations give, as they run: of a batch all, under `vmap` those that
+are batched. When these are more than may be held, the passes are given up, and one step by itself shows how many fit;
+later chunks have as many. What is counted follows from shapes alone, and is an estimate: it leaves out what a kernel
+keeps for itself, and takes in what the model lets go again.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from attrfn._again import Abandoned, watched_by
+from attrfn._torch.context import batched, unwrapped, wrappings
+
+Answer = TypeVar("Answer")
+
+_SMALL = 1 << 10
+"""Tensors of fewer numbers are not worth a look."""
+
+
+class Held:
+    """Counts the bytes that the operations of passes add, and leaves when they are too many.
+
+    Args:
+        most: As many bytes may be held.
+        folded: Everything belongs to the steps, batched or not.
+    """
+
+    def __init__(self, most: float = math.inf, *, folded: bool) -> None:
+        self.most, self.folded, self.bytes = most, folded, 0
+        self.last: Any = None
+
+    def count(self, f: Callable[..., Answer], *args: Any) -> Answer:
+        """`f(*args)`, whose passes are counted."""
+        try:
+            with watched_by(self._watch):
+                return f(*args)
+        finally:
+            self.last = None
+
+    def _watch(self, output: Any, args: tuple[Any, ...]) -> None:
+        if output is self.last:  # an operation that was written out as others
+            return
+        self.last = output
+        if isinstance(output, Tensor):
+            self.bytes += self._added(output, args)
+        elif isinstance(output, (tuple, list)):
+            self.bytes += sum(self._added(tensor, args) for tensor in _tensors(output))
+        if self.bytes > self.most:
+            raise Abandoned(self)
+
+    def _added(self, output: Tensor, args: tuple[Any, ...]) -> int:
+        """Of a view, or of what was written over, nothing."""
+        if output.numel() < _SMALL or not (self.folded or any(batched(part) for part in wrappings(output))):
+            return 0
+        inner, place = unwrapped(output), _place(output)
+        if place is None or any(_place(tensor) == place for tensor in _tensors(args)):
+            return 0
+        return inner.numel() * inner.element_size()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Those in a tensor's place, or in a list there."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            if isinstance(item, (Tensor, tuple, list)):
+                yield from _tensors(item)
+
+
+def _place(tensor: Tensor) -> int | None:
+    """Where its numbers are; of what has no such place, nothing."""
+    inner = unwrapped(tensor)
+    return inner.untyped_storage().data_ptr() if inner.layout is torch.strided else None
