@@ -44,6 +44,17 @@ of these for each member; what a mapping omits stays as it is in the input. Of t
 sample of the reference distribution, `(K, *F)` or `(K, N, *F)`, or a function of `x` that returns one.
 """
 
+Groups: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any] | None
+"""Which entries of `Inputs` are one player: switched on and off together.
+
+`None`: each entry of each member that has a baseline is one. Otherwise an integer tensor that broadcasts to the input's
+shape: without dimension 0, or with a leading 1, the same for all examples, or its own for each (eager only). Entries
+with one number are one player; players are the distinct numbers, sorted, P of them; a negative number is never
+replaced. Contained as `Inputs` are: one number in several members is one joint player, and a member that a mapping
+omits, or `None` in a tuple, has none. Where examples have different groups, P is the largest count, and an example
+without a player gets zero for it.
+"""
+
 Tolerance: TypeAlias = float | None
 """Of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
 

@@ -14,10 +14,11 @@ from attrfn._inputs import Leaves, describe, leaves_of, map_leaves, split
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
+from attrfn._references import sample_of
 from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
-from attrfn._sampling.draws import sample_of, stacked
+from attrfn._sampling.draws import stacked
 from attrfn._torch.context import values_readable, warn
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 

@@ -1,0 +1,164 @@
+"""Players: which entries of x are switched on and off together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, leaves_of, map_leaves
+from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch.context import compiling, values_visible
+from attrfn._types import Groups, Inputs
+
+
+@dataclass(frozen=True)
+class Seats:
+    """The players of the entries of one member of x."""
+
+    shape: torch.Size
+    """Of the member, `(N, *F)`."""
+    index: Tensor | None
+    """The player of each entry, the number of players where there is none; `(1 or N, *F)`, or what broadcasts to it."""
+    first: int = 0
+    """Without an index each entry is a player, in order from this one on."""
+    gaps: bool = False
+    """Whether some entry has no player."""
+
+    def at_entries(self, columns: Tensor, otherwise: float) -> Tensor:
+        """`(P,)` or `(N, P)`, a column a player, at the entries: `(1 or N, *F)`, or what broadcasts to it."""
+        rows = columns if columns.ndim == 2 else columns[None]
+        if self.index is None:
+            own = rows[:, self.first : self.first + self.shape[1:].numel()]
+            return own.reshape(rows.shape[0], *self.shape[1:])
+        if self.gaps:
+            rows = torch.cat([rows, rows.new_full((rows.shape[0], 1), otherwise)], 1)
+        index = self.index.reshape(self.index.shape[0], -1)
+        if index.shape[0] == 1:
+            return rows.index_select(1, index[0]).reshape(rows.shape[0], *self.index.shape[1:])
+        return rows.expand(index.shape[0], -1).gather(1, index).reshape(self.index.shape)
+
+
+@dataclass(frozen=True)
+class Players:
+    """What is switched on and off."""
+
+    x: Any
+    """What has the entries."""
+    seats: tuple[Seats | None, ...]
+    """Of each leaf of x; `None` where it stays as it is."""
+    count: int
+    """P."""
+
+    def spread(self, values: Tensor) -> Any:
+        """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
+        seats = iter(self.seats)
+
+        def act(leaf: Any) -> Any:
+            here = next(seats)
+            if not isinstance(leaf, Tensor):
+                return None
+            dtype = leaf.dtype if leaf.is_floating_point() else values.dtype
+            if here is None:
+                return torch.zeros(leaf.shape, dtype=dtype, device=leaf.device)
+            return here.at_entries(values, 0).to(leaf.device, dtype).expand(leaf.shape).contiguous()
+
+        return map_leaves(self.x, act)
+
+
+def players_of(x: Inputs, start: Any, groups: Groups) -> Players:
+    """The players of x.
+
+    Args:
+        x: The inputs.
+        start: A baseline, contained as x is; a member that has none is x's own.
+        groups: As the caller gave them.
+    """
+    pairs = list(zip(leaves_of(x), leaves_of(start), strict=True))
+    moved = [leaf is not other for leaf, other in pairs]
+    leaves = [leaf for leaf, _ in pairs]
+    if groups is None:
+        seats, count = _each_entry(leaves, moved)
+    else:
+        given = leaves_of(beside("groups", x, groups, _numbers))
+        seats, count = _by_number(leaves, given)
+    if count == 0:
+        raise ValueError(
+            "groups has no player: no member of x has a baseline, or every number is negative; give the entries that "
+            "are to be replaced numbers from 0 on"
+        )
+    _check_examples(leaves, seats, batch_size(x))
+    return Players(x, tuple(seats), count)
+
+
+def _each_entry(leaves: Sequence[Any], moved: Sequence[bool]) -> tuple[list[Seats | None], int]:
+    seats: list[Seats | None] = []
+    count = 0
+    for leaf, moves in zip(leaves, moved, strict=True):
+        seats.append(Seats(leaf.shape, None, count) if moves else None)
+        count += leaf.shape[1:].numel() if moves else 0
+    return seats, count
+
+
+def _by_number(leaves: Sequence[Any], given: Sequence[Tensor | None]) -> tuple[list[Seats | None], int]:
+    """Entries with one number are one player, in whichever member they are."""
+    flat = [g.reshape(g.shape[0], -1) for g in given if g is not None]
+    rows = max([1, *(f.shape[0] for f in flat)])
+    if rows > 1 and compiling():
+        raise ValueError(
+            f"groups differ between the {rows} examples, which is for eager calls alone; pass groups that are the "
+            "same for all, with a leading 1 or without dimension 0"
+        )
+    numbers = torch.cat([f.expand(rows, -1) for f in flat], 1) if flat else torch.empty(1, 0, dtype=torch.long)
+    ranks, count, gaps = _ranked(numbers)
+    parts = iter(ranks.split([f.shape[1] for f in flat], 1))
+    seats: list[Seats | None] = []
+    for leaf, group in zip(leaves, given, strict=True):
+        if group is None:
+            seats.append(None)
+            continue
+        index = next(parts).reshape(rows, *group.shape[1:]).to(leaf.device)
+        seats.append(Seats(leaf.shape, index, gaps=gaps))
+    return seats, count
+
+
+@constant_in_graph
+def _ranked(numbers: Tensor) -> tuple[Tensor, int, bool]:
+    """The rank of each number among the distinct ones of its row; P, the largest count; whether some are negative.
+
+    Negative ones have the rank P.
+    """
+    values, order = numbers.sort(1)
+    fresh = values >= 0
+    fresh[:, 1:] &= values[:, 1:] != values[:, :-1]
+    count = int(fresh.sum(1).max()) if numbers.numel() else 0
+    ranks = torch.empty_like(order).scatter(1, order, fresh.cumsum(1) - 1)
+    return torch.where(numbers < 0, count, ranks), count, bool((numbers < 0).any())
+
+
+def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
+    """The numbers of one member, `(1 or N, *F)`, or what broadcasts to it."""
+    if given is OMITTED or given is None or (isinstance(given, Spread) and given.value is None):
+        return None
+    if not isinstance(given, Tensor) or given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
+        raise TypeError(
+            f"{name} must be an integer tensor, entries with one number being one player, but is "
+            f"{describe(given.value if isinstance(given, Spread) else given)}"
+        )
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} was given for a member of x that is no tensor, {describe(x)}; pass None for it")
+    if not values_visible(given) and not compiling():
+        raise TypeError(f"{name} must not be mapped over by a transform, which hides how many players there are")
+    broadcast(name, given, x.shape)
+    given = given.to(x.device)
+    return given.reshape(*(1,) * (x.ndim - given.ndim), *given.shape)
+
+
+def _check_examples(leaves: Sequence[Any], seats: Sequence[Seats | None], n: int) -> None:
+    for leaf, here in zip(leaves, seats, strict=True):
+        if here is not None and leaf.shape[0] != n:
+            raise ValueError(
+                f"a member of x that has players must have the {n} examples in dimension 0, but has the shape "
+                f"{tuple(leaf.shape)}; leave it out of baselines and groups"
+            )
