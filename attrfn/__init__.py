@@ -41,6 +41,14 @@ from attrfn._methods.grad_cam import interpolate as interpolate
 from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
 
 # isort: split
+# By what happens without a part
+from attrfn._methods.ablation import feature_ablation as feature_ablation
+from attrfn._methods.ablation import feature_permutation as feature_permutation
+from attrfn._methods.ablation import layer_feature_ablation as layer_feature_ablation
+from attrfn._methods.ablation import neuron_feature_ablation as neuron_feature_ablation
+from attrfn._methods.ablation import occlusion as occlusion
+
+# isort: split
 # Methods from methods
 from attrfn._methods.combinators import over_targets as over_targets
 from attrfn._methods.combinators import smooth_grad as smooth_grad
@@ -57,6 +65,7 @@ from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer
 from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import to_layer as to_layer
+from attrfn._model.masks import masked as masked
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
@@ -74,6 +83,7 @@ from attrfn._types import Attributions as Attributions
 from attrfn._types import AttributionWarning as AttributionWarning
 from attrfn._types import Baselines as Baselines
 from attrfn._types import DeepLiftRule as DeepLiftRule
+from attrfn._types import Groups as Groups
 from attrfn._types import Inputs as Inputs
 from attrfn._types import Layer as Layer
 from attrfn._types import LayerAttributions as LayerAttributions

@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, start_at, take
+from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, split_activation, start_at, take
+from attrfn._model.layers import from_layer, listed, resolve
 from attrfn._model.players import Players, players_of
 from attrfn._model.run import run_plainly
+from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
 from attrfn._references import sample_of
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
@@ -51,17 +54,16 @@ def masked(
     References:
         Covert et al., Explaining by removing: a unified framework for model explanation, 2021. arXiv:2011.14878
     """
-    return Masked(model, x, baselines, groups, reference)
+    return masked_input(model, x, baselines, groups, reference)
 
 
 class Masked:
     """What `masked` answers: a model whose input is a mask."""
 
-    def __init__(self, model: Model, x: Inputs, baselines: Baselines, groups: Groups, reference: Baselines) -> None:
-        inputs = take(x, floating=False)
-        self.model, self.x, self.n = model, inputs.rebuild(inputs.tensors), batch_size(x)
-        self.references, self._start = _starts(self.x, baselines, reference)
-        self.players: Players = players_of(self.x, self._start(0), groups)
+    def __init__(self, model: Model, x: Any, starts: "Starts", groups: Groups, *, fixed: bool = False) -> None:
+        self.model, self.x, self.n = model, x, batch_size(x)
+        self.references, self._start = starts
+        self.players: Players = players_of(x, self._start(0), groups, fixed=fixed)
 
     def __call__(self, z: Tensor) -> Any:
         self._check(z)
@@ -78,10 +80,6 @@ class Masked:
             return leaf if here is None else _between(leaf, start, here.at_entries(z, 1))
 
         return map_leaves(self.x, act)
-
-    def scored(self, target: Target) -> "Scored":
-        """The explained number, as a function of masks."""
-        return Scored(self, target)
 
     def _check(self, z: Any) -> None:
         count = self.players.count
@@ -103,7 +101,6 @@ class Scored:
         """P."""
         self.references = masked.references
         """K, of which the value of a mask is the mean."""
-        self.spread = masked.players.spread
 
     @property
     def like(self) -> list[Tensor]:
@@ -119,8 +116,53 @@ class Scored:
         return value.expand(masked.n)
 
 
-def _starts(x: Any, baselines: Baselines, reference: Baselines) -> tuple[int, Callable[[Any], Any]]:
-    """How many baselines there are, and the k-th, contained as x is."""
+def masked_input(model: Model, x: Inputs, baselines: Baselines, groups: Groups, reference: Baselines) -> Masked:
+    """The model as a function of which players of x are present, all arguments checked."""
+    inputs = take(x, floating=False)
+    container = inputs.rebuild(inputs.tensors)
+    return Masked(model, container, _starts(container, baselines, reference), groups)
+
+
+def masked_layers(
+    model: Model, layer: Any, x: Inputs, baselines: Baselines, groups: Any, *, create_graph: bool
+) -> list[Masked]:
+    """The rest of the model behind each layer, as a function of which players of its activation are present."""
+    take(x, floating=False)
+    start, sites = start_at(x, baselines, fixed=False), [resolve(model, one) for one in listed(layer)]
+    with nullcontext() if create_graph else torch.no_grad():
+        here, there = run_reading(model, x, sites), run_reading(model, start, sites)
+    found: list[Masked] = []
+    for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups), strict=True):
+        starts = (1, functools.partial(_same, _activation(other)))
+        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, fixed=True))
+    return found
+
+
+def _groups_of(layer: Any, groups: Any) -> Sequence[Any]:
+    """The groups of each layer."""
+    if not isinstance(layer, list):
+        return [groups]
+    count = len(listed(layer))
+    if groups is None:
+        return [None] * count
+    if not isinstance(groups, list) or len(groups) != count:
+        raise ValueError(
+            f"groups must be a list with one entry for each of the {count} layers, or None, but is {describe(groups)}"
+        )
+    return groups
+
+
+def _activation(value: Any) -> Any:
+    """One floating leaf alone as a tensor, all else as it is."""
+    leaves = split_activation(value)
+    return leaves.tensors[0] if len(leaves.tensors) == 1 else value
+
+
+Starts: TypeAlias = tuple[int, Callable[[Any], Any]]
+"""How many baselines there are, and the k-th, contained as x is."""
+
+
+def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if reference is None:
         return 1, functools.partial(_same, start_at(x, baselines, fixed=False))
     if baselines is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, leaves_of, map_leaves
+from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, is_floating, leaves_of, map_leaves
 from attrfn._torch.compiler import constant_in_graph
 from attrfn._torch.context import compiling, values_visible
 from attrfn._types import Groups, Inputs
@@ -50,33 +50,50 @@ class Players:
     """Of each leaf of x; `None` where it stays as it is."""
     count: int
     """P."""
+    fixed: bool
+    """Whether members that are not floating point are held fixed, and answered by `None`."""
+
+    @property
+    def firsts(self) -> list[int | None]:
+        """The first player of each leaf, where each entry is one."""
+        return [here and here.first for here in self.seats]
 
     def spread(self, values: Tensor) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
-        seats = iter(self.seats)
+        return self.answer([here and here.at_entries(values, 0) for here in self.seats], values.dtype)
+
+    def answer(self, entries: Sequence[Tensor | None], dtype: torch.dtype) -> Any:
+        """Numbers for each leaf's entries, contained as x is; zeros for `None`.
+
+        Args:
+            entries: Of each leaf, of its shape, or what broadcasts to it.
+            dtype: Of leaves that are not floating point.
+        """
+        rest = iter(entries)
 
         def act(leaf: Any) -> Any:
-            here = next(seats)
-            if not isinstance(leaf, Tensor):
+            found = next(rest)
+            if not isinstance(leaf, Tensor) or (self.fixed and not leaf.is_floating_point()):
                 return None
-            dtype = leaf.dtype if leaf.is_floating_point() else values.dtype
-            if here is None:
-                return torch.zeros(leaf.shape, dtype=dtype, device=leaf.device)
-            return here.at_entries(values, 0).to(leaf.device, dtype).expand(leaf.shape).contiguous()
+            kind = leaf.dtype if leaf.is_floating_point() else dtype
+            if found is None:
+                return torch.zeros(leaf.shape, dtype=kind, device=leaf.device)
+            return found.to(leaf.device, kind).expand(leaf.shape).contiguous()
 
         return map_leaves(self.x, act)
 
 
-def players_of(x: Inputs, start: Any, groups: Groups) -> Players:
+def players_of(x: Inputs, start: Any, groups: Groups, *, fixed: bool = False) -> Players:
     """The players of x.
 
     Args:
         x: The inputs.
         start: A baseline, contained as x is; a member that has none is x's own.
         groups: As the caller gave them.
+        fixed: Members that are not floating point are held fixed.
     """
     pairs = list(zip(leaves_of(x), leaves_of(start), strict=True))
-    moved = [leaf is not other for leaf, other in pairs]
+    moved = [leaf is not other and not (fixed and not is_floating(leaf)) for leaf, other in pairs]
     leaves = [leaf for leaf, _ in pairs]
     if groups is None:
         seats, count = _each_entry(leaves, moved)
@@ -89,7 +106,7 @@ def players_of(x: Inputs, start: Any, groups: Groups) -> Players:
             "are to be replaced numbers from 0 on"
         )
     _check_examples(leaves, seats, batch_size(x))
-    return Players(x, tuple(seats), count)
+    return Players(x, tuple(seats), count, fixed)
 
 
 def _each_entry(leaves: Sequence[Any], moved: Sequence[bool]) -> tuple[list[Seats | None], int]:

@@ -10,11 +10,14 @@ from attrfn._inputs import (
     OMITTED,
     Spread,
     at_least_one,
+    batch_size,
     beside,
     describe,
+    device_of,
     is_floating,
     is_number,
     leaves_of,
+    map_leaves,
     split,
     take,
 )
@@ -64,6 +67,30 @@ def uniform(
 def choices(count: int, n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """`n` whole numbers below `count`."""
     return torch.randint(count, (n,), device=device, **_of(generator))
+
+
+def another_example(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """For each of `n` examples another one, each taken once: a permutation of one cycle."""
+    order = torch.randperm(n, device=device, **_of(generator))
+    return torch.empty_like(order).scatter(0, order, order.roll(-1))
+
+
+def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> Any:
+    """A reference sample of x's own examples, `(n_samples, N, *F)`, contained as x is: for each example others."""
+    n, device = batch_size(x), device_of(x)
+    if at_least_one("n_samples", n_samples) and n < 2:
+        raise ValueError(
+            "x must hold two examples at least, since a player's entries are taken from another example, but has 1; "
+            "pass more examples, or use feature_ablation with a reference"
+        )
+    generator = own_generator(generator, device)
+    orders = torch.stack([another_example(n, device, generator) for _ in range(n_samples)])
+
+    def act(leaf: Any) -> Any:
+        moves = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n
+        return leaf[orders.to(leaf.device)] if moves else None
+
+    return map_leaves(dict(x) if isinstance(x, Mapping) else x, act)
 
 
 def _of(generator: torch.Generator | None) -> dict[str, Any]:

@@ -50,6 +50,15 @@ class Game:
             values = torch.cat([values for _, (values,) in chunks])
             return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
 
+    def without_each(self) -> Tensor:
+        """The value of all players less that of all but one, `(N, P)`, a column a player."""
+        players = torch.arange(self.players, device=self.device)
+        values = self.over(
+            self.players + 1,  # the first of which has all
+            lambda some: players != torch.arange(some.start - 1, some.stop - 1, device=self.device)[:, None],
+        )
+        return (values[0] - values[1:]).T
+
     @property
     def device(self) -> torch.device:
         return self.value.like[0].device

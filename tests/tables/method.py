@@ -39,6 +39,7 @@ class Method(NamedTuple):
     steps: bool = False  # takes chunk_size and vectorize
     random: bool = False  # takes a generator
     relu: bool = False  # is about ReLUs: warns where none ran
+    intervenes: bool = False  # takes no derivative, and answers members that are not floating point too
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import attrfn
 from tests.tables import references as ref
+from tests.tables import references_interventions as without
 from tests.tables import references_rules as rules
 from tests.tables.method import (
     LAYER,
@@ -230,4 +231,38 @@ DEEP_LIFTS = (
         steps=True,
     ),
 )
-METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS)
+ABLATIONS = (
+    Method(
+        attrfn.feature_ablation,
+        lambda net, x: without.feature_ablation(whole(net), x, start(x)),
+        settings={"baselines": START},
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.occlusion,
+        lambda net, x: without.feature_ablation(whole(net), x, start(x)),
+        settings={"baselines": START, "window": 1},  # which suits every net; larger ones are in test_ablation.py
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.layer_feature_ablation,
+        lambda net, x: without.feature_ablation(tail(net), net.head(x), net.head(start(x))),
+        LAYER,
+        {"baselines": START},
+        of="layer",
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.neuron_feature_ablation,
+        lambda net, x: without.feature_ablation(cut(net), x, start(x)),
+        LAYER,
+        {"baselines": START},
+        spec="selector",
+        steps=True,
+        intervenes=True,
+    ),
+)
+METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._model.masks import Masked, masked
+from attrfn._model.masks import Scored, masked, masked_input
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.game import Game
 
@@ -29,7 +29,7 @@ def same(one: Tensor, other: Tensor) -> None:
 
 
 def counted(x: Any, groups: Any = None, baselines: Any = None) -> int:
-    return Masked(lambda *x, **y: torch.zeros(2), x, baselines, groups, None).players.count
+    return masked_input(lambda *x, **y: torch.zeros(2), x, baselines, groups, None).players.count
 
 
 GROUPS: dict[str, tuple[Any, list[list[list[int]]]]] = {
@@ -101,7 +101,7 @@ def test_members_share_players() -> None:
     assert found["ids"].tolist() == [[9, 1]] * 2
     assert found["mask"].tolist() == [[1, 1]] * 2
     assert found["b"].tolist() == [[1]] * 2
-    spread = Masked(lambda **x: x["b"], x, baselines, groups, None).players.spread(
+    spread = masked_input(lambda **x: x["b"], x, baselines, groups, None).players.spread(
         torch.tensor([[1.0, 2.0, 3.0]] * 2).double()
     )
     assert spread["a"].tolist() == [[1, 2, 2]] * 2
@@ -231,8 +231,8 @@ WAYS: tuple[dict[str, Any], ...] = ({}, {"chunk_size": 1}, {"chunk_size": 2}, {"
 def test_values_of_many_masks(how: dict[str, Any], rows: int) -> None:
     model, (x, _) = net(), table()
     reference = torch.randn(rows, 4).double()
-    f = Masked(model, x, None, torch.tensor([0, 0, 1, 2]), reference)
-    game = Game(f.scored(1), Batching(**how), create_graph=False)
+    f = masked_input(model, x, None, torch.tensor([0, 0, 1, 2]), reference)
+    game = Game(Scored(f, 1), Batching(**how), create_graph=False)
     shared, own = torch.rand(5, 3) > 0.5, torch.rand(5, 3, 3) > 0.5
     same(game(shared), torch.stack([f(z)[:, 1] for z in shared]))
     same(game(own), torch.stack([f(z)[:, 1] for z in own]))
@@ -243,7 +243,7 @@ def test_values_of_many_masks(how: dict[str, Any], rows: int) -> None:
 def test_values_keep_a_graph_if_asked() -> None:
     model, (x, start) = net(), table()
     x.requires_grad_()
-    game = Game(Masked(model, x, start, None, None).scored(1), Batching(), create_graph=True)
+    game = Game(Scored(masked_input(model, x, start, None, None), 1), Batching(), create_graph=True)
     game(torch.eye(4).bool()).sum().backward()
     assert x.grad is not None
     assert torch.count_nonzero(x.grad) == 12
@@ -251,10 +251,10 @@ def test_values_keep_a_graph_if_asked() -> None:
 
 def test_values_of_whole_numbers_and_of_one_number_for_all() -> None:
     (x, start), z = table(), torch.eye(4).bool()
-    whole = Game(Masked(lambda x: (x > 0).sum(1), x, start, None, None).scored(None), Batching(), False)(z)
+    whole = Game(Scored(masked_input(lambda x: (x > 0).sum(1), x, start, None, None), None), Batching(), False)(z)
     assert whole.shape == (4, 3)
     assert whole.is_floating_point()
-    one = Game(Masked(lambda x: x.sum(), x, start, None, None).scored(None), Batching(), False)(z)
+    one = Game(Scored(masked_input(lambda x: x.sum(), x, start, None, None), None), Batching(), False)(z)
     assert one.shape == (4, 3)
     assert torch.equal(one[:, 0], one[:, 2])
 
