@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from attrfn._call import public_call
-from attrfn._inputs import take
 from attrfn._model.layers import pinned_neuron
 from attrfn._model.masks import Scored, masked_input, masked_layers
 from attrfn._sampling.chunks import Batching
@@ -164,7 +163,6 @@ def feature_permutation(
     References:
         Fisher et al., All models are wrong, but many are useful, 2019. arXiv:1801.01489
     """
-    take(x, floating=False)
     present = masked_input(model, x, None, groups, shuffled(x, n_samples, generator))
     game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
     return present.players.spread(game.without_each())
@@ -266,8 +264,7 @@ def neuron_feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    take(x, floating=False)
-    unit = pinned_neuron(model, layer, selector, x)
-    present = masked_input(unit, x, baselines, groups, reference)
+    present = masked_input(model, x, baselines, groups, reference)
+    present.model = pinned_neuron(model, layer, selector, x)
     game = Game(Scored(present, None), Batching(chunk_size, vectorize), create_graph)
     return present.players.spread(game.without_each())

@@ -77,6 +77,7 @@ def another_example(n: int, device: torch.device, generator: torch.Generator | N
 
 def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> Any:
     """A reference sample of x's own examples, `(n_samples, N, *F)`, contained as x is: for each example others."""
+    take(x, floating=False)
     n, device = batch_size(x), device_of(x)
     if at_least_one("n_samples", n_samples) and n < 2:
         raise ValueError(

@@ -18,14 +18,12 @@ class Windows:
 
     covers: tuple[Tensor, ...]
     """Of each dimension, `(W, F)`: which entries each position of the window covers."""
-
-    @property
-    def count(self) -> int:
-        return math.prod(cover.shape[0] for cover in self.covers)
+    count: int
+    device: torch.device
 
     def covered(self, some: range) -> Tensor:
         """Which entries some windows cover, `(len(some), F_1 · F_2 · …)`."""
-        numbers = torch.arange(some.start, some.stop, device=self.covers[0].device)
+        numbers = torch.arange(some.start, some.stop, device=self.device)
         found, left = torch.ones(len(some), 1, dtype=torch.bool, device=numbers.device), self.count
         for cover in self.covers:
             left //= cover.shape[0]
@@ -34,7 +32,7 @@ class Windows:
 
     def means(self, values: Tensor) -> Tensor:
         """`(W, N)`, a number a window, as the mean over the windows that cover an entry, `(N, *F)`."""
-        found = values.T.unflatten(1, [cover.shape[0] for cover in self.covers])
+        found = values.T.reshape(values.shape[1], *[cover.shape[0] for cover in self.covers])
         for cover in self.covers:  # each dimension in turn, which then is the last
             found = found.movedim(1, -1) @ (cover.to(values.dtype) / cover.sum(0))
         return found
@@ -115,8 +113,8 @@ def _windows(size: _Sizes, step: _Sizes) -> Windows | None:
             f"{step.name} must not be larger than the window, {tuple(sizes)}, which would leave entries out, but is "
             f"{tuple(steps)}"
         )
-    device = size.x.device
-    return Windows(tuple(_cover(*each, device) for each in zip(shape, sizes, steps, strict=True)) or (_all(device),))
+    covers = [_cover(*each, size.x.device) for each in zip(shape, sizes, steps, strict=True)]
+    return Windows(tuple(covers), math.prod([cover.shape[0] for cover in covers]), size.x.device)
 
 
 def _cover(length: int, window: int, stride: int, device: torch.device) -> Tensor:
@@ -125,8 +123,3 @@ def _cover(length: int, window: int, stride: int, device: torch.device) -> Tenso
     first = torch.tensor(starts, device=device)[:, None]
     entries = torch.arange(length, device=device)
     return (entries >= first) & (entries < first + window)
-
-
-def _all(device: torch.device) -> Tensor:
-    """Of a member without further dimensions its one entry."""
-    return torch.ones(1, 1, dtype=torch.bool, device=device)

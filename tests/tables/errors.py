@@ -34,6 +34,7 @@ FIXED = [
     attrfn.layer_integrated_gradients,
     attrfn.layer_deep_lift,
     attrfn.layer_deep_lift_shap,
+    attrfn.layer_feature_ablation,
 ]
 """Methods that need no floating-point member of x."""
 RULED = [row for row in METHODS if row.relu or "deep_lift" in row.name]
@@ -88,6 +89,8 @@ FLOATING: Case = (
     r"x must have a floating-point member to attribute to, but is a int64 tensor of shape \(2, 2, 4, 4\); for token "
     "ids, attribute to the embedding with a layer method, or pass the embeddings",
 )
+START_OF_IDS: Case = ("no floating member", {"x": torch.ones(2, 3).long(), "baselines": None}, ValueError,
+     "baselines are required, since x, a int64 tensor of .*has no floating-point member")  # fmt: skip
 HOLDING: Case = ("no tensor", {"x": ("a", 3)}, TypeError, "x must hold a tensor, but is a tuple of 2")
 
 OF_TARGET: list[Case] = [
@@ -260,7 +263,10 @@ class Scripted(nn.Module):
 def cases(row: Method) -> Iterator[tuple[str, Case]]:
     """What the arguments of a method can be wrong in."""
     takes = inspect.signature(row.attribute).parameters
-    yield from (("x", case) for case in [*OF_X, HOLDING if row.attribute in FIXED else FLOATING])
+    held = row.intervenes and row.of == "input"
+    yield from (
+        ("x", case) for case in [*OF_X, START_OF_IDS if held else HOLDING if row.attribute in FIXED else FLOATING]
+    )
     yield from (("target", case) for case in (OF_TARGET if "target" in takes else []))
     yield from (("selector", case) for case in (OF_SELECTOR if row.spec == "selector" else []))
     yield from (("layer", case) for case in (of_layer(row) if "layer" in takes else []))
