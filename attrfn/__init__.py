@@ -47,6 +47,11 @@ from attrfn._methods.ablation import feature_permutation as feature_permutation
 from attrfn._methods.ablation import layer_feature_ablation as layer_feature_ablation
 from attrfn._methods.ablation import neuron_feature_ablation as neuron_feature_ablation
 from attrfn._methods.ablation import occlusion as occlusion
+from attrfn._methods.shapley import shapley_estimate as shapley_estimate
+from attrfn._methods.shapley import shapley_interactions as shapley_interactions
+from attrfn._methods.shapley import shapley_values as shapley_values
+from attrfn._methods.surrogates import lime as lime
+from attrfn._methods.surrogates import rise as rise
 
 # isort: split
 # Methods from methods
@@ -83,6 +88,8 @@ from attrfn._types import Attributions as Attributions
 from attrfn._types import AttributionWarning as AttributionWarning
 from attrfn._types import Baselines as Baselines
 from attrfn._types import DeepLiftRule as DeepLiftRule
+from attrfn._types import Estimate as Estimate
+from attrfn._types import Evaluations as Evaluations
 from attrfn._types import Groups as Groups
 from attrfn._types import Inputs as Inputs
 from attrfn._types import Layer as Layer

@@ -65,6 +65,13 @@ difference and that norm. The gap alone would not do: errors of two entries can 
 relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
 """
 
+Evaluations: TypeAlias = int | None
+"""Of `n_evals`: how many passes of the model an example may take in all.
+
+M masks count M; with a `reference` of K rows M K; the doublings of `rtol` are included. `None`: all $2^P$ masks of P
+players where they are no more than 4,096, else 16 P of them.
+"""
+
 Index: TypeAlias = int | str | tuple[int | str, ...]
 
 
@@ -111,6 +118,13 @@ DeepLiftRule: TypeAlias = Callable[
 ]
 """DeepLIFT's rule of an operation:
 `(grad_output, inputs, reference_inputs, output, reference_output) -> grad_inputs`."""
+
+
+class Estimate(NamedTuple):
+    """An estimate and its standard error, both contained as the attribution is."""
+
+    values: Any
+    errors: Any
 
 
 class AttributionWarning(UserWarning):

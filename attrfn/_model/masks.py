@@ -101,6 +101,8 @@ class Scored:
         """P."""
         self.references = masked.references
         """K, of which the value of a mask is the mean."""
+        self.there = masked.players.there
+        """Which players an example has, `(N, P)`, where not all have the same."""
 
     @property
     def like(self) -> list[Tensor]:

@@ -58,6 +58,15 @@ class Players:
         """The first player of each leaf, where each entry is one."""
         return [here and here.first for here in self.seats]
 
+    @property
+    def there(self) -> Tensor | None:
+        """Which players an example has, `(N, P)`; `None` where all have the same."""
+        rows = [here.index.flatten(1) for here in self.seats if here is not None and here.index is not None]
+        if all(row.shape[0] == 1 for row in rows):
+            return None
+        numbers = torch.cat([row.to(rows[0].device) for row in rows], 1)
+        return torch.zeros(len(numbers), self.count + 1, device=numbers.device).scatter(1, numbers, 1)[:, :-1] > 0
+
     def spread(self, values: Tensor) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
         return self.answer([here and here.at_entries(values, 0) for here in self.seats], values.dtype)

@@ -69,9 +69,14 @@ def choices(count: int, n: int, device: torch.device, generator: torch.Generator
     return torch.randint(count, (n,), device=device, **_of(generator))
 
 
+def order_of(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """The whole numbers below `count` in any order."""
+    return torch.randperm(count, device=device, **_of(generator))
+
+
 def another_example(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """For each of `n` examples another one, each taken once: a permutation of one cycle."""
-    order = torch.randperm(n, device=device, **_of(generator))
+    order = order_of(n, device, generator)
     return torch.empty_like(order).scatter(0, order, order.roll(-1))
 
 

@@ -15,6 +15,7 @@ class Value(Protocol):
 
     players: int
     references: int
+    there: Tensor | None
 
     @property
     def like(self) -> list[Tensor]: ...
