@@ -1,4 +1,22 @@
-"""Attribution methods for PyTorch as pure functions over `torch.func`."""
+"""Attribution methods for PyTorch as pure functions over `torch.func`.
+
+The words of the signatures; `attrfn._types` says more of each:
+
+Model: any callable: an `nn.Module`, a function, a closure, a `functional_call` partial.
+Inputs: what is attributed to: a tensor, called as `model(x)`, a tuple, `model(*x)`, or a mapping, `model(**x)`.
+Attributions: what a method answers: the shape, dtype, device and container of what it attributes to.
+LayerAttributions: attributions to a layer, contained as its value is; a tuple for a list of layers.
+Baselines: where a path or a difference starts: `None` (zeros), a number, a tensor, or these contained as the inputs.
+Target: which number of the output is explained: `None`, an int, a tuple, N of these, or a function of the output.
+Selector: which neuron of a layer's activation is explained: the grammar of `Target`, on the activation.
+Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`.
+Site: a layer's input or output, one of its calls, one of its leaves; made by `at`.
+Tolerance: of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
+Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`.
+DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_inputs, output, reference_output)
+    -> grad_inputs`.
+AttributionWarning: an attribution was computed, but something about it needs the caller's eye.
+"""
 
 from typing import TYPE_CHECKING
 

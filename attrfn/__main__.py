@@ -98,7 +98,7 @@ def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     shown = held_out.at(_shown(net, held_out))
     results = explained(methods(net, shown.x, train.x, seed))
     print(table(results))
-    picture(net, shown, results).savefig(out, format="png", dpi=100)
+    picture(net, shown, results).savefig(out, format=out.suffix.lower().removeprefix(".") or "png", dpi=100)
     print(f"\nWrote {out}: {len(results)} methods on {len(shown.y)} held-out photographs.")
 
 
@@ -129,7 +129,7 @@ def trained(net: Network, data: Data) -> Network:
 
 @torch.no_grad()
 def methods(net: Network, x: Tensor, sample: Tensor, seed: int) -> dict[str, Method]:
-    """Every method, on the score of a face or on one hidden unit; the baseline is the mean of `sample`."""
+    """A method each line, on the score of a face or on one hidden unit; the baseline is the mean of `sample`."""
     base = sample.mean(0, keepdim=True)
     unit = leading_unit(net, x)
     neuron = attrfn.neuron(net, "hidden", unit)
@@ -169,7 +169,7 @@ def leading_unit(net: Network, x: Tensor) -> int:
 
 
 def explained(methods: Mapping[str, Method]) -> dict[str, Result]:
-    """Every method's answer, and the median time of three."""
+    """The answer of each method, and the median time of three."""
     from tqdm import tqdm
 
     results: dict[str, Result] = {}
@@ -231,11 +231,17 @@ def _timed(attribute: Callable[[], Tensor]) -> Iterator[tuple[float, Tensor]]:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m attrfn",
-        description="Train a small network on real photographs and explain it with every method: "
+        description="Train a small network on real photographs and explain it with seventeen methods: "
         "one picture, and a table.",
     )
     add = parser.add_argument
-    add("--out", type=Path, default=Path("attrfn.png"), metavar="FILE", help="picture to write (%(default)s)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("attrfn.png"),
+        metavar="FILE",
+        help="picture to write: .png, .pdf, .svg, … (%(default)s)",
+    )
     add("--seed", type=int, default=0, help="of the split, the training and the samples (%(default)s)")
     add("--device", default="cpu", help="where to compute, such as cpu or cuda (%(default)s)")
     add("--version", action="version", version=attrfn.__version__)
@@ -250,7 +256,12 @@ def _usable(name: str) -> torch.device:
 
 
 def _writable(path: Path) -> None:
-    """Fail before the training if `path` cannot be written."""
+    """Fail before the training if `path` cannot be written, or its ending names no kind of picture."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix and path.suffix.lower().removeprefix(".") not in kinds:
+        raise OSError(f"cannot write a picture as {path.suffix} ({path}): endings are {', '.join(kinds)}")
     new = not path.exists()
     path.open("ab").close()
     if new:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
+from attrfn._again import as_one
+from attrfn._errors import Given, shortened
 from attrfn._inputs import device_of, map_leaves, split
 from attrfn._torch.context import compiling, grad_levels, level_of, transformed, values_readable, warn, wrappings
 
@@ -28,12 +31,23 @@ class _Call:
     def __init__(self, one_pass: bool) -> None:
         self.one_pass = one_pass
         """Whether it passes the model once: then no random state need be kept for a second pass."""
-        self.draws: Tensor | None = None
-        """The random state from which every pass starts."""
+        self.outer = _Draws()
+        """Of the passes that are within no other."""
+        self.passes: list[_Draws] = []
+        """The passes that are running, each within the one before; of those within it."""
         self.reached: bool | None = None
         """Whether a gradient reached what it was taken with respect to; `None` before the first gradient."""
-        self.warned = False
-        """Whether the caller was told that something is not finite."""
+        self.told: set[str] = set()
+        """What the caller was told of, once a call."""
+
+
+class _Draws:
+    """What some passes of a call draw, one after another; see NOTE [Draws]."""
+
+    start: Tensor | None = None
+    """The random state from which each starts."""
+    left: Tensor | None = None
+    """The state that the last one left, while none has run to its end."""
 
 
 class _Running(threading.local):
@@ -73,20 +87,62 @@ def public_call(function: Any = None, *, passes: int | None = None) -> Any:
 
 
 def _called(function: Method, one_pass: bool) -> Method:
-    differentiates = not compiling() and "create_graph" in inspect.signature(function).parameters
+    parameters = {} if compiling() else inspect.signature(function).parameters
+    given, differentiates, starts = Given(function, parameters), "create_graph" in parameters, "baselines" in parameters
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         if compiling():
             return function(*args, **kwargs)
+        outer = _RUNNING.call
         work = functools.partial(function, *args, **kwargs)
         if kwargs.get("create_graph"):
             work = functools.partial(_keep_graph, work)
         elif differentiates and transformed() and torch.is_grad_enabled():
             work = functools.partial(warn_if_constant, work, (args, kwargs))
-        return _within(_RUNNING.call, work, one_pass) if _RUNNING.call else _outermost(work, one_pass)
+        if starts:
+            work = functools.partial(_warn_if_class, work, given, args, kwargs)
+        try:
+            if outer:
+                return _within(outer, work, one_pass)
+            return as_one(lambda: _outermost(work, one_pass), kwargs.get("generator"))
+        except Exception as error:
+            if (other := given.in_place_of(error, args, kwargs)) is not None:
+                raise other from None
+            raise (error if outer else shortened(error))  # noqa: B904  (its own cause and context stay)
 
     return cast("Method", _with_own_code(called, function))
+
+
+def makes_function(function: Method) -> Method:
+    """A public function that answers a function: what was meant for that one is told in an error."""
+    given = Given(function, {} if compiling() else inspect.signature(function).parameters, makes=True)
+
+    @functools.wraps(function)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        if compiling():
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if (other := given.in_place_of(error, args, kwargs)) is not None:
+                raise other from None
+            raise
+
+    return cast("Method", _with_own_code(made, function))
+
+
+def _warn_if_class(work: Callable[[], Answer], given: Given, args: Any, kwargs: Any) -> Answer:
+    """Do the work of a call, and warn of a baseline that may be meant for a target."""
+    if not first_to_say("baselines"):
+        return work()
+    answer, number = work(), given.class_as_baseline(args, kwargs)
+    if number:
+        warn(
+            f"baselines is {number}, a whole number, and there is no target: pass target={number} if it is the class "
+            f"to explain, or baselines={number}.0 if the baseline is meant"
+        )
+    return answer
 
 
 def _with_own_code(wrapper: Any, function: Any) -> Any:
@@ -205,13 +261,24 @@ def _warn_of(answer: Any, reached: bool) -> None:
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")
 
 
+def said(what: str) -> bool:
+    """Whether this call has said something already, or there is no call that could."""
+    call = _running()
+    return call is None or what in call.told
+
+
+def first_to_say(what: str) -> bool:
+    """Whether something is to be said now: once a call."""
+    call, first = _running(), not said(what)
+    if call is not None:
+        call.told.add(what)
+    return first
+
+
 def warn_not_finite(what: str) -> None:
     """Say once a call that something is not finite."""
-    call = _running()
-    if call is not None and call.warned:
+    if _running() is not None and not first_to_say("not finite"):
         return
-    if call is not None:
-        call.warned = True
     warn(
         f"{what}; look for overflow, a division by zero, or a root or a logarithm at zero, in the model, in x and in "
         "the baselines"
@@ -259,19 +326,37 @@ def twice() -> bool:
 def draw_again(x: Any) -> Callable[[], None]:
     """Before a pass at `x`: put back the random state of the call's first pass.
 
+    NOTE [Draws]
+    All passes of a call start from one state, so that a mask of dropout is the same in each. The first that runs to its
+    end moves the state on for good: two calls draw two masks. Behind every other the state is put back to what it was
+    before, so that numbers drawn between passes go on where they were. What is true of a call is true of a pass within
+    which others run, such as that of a model under rules: they start from where the first of them did.
+
     Returns:
-        What to do after the pass: numbers drawn between passes go on where they were.
+        What to do after the pass.
     """
-    call = _running()
+    call, handled = _running(), sys.exc_info()[1]
     if call is None or call.one_pass or _get_current_dispatch_mode() is not None:
         return _nothing
     device = x.device if isinstance(x, Tensor) else device_of(x)
+    draws = call.passes[-1] if call.passes else call.outer
+    call.passes.append(_Draws())
     now = _random_state(device)
-    if call.draws is None:
-        call.draws = now
-        return _nothing
-    _set_random_state(device, call.draws)
-    return functools.partial(_set_random_state, device, now)
+    if draws.start is None:
+        draws.start = now
+    else:
+        _set_random_state(device, draws.start)
+    return functools.partial(_drawn, call, draws, device, now, handled)
+
+
+def _drawn(call: _Call, draws: _Draws, device: torch.device, now: Tensor, handled: BaseException | None) -> None:
+    """After a pass: the state goes on, if this is the first that ran to its end, or goes back."""
+    call.passes.pop()
+    whole = sys.exc_info()[1] is handled
+    first = draws.start is now or (draws.left is not None and torch.equal(draws.left, now))
+    if not first:
+        _set_random_state(device, now)
+    draws.left = _random_state(device) if first and not whole else None
 
 
 def _nothing() -> None:

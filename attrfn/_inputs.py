@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._types import Baselines, Inputs, Model
@@ -78,9 +78,20 @@ def split(value: Any) -> Leaves:
 
 
 def split_activation(value: Any) -> Leaves:
-    """As `split`, but one floating leaf alone is answered as a tensor."""
+    """As `split`, but one floating leaf alone is answered as a tensor, and complex numbers alone are an error."""
     leaves = split(value)
+    if not leaves.tensors:
+        refuse_complex(value)
     return leaves._replace(answer=_only) if len(leaves.tensors) == 1 else leaves
+
+
+def refuse_complex(value: Any) -> None:
+    """Raise if an activation holds complex numbers, which no attribution is made of."""
+    if any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves_of(value)):
+        raise TypeError(
+            f"layer must have a real activation, but its value, {describe(value)}, is complex; let the model pass it "
+            "through a module as real numbers, torch.view_as_real(h), and choose that"
+        )
 
 
 def _only(tensors: Iterable[Any]) -> Any:
@@ -90,9 +101,19 @@ def _only(tensors: Iterable[Any]) -> Any:
 
 def call(model: Model, x: Any) -> Any:
     """`model(x)`, `model(*x)` or `model(**x)`, as the container says."""
+    refuse_class(model)
     if isinstance(x, tuple) and not isinstance(x, PackedSequence):
         return model(*x)
     return model(**x) if isinstance(x, Mapping) else model(x)
+
+
+def refuse_class(model: Any) -> None:
+    """Raise if a class came where a model is taken."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise TypeError(
+            f"model must be a function or an nn.Module, but is the class {model.__name__} itself; pass an instance "
+            f"of it, such as {model.__name__}()"
+        )
 
 
 def packed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -118,18 +139,33 @@ def describe(value: Any) -> str:
 
 def take(x: Inputs, *, floating: bool = True) -> Leaves:
     """The leaves of a method's `x`, checked. `floating`: one member at least must be floating point."""
-    if isinstance(x, Tensor) and x.ndim and x.shape[0] and x.is_floating_point():
+    if isinstance(x, Tensor) and x.ndim and x.layout is torch.strided and x.shape[0] and x.is_floating_point():
         return Leaves((x,), _only, _only)
     if isinstance(x, list) or not isinstance(x, (Tensor, tuple, Mapping)):
         raise TypeError(f"x must be a tensor, a tuple or a mapping of tensors, but is {describe(x)}")
     leaves = split(dict(x) if isinstance(x, Mapping) else x)
     if floating and not leaves.tensors:
+        raise TypeError(f"x must have a floating-point member to attribute to, but is {describe(x)}; {_floated(x)}")
+    if any("sparse" in str(leaf.layout) for leaf in leaves.tensors):
         raise TypeError(
-            f"x must have a floating-point member to attribute to, but is {describe(x)}; for token ids, "
-            "attribute to the embedding with a layer method, or pass the embeddings"
+            f"x must be dense where it is floating point, but is, or holds, a sparse tensor ({describe(x)}); pass "
+            "x.to_dense(), or close over what is not to be attributed to: lambda x: model(x, adjacency)"
         )
     _check_batch(_shapes_of_examples(x))
     return leaves
+
+
+def _floated(x: Any) -> str:
+    """How something that is not floating point could be attributed to."""
+    dtypes = [leaf.dtype for leaf in leaves_of(x) if isinstance(leaf, Tensor)]
+    if torch.uint8 in dtypes:
+        return "for an image of bytes, pass x.float() / 255, and to the model what it expects of that"
+    if any(dtype.is_complex for dtype in dtypes):
+        return (
+            "for complex numbers, pass torch.view_as_real(x), and as the model "
+            "lambda x: model(torch.view_as_complex(x))"
+        )
+    return "for token ids, attribute to the embedding with a layer method, or pass the embeddings"
 
 
 def _shapes_of_examples(x: Any) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attrfn._export.containers import Both, contained, leaves, members
 from attrfn._inputs import batch_size, call, describe, is_floating, take
 from attrfn._model.modules import uncompiled
-from attrfn._rules.elementwise import refuse_scripted
+from attrfn._rules.hidden import refuse_scripted
 from attrfn._types import Attributions, AttributionWarning, Inputs
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import (
     Keeping,
     check_differentiable,
@@ -28,6 +29,7 @@ from attrfn._gradients.gradient import (
     turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, device_of, leaves_of, split, split_activation
+from attrfn._model.explained import explained
 from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
 from attrfn._rules.override import Switch
@@ -74,7 +76,7 @@ def gradient_at(
     create_graph: bool,
     switch: Switch | None = None,
     check: Callable[[Any], Any] = split_activation,
-    like: Leaves | None = None,
+    like: Callable[[], Leaves] | None = None,
 ) -> AtLayer:
     """The activations of the sites at `x`, and the gradient of the summed scores there.
 
@@ -86,14 +88,18 @@ def gradient_at(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for the pull-back: the rules answer it.
         check: Raises if a method cannot take an activation.
-        like: An activation shaped as that of the one site, if it is known; see NOTE [Ways to the gradient at a layer].
+        like: Answers an activation shaped as that of the one site, where it is known; see NOTE [Ways to the gradient
+            at a layer].
     """
+    if like is None:
+        warn_if_one_example(model, split(x), target)
+    model, target = explained(model, target, batch_size(x))
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
     with torch.inference_mode(False):
         if uses_autograd():
             return _cut_and_pull(asked)
         if like is not None and not (compiling() or create_graph):
-            return _at_zero_shift(asked, like)
+            return _at_zero_shift(asked, like())
         return _through_selection(asked) if _recordable(x, create_graph) else _in_two_passes(asked)
 
 
@@ -136,20 +142,19 @@ def _second_pass(asked: _Asked, activations: tuple[Leaves, ...]) -> AtLayer:
     """By a transform: of one site, where its activation is replaced; of several, where they are shifted by zero."""
     sizes = [len(a.tensors) for a in activations]
     values = [t for a in activations for t in detached(a.tensors, asked.create_graph)]
+    joined = asked.joined()
 
     def score(tensors: Sequence[Tensor]) -> Tensor:
         groups = grouped(tensors, sizes)
 
         def act(k: int, value: Any) -> tuple[Any, None]:
             here = split(value).tensors
-            return with_leaves(
-                value, [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
-            ), None
+            moved = [h + e for h, e in zip(here, groups[k], strict=True)] if joined else groups[k]
+            return with_leaves(value, moved), None
 
         output, _ = run_replacing(asked.model, asked.x, asked.sites, act)
         return asked.scores(output)
 
-    joined = asked.joined()
     leaves = [torch.zeros_like(t) for t in values] if joined else values
     return _answer(activations, gradient(score, leaves, create_graph=asked.create_graph, switch=asked.switch))
 
@@ -226,11 +231,12 @@ def gradients_of_one_pass(
     if not _recordable(x.tensors, create_graph):
         return None
     n = x.tensors[0].shape[0]
+    model, target = explained(model, target, n)
     with torch.inference_mode(False), torch.enable_grad():
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)
-        activation = split(value).tensors
+        activation = split_activation(value).tensors
         if _wrapped((output, activation)) or not all(h.requires_grad for h in activation):
             return None
         if uses_autograd():

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
+from attrfn._model.explained import explained
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
-from attrfn._rules.override import Switch, rules_off, rules_on
-from attrfn._torch.context import compiling, uses_autograd, values_readable, vjp_with_kept
+from attrfn._rules.override import Switch, rules_off, rules_on, with_copies_at_need
+from attrfn._torch.context import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -30,7 +32,9 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 
 def score_of(model: Model, x: Leaves, target: Target) -> Score:
     """The number to explain, as a function of the floating leaves of `x`."""
+    warn_if_one_example(model, x, target)
     n = batch_size(x.rebuild(x.tensors))
+    model, target = explained(model, target, n)
     return lambda tensors: pick(run_plainly(model, x.rebuild(tensors)), target, n=n)
 
 
@@ -53,15 +57,9 @@ def gradient_and_kept(
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
     by = _by_autograd if uses_autograd() else _by_transform
-    if compiling() or switch is None:
+    if switch is None:
         return by(score, leaves, create_graph, switch)
-    try:
-        return by(score, leaves, create_graph, switch)
-    except RuntimeError as error:
-        if switch.copies or "modified by an inplace operation" not in str(error):
-            raise
-    switch.copies = True  # the model writes over what a rule needs: once more, with copies
-    return by(score, leaves, create_graph, switch)
+    return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
 
 
 def _by_autograd(
@@ -150,7 +148,7 @@ def _by_transform(
 
 def noted(total: Tensor) -> Tensor:
     check_differentiable(total)
-    note_pull(compiling() or total.requires_grad)
+    note_pull(compiling() or depends_by_derivatives(total))
     return total
 
 

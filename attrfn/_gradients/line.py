@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from attrfn._gradients.at_layer import refuse_feeding
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import Score, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
+from attrfn._model.explained import explained
 from attrfn._model.layers import resolve
 from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
@@ -67,8 +69,10 @@ class LayerLine:
         create_graph: bool,
         multiply: bool = True,
     ) -> None:
-        self.model, self.x, self.n, self.target = model, x, batch_size(x), target
+        self.x, self.n = x, batch_size(x)
+        self.model, self.target = explained(model, target, self.n)
         self.create_graph, self.multiply = create_graph, multiply
+        warn_if_one_example(model, split(x), target)
         self.sites = tuple(resolve(model, layer) for layer in layers)
         with nullcontext() if create_graph else torch.no_grad():
             if len(layers) > 1:

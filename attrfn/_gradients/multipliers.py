@@ -9,8 +9,10 @@ from torch import Tensor
 
 from attrfn._call import warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient_and_kept
-from attrfn._inputs import Leaves, describe, leaves_of, map_leaves, split
+from attrfn._inputs import Leaves, batch_size, describe, leaves_of, map_leaves, split
+from attrfn._model.explained import scored
 from attrfn._model.layers import resolve
 from attrfn._model.run import run
 from attrfn._model.targets import pick
@@ -33,6 +35,8 @@ class Multipliers(NamedTuple):
     """Values on the reference."""
     scores: tuple[Tensor, ...] = ()
     """The explained numbers at x and on the reference, where the attributions owe their difference."""
+    held: tuple[Tensor, ...] = ()
+    """Those on the reference, and the same with the constants of x; see NOTE [What is detached]."""
 
     def products(self) -> list[Tensor]:
         return [(b - a) * m for a, b, m in zip(self.start, self.stop.tensors, self.multipliers, strict=True)]
@@ -48,24 +52,29 @@ class Multipliers(NamedTuple):
         """Warn if the attributions miss the output difference."""
         if self.scores and values_readable():
             _compare(method, self.products(), *self.scores)
+        if self.held and values_readable():
+            _compare_held(method, *self.held)
 
 
 def input_multipliers(
     model: Model, inputs: Leaves, start: Any, target: Target, rules: Any, create_graph: bool
 ) -> Multipliers:
     """The multipliers of the input."""
-    switch = Switch(False)
+    warn_if_one_example(model, inputs, target)
+    switch, n = Switch(False), inputs.tensors[0].shape[0]
+    model, target = scored(model, target, n)
     straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
     straight.choices_must_match = True
 
     def score(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        scores = pick(run(straight, inputs.rebuild(tensors)), target, n=inputs.tensors[0].shape[0])
+        scores = pick(run(straight, inputs.rebuild(tensors)), target, n=n)
         return scores, scores
 
     (found, at_input), _ = straight.with_retry(
-        lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch)
+        inputs.rebuild(inputs.tensors),
+        lambda: gradient_and_kept(score, inputs.tensors, create_graph=create_graph, switch=switch),
     )
-    scores = at_input.detach(), straight.picked(target, at_input)
+    scores = at_input.detach(), straight.picked(target, n if at_input.ndim else None)
     stop = inputs._replace(tensors=detached(inputs.tensors, create_graph))
     return Multipliers(found, stop, detached(split(start).tensors, create_graph), scores)
 
@@ -74,14 +83,17 @@ def layer_multipliers(
     model: Model, layer: Layer, x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
 ) -> Multipliers:
     """The multipliers of a layer's activation."""
-    site, switch = resolve(model, layer), Switch(False)
+    warn_if_one_example(model, split(x), target)
+    site, switch, n = resolve(model, layer), Switch(False), batch_size(x)
+    model, target = scored(model, target, n)
     straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
     at_site, (value,) = straight.with_retry(
-        lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
+        x, lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
     )
     activation = at_site.activations[0]
     stop = activation._replace(tensors=detached(activation.tensors, create_graph))
-    return Multipliers(at_site.gradients[0], stop, detached(split(value).tensors, create_graph))
+    start = detached(split(value).tensors, create_graph)
+    return Multipliers(at_site.gradients[0], stop, start, held=straight.shifted(target, n))
 
 
 def _custom(function: Callable[..., Any], *values: Any) -> Any:
@@ -126,6 +138,18 @@ def _compare(method: str, parts: Sequence[Tensor], there: Tensor, here: Tensor) 
         )
 
 
+def _compare_held(method: str, before: Tensor, held: Tensor) -> None:
+    """Warn if the difference of something that the model detached is in the output's."""
+    lost = (before - held).detach().abs()
+    worst = int(lost.argmax())
+    there, here = (float(t.detach().reshape(-1)[worst]) for t in (before, held))
+    if abs(there - here) > 1e-3 * abs(there) + 64 * torch.finfo(before.dtype).eps:
+        warn(
+            f"{method} leaves out what the model detaches (detach, .item() or .numpy()): with it as it is at x, the "
+            f"output on the baselines is {here:.6g}, not {there:.6g}, and that difference is attributed to nothing"
+        )
+
+
 def _dtypes(parts: Sequence[Tensor], there: Tensor) -> list[torch.dtype]:
     """The dtypes that a pass may have rounded to."""
     device = there.device.type
@@ -146,13 +170,15 @@ class Sample:
 
         def flat(*row: Tensor) -> tuple[Sequence[Tensor], Leaves]:
             found = one(_refilled(self.pick(0), row))
-            return (*found.multipliers, *found.start, *found.scores), found.stop
+            whole.append(bool(found.scores))
+            return (*found.multipliers, *found.start, *found.scores, *found.held), found.stop
 
+        whole: list[bool] = []
         mapped = Beside(flat)
         sums: Sequence[Tensor] = ()
         for some, values in in_chunks(mapped, self._rows, self.count, self._tensors(0), batching):
             for k in range(len(some)):
-                found = _unflattened([v[k] for v in values], mapped.value)
+                found = _unflattened([v[k] for v in values], mapped.value, whole[0])
                 found.check("deep_lift of one of the references")
                 sums = added(sums, split(found.attribution(function, multiply)).tensors)
         return mapped.value.answer(total / self.count for total in sums)
@@ -164,9 +190,10 @@ class Sample:
         return [t for t in leaves_of(self.pick(k)) if isinstance(t, Tensor)]
 
 
-def _unflattened(values: Sequence[Tensor], stop: Leaves) -> Multipliers:
+def _unflattened(values: Sequence[Tensor], stop: Leaves, whole: bool) -> Multipliers:
     n = len(stop.tensors)
-    return Multipliers(values[:n], stop, values[n : 2 * n], tuple(values[2 * n :]))
+    rest = tuple(values[2 * n :])
+    return Multipliers(values[:n], stop, values[n : 2 * n], *((rest, ()) if whole else ((), rest)))
 
 
 def _refilled(x: Any, tensors: Iterable[Tensor]) -> Any:

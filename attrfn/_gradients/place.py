@@ -1,27 +1,43 @@
 """A layer of a model, asked at many points of the input: for its values, and for the gradient there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._call import unnoted
-from attrfn._gradients.at_layer import AtLayer, gradient_at
+from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
+from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, batch_size, split, split_activation, take
-from attrfn._model.layers import one_leaf, pinned
-from attrfn._model.taps import run_reading
+from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
+from attrfn._model.explained import explained
+from attrfn._model.layers import pinned
+from attrfn._model.taps import run_reading, run_replacing, with_leaves
 from attrfn._model.targets import pick
-from attrfn._torch.context import uses_autograd, values_readable
-from attrfn._types import Inputs, Layer, Model, Selector, Target
+from attrfn._types import Inputs, Layer, Model, Target
+
+
+def moving(x: Inputs) -> Leaves:
+    """The leaves of an input in which a path runs, or an error that says what to do with token ids."""
+    leaves = take(x, floating=False)
+    if not leaves.tensors:
+        raise TypeError(
+            f"x must have a floating-point member, since the path runs in the input, but is {describe(x)}; for token "
+            "ids, give the model their embeddings (inputs_embeds), or take layer_integrated_gradients at the "
+            "embedding, whose path runs in the layer"
+        )
+    return leaves
 
 
 class Place:
     """A layer of a model; a point is the floating leaves of an input."""
 
     def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
-        self.inputs, self.model, self.target, self.create_graph = take(x), model, target, create_graph
+        self.inputs, self.create_graph = moving(x), create_graph
+        warn_if_one_example(model, self.inputs, target)
+        self.model, self.target = explained(model, target, batch_size(x))
         self.site = pinned(model, layer, x)
         self._activation: Leaves | None = None
 
@@ -30,11 +46,14 @@ class Place:
         if self._activation is None:
             x = self.inputs.rebuild(detached(self.inputs.tensors, self.create_graph))
             with nullcontext() if self.create_graph else torch.no_grad():
-                self._activation = split_activation(run_reading(self.model, x, (self.site,))[0])
+                self._activation = split_activation(self.value_at(x))
         return self._activation
 
+    def value_at(self, x: Inputs) -> Any:
+        return run_reading(self.model, x, (self.site,))[0]
+
     def values(self, *point: Tensor) -> tuple[Tensor, ...]:
-        return split(run_reading(self.model, self.inputs.rebuild(point), (self.site,))[0]).tensors
+        return split(self.value_at(self.inputs.rebuild(point))).tensors
 
     def difference(self, start: Sequence[Tensor], stop: Sequence[Tensor] | None) -> list[Tensor]:
         r"""$h$ at one point less $h$ at another, `None` for x."""
@@ -45,35 +64,27 @@ class Place:
 
     def gradient(self, point: Sequence[Tensor]) -> AtLayer:
         r"""$h$ and $\partial f / \partial h$ at a point."""
-        x = self.inputs.rebuild(point)
-        like = None if uses_autograd() else self.activation()
-        return gradient_at(self.model, (self.site,), x, self.target, create_graph=self.create_graph, like=like)
+        x, sites = self.inputs.rebuild(point), (self.site,)
+        return gradient_at(self.model, sites, x, self.target, create_graph=self.create_graph, like=self.activation)
 
-    def selection_mask(self, selector: Selector) -> tuple[Tensor, ...]:
-        """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
-        x = self.inputs.rebuild(detached(self.inputs.tensors, False))
-        with torch.no_grad():
-            (value,) = run_reading(self.model, x, (self.site,))
-        activation = split(value)
-        if not callable(selector):
-            one_leaf(value)
+    def rest(self, point: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
+        """The explained number where the layer's value is replaced."""
+        return self._picked(replace_all(self.model, (self.site,), self.inputs.rebuild(point), (h,)), point)
 
-        def unit(h: Sequence[Tensor]) -> Tensor:
-            neurons = activation.rebuild(h) if callable(selector) else h[0]
-            return pick(neurons, selector, name="selector", n=batch_size(x))
+    def shifted(self, point: Sequence[Tensor], shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The explained number with the layer's value cut off and shifted, and what that value was."""
 
-        with unnoted():
-            ones = gradient(unit, activation.tensors, create_graph=False)
-        if callable(selector) and values_readable():
-            _refuse_mixed(ones, batch_size(x))
-        return ones
+        def cut(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
+            tensors = split(value).tensors
+            return with_leaves(value, [h.detach() + e for h, e in zip(tensors, shifts, strict=True)]), tensors
 
+        output, (activation,) = run_replacing(self.model, self.inputs.rebuild(point), (self.site,), cut)
+        return self._picked(output, point), activation
 
-def _refuse_mixed(chosen: Sequence[Tensor], n: int) -> None:
-    """Raise if a callable selector does not pick one neuron of each example."""
-    picked = torch.cat([c[c != 0] for c in chosen])
-    if picked.numel() != n or not bool((picked == 1).all()):
-        raise TypeError(
-            "selector must pick one neuron of each example here, such as lambda h: h[:, 3], but returns a mixture of "
-            "neurons, of which there is no derivative of the output; pass a tuple with slices to sum over neurons"
-        )
+    def gradient_of(self, weighted: Callable[..., Tensor], point: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient with respect to x of a number made of the layer's leaves."""
+        with unnoted():  # whether the output depends on the layer is what counts
+            return gradient(lambda x: weighted(*self.values(*x)), point, create_graph=self.create_graph)
+
+    def _picked(self, output: Any, point: Sequence[Tensor]) -> Tensor:
+        return pick(output, self.target, n=point[0].shape[0])

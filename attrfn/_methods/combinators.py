@@ -1,12 +1,13 @@
 """Methods from methods: averaged over noise, or mapped over targets."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._call import public_call
+from attrfn._call import makes_function, public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._sampling.chunks import Batching, Beside, values_at, visible
 from attrfn._sampling.draws import Noise, check_generator, deviations
@@ -15,6 +16,7 @@ from attrfn._types import AttributionsT, Inputs
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
+@makes_function
 def smooth_grad(
     attribute: Callable[[Any], AttributionsT],
     *,
@@ -58,14 +60,23 @@ def smooth_grad(
     _check(attribute, kind, n_samples, stdevs, generator)
     batching = Batching(chunk_size, vectorize)
 
-    @public_call
-    def smoothed(x: Inputs) -> Any:
-        noise = Noise(x, stdevs, n_samples, generator)
-        mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
-        moments = _moments_of(noise.chunks(mapped, batching))
-        return mapped.value.answer(moments.of(kind))
+    return functools.partial(_smoothed, attribute, n_samples, stdevs, kind, generator, batching)
 
-    return smoothed
+
+@public_call
+def _smoothed(
+    attribute: Callable[[Any], Any],
+    n_samples: int,
+    stdevs: Any,
+    kind: str,
+    generator: torch.Generator | None,
+    batching: Batching,
+    x: Inputs,
+) -> Any:
+    noise = Noise(x, stdevs, n_samples, generator)
+    mapped = Beside(lambda *row: _answered(attribute(noise.leaves.rebuild(row))))
+    moments = _moments_of(noise.chunks(mapped, batching))
+    return mapped.value.answer(moments.of(kind))
 
 
 def _check(attribute: Any, kind: str, n_samples: int, stdevs: Any, generator: Any) -> None:

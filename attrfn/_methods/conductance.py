@@ -2,6 +2,8 @@
 
 from attrfn._call import public_call
 from attrfn._gradients.flow import Flow
+from attrfn._gradients.gradient import detached
+from attrfn._gradients.selection import selection_mask
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.integrate import integrate
@@ -28,7 +30,7 @@ def layer_conductance(
     r"""The part of integrated gradients that flows through each unit of a layer.
 
     $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
-    $f(x) - f(x')$ where every path passes through the layer.
+    $f(x) - f(x')$ where every path passes through the layer. What runs under `torch.no_grad` before it moves too.
 
     Args:
         model: The model $f$; see `Model`.
@@ -38,7 +40,7 @@ def layer_conductance(
         n_steps: Points of the quadrature rule; with `rtol`, the most.
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
-        derivative: `forward`: $dh / d\alpha$ by `jvp`. `difference`: differences of $h$ between `n_steps + 1` points,
+        derivative: `forward`: $dh / d\alpha$ itself. `difference`: differences of $h$ between `n_steps + 1` points,
             times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
             gradients: of second order, and the cheapest for networks with kinks.
         rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
@@ -51,6 +53,7 @@ def layer_conductance(
 
     Raises:
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
+        NotImplementedError: If torch has no way to $dh / d\alpha$ here; the differences need none.
         ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
         IndexError: If `target` is out of range.
 
@@ -70,7 +73,7 @@ def layer_conductance(
         mean = derivative == "trapezoid"
         points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
         found = flow.by_differences(points.places, mean=mean, batching=batching)
-    return flow.activation().answer(found)
+    return flow.activation().answer(detached(found, create_graph))
 
 
 def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> None:
@@ -183,6 +186,6 @@ def neuron_conductance(
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
     flow = Flow(model, layer, x, baselines, target, create_graph)
-    mask, batching = flow.selection_mask(selector), Batching(chunk_size, vectorize)
+    mask, batching = selection_mask(flow, selector), Batching(chunk_size, vectorize)
     slopes = integrate(lambda alpha: flow.gradient_through(alpha, mask), flow, method, n_steps, None, batching)
     return flow.inputs.answer(flow.line.times_step(slopes))

@@ -112,6 +112,7 @@ def layer_deep_lift(
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
     found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
+    found.check("layer_deep_lift")
     return found.attribution(custom_attribution_func, multiply_by_inputs)
 
 
@@ -158,7 +159,6 @@ def neuron_deep_lift(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    take(x)
     return deep_lift(
         pinned_neuron(model, layer, selector, x),
         x,

@@ -166,7 +166,6 @@ def neuron_deep_lift_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    take(x)
     return deep_lift_shap(
         pinned_neuron(model, layer, selector, x),
         x,

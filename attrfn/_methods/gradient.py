@@ -8,7 +8,7 @@ import torch
 from attrfn._call import public_call
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.gradient import detached, gradient, score_of
-from attrfn._inputs import split_activation, take
+from attrfn._inputs import split, take
 from attrfn._model.layers import listed, neuron, resolve
 from attrfn._model.taps import run_reading
 from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
@@ -151,8 +151,8 @@ def layer_activation(
 
 
 def _activation(value: Any) -> Any:
-    leaves = split_activation(value)
-    return leaves.tensors[0] if len(leaves.tensors) == 1 else value
+    leaves = split(value).tensors
+    return leaves[0] if len(leaves) == 1 else value
 
 
 @public_call

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._gradients.gradient import detached, gradient, score_of
-from attrfn._gradients.place import Place
-from attrfn._inputs import take
+from attrfn._gradients.place import Place, moving
 from attrfn._model.layers import pinned_neuron
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.draws import Draw, Draws
@@ -127,6 +126,7 @@ def layer_gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
+    moving(x)
     draws = Draws(x, baselines, stdevs, n_samples, generator)
     place = Place(model, layer, x, target, create_graph)
     activation = place.activation()
@@ -190,7 +190,6 @@ def neuron_gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
     """
-    take(x)
     return gradient_shap(
         pinned_neuron(model, layer, selector, x),
         x,

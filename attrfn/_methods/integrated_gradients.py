@@ -171,7 +171,6 @@ def neuron_integrated_gradients(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    take(x)
     return integrated_gradients(
         pinned_neuron(model, layer, selector, x),
         x,

@@ -6,6 +6,7 @@ from typing import Any
 from attrfn._call import public_call
 from attrfn._gradients.gradient import gradient, score_of
 from attrfn._inputs import take
+from attrfn._model.explained import scored
 from attrfn._model.layers import neuron
 from attrfn._rules.elementwise import DECONVOLUTION_RULES, GUIDED_RULES, under_rules
 from attrfn._rules.override import Switch
@@ -142,5 +143,6 @@ def neuron_deconvolution(
 def _ruled(model: Model, rules: Mapping[str, Rule], x: Inputs, target: Target, create_graph: bool) -> Any:
     """The gradient of the model under rules, differentiable by the true derivatives."""
     inputs, switch = take(x), Switch(False)
+    model, target = scored(model, target, inputs.tensors[0].shape[0])
     score = score_of(under_rules(model, rules, switch), inputs, target)
     return inputs.answer(gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))

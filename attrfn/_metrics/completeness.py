@@ -27,13 +27,13 @@ def convergence_delta(
 ) -> Tensor:
     r"""How far an attribution is from completeness.
 
-    $\sum_i a_i - (f(x) - f(x'))$ for each example. Of a layer's attribution: give it `from_layer(model, layer, x)`
-    as the model, $h(x)$ as `x`, and $h(x')$.
+    $\sum_i a_i - (f(x) - f(x'))$ for each example, of the input or of a layer that every path passes through. Layer
+    integrated gradients owe $F(h(x)) - F(h(x'))$: give `from_layer(model, layer, x)` as the model, $h(x)$ as `x`.
 
     Args:
         model: The model $f$; see `Model`.
-        attributions: What a method answered, contained as `x` is.
-        x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
+        attributions: What a method answered, of any container and shapes, with N rows: all of a row is summed.
+        x: Inputs, `(N, *F)`; see `Inputs`.
         baselines: What the method started from, $x'$; see `Baselines`.
         target: Number that was explained; see `Target`.
         reference: The sample of a `*_shap` method, in place of `baselines`: then $f(x)$ minus the mean of $f(b_k)$.
@@ -42,8 +42,8 @@ def convergence_delta(
         Completeness gap, `(N,)`, in output units (0-d where the output is one number for the whole batch).
 
     Raises:
-        TypeError: If no member of `x` is floating point, or `attributions` is not contained as `x` is.
-        ValueError: If the shapes of `attributions` differ from those of `x`, or both references are given.
+        TypeError: If `attributions` holds no floating-point tensor.
+        ValueError: If `attributions` has not N rows, `baselines` does not fit, or both references are given.
         IndexError: If `target` is out of range.
 
     Example:
@@ -54,14 +54,26 @@ def convergence_delta(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    inputs = take(x)
-    parts = fitting("attributions", attributions, inputs, x)
+    inputs = take(x, floating=False)
+    parts = _rows_of(attributions, x)
     if reference is not None and baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one that the method was given")
     container = inputs.rebuild(inputs.tensors)
     with torch.no_grad():
-        gap = score_at(model, container, target) - _start(model, container, baselines, reference, target)
+        start = _start(model, container, baselines, reference, target)  # first, for its own errors
+        gap = score_at(model, container, target) - start
         return total_of([p.detach() for p in parts], gap) - gap
+
+
+def _rows_of(attributions: Attributions, x: Inputs) -> tuple[Tensor, ...]:
+    """The leaves of an attribution, of whatever it is, with a row for each example."""
+    parts, n = split(attributions).tensors, batch_size(x)
+    if not parts:
+        raise TypeError(f"attributions must hold a floating-point tensor, but is {describe(attributions)}")
+    shapes = [tuple(t.shape) for t in parts]
+    if any(shape[:1] != (n,) for shape in shapes):
+        raise ValueError(f"attributions must have a row for each example of x, {n} in dimension 0, but has {shapes}")
+    return parts
 
 
 def _start(model: Model, x: Any, baselines: Baselines, reference: Baselines, target: Target) -> Tensor:

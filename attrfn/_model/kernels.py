@@ -1,5 +1,6 @@
 """What some operations cannot do themselves, and how every pass of a model writes them instead."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._call import twice
+from attrfn._model.fallbacks import WITHOUT_RULES
 from attrfn._torch.context import compiling, in_make_fx, transformed, wrapped
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import CELLS, attention, lstm_cell
@@ -71,7 +73,7 @@ def _arguments(defaults: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str
     return values
 
 
-def _instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _instance_norm(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     """Instance norm that leaves its buffers alone."""
     return F.instance_norm(**without_buffers("instance_norm", args, kwargs))
 
@@ -146,10 +148,41 @@ def _plus_bias(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     return F.linear(input, weight) + bias
 
 
+def _norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A norm of half precision with weights of another, as under autocast, in a transform or a graph.
+
+    The kernel answers in the precision of its input, where the rules of `vmap` answer in that of the weights.
+    """
+    parts = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    if not (compiling() or transformed()) or len({t.dtype for t in parts}) < 2:
+        return _own_norm(func, args, kwargs)
+    x = kwargs["input"] if "input" in kwargs else args[0]
+    wide = functools.reduce(torch.promote_types, (t.dtype for t in parts))
+    found = _own_norm(
+        func, [_in_precision(v, wide) for v in args], {k: _in_precision(v, wide) for k, v in kwargs.items()}
+    )
+    return found.to(x.dtype if x.device.type == "cpu" else found.dtype)
+
+
+def _own_norm(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    return _instance_norm(func, args, kwargs) if func is F.instance_norm else func(*args, **kwargs)
+
+
+def _in_precision(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) else value
+
+
+def _never(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether `nn.TransformerEncoder` may make a nested tensor: no transform, and no rule, knows of these."""
+    return False
+
+
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
+    **WITHOUT_RULES,
     **dict.fromkeys(CELLS, _cell),
     "batch_norm": _batch_norm,
-    "instance_norm": _instance_norm,
+    **dict.fromkeys(("instance_norm", "layer_norm", "group_norm", "rms_norm"), _norm),
+    "_nested_tensor_from_mask_left_aligned": _never,
     "scaled_dot_product_attention": _attention,
     "linear": _linear,
     "lstm": _lstm,

@@ -1,15 +1,19 @@
 """Places in a model, and the model cut there: the only room that touches an `nn.Module`."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attrfn._inputs import describe, packed, split, split_activation
+from attrfn._call import makes_function
+from attrfn._inputs import describe, packed, refuse_class, refuse_complex, split, split_activation, take
+from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
-from attrfn._model.taps import leaf_paths, run_reading, run_replacing, with_leaves
+from attrfn._model.sites import leaf_paths, with_leaves
+from attrfn._model.taps import run_reading, run_replacing
 from attrfn._model.targets import pick
 from attrfn._torch.context import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
@@ -52,6 +56,7 @@ def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, i
     return Site(layer, io, call, index)
 
 
+@makes_function
 def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
     r"""The part of the model that ends at a layer.
 
@@ -75,14 +80,16 @@ def to_layer(model: Model, layer: Layer) -> Callable[..., Any]:
     """
     site = resolve(model, layer)
 
-    def activation(*args: Any, **kwargs: Any) -> Any:
-        (value,) = run_reading(model, packed(args, kwargs), (site,))
-        leaves = split_activation(value)
-        return leaves.answer(leaves.tensors) if len(leaves.tensors) == 1 else value
-
-    return activation
+    return functools.partial(_activation, model, site)
 
 
+def _activation(model: Model, site: Site, /, *args: Any, **kwargs: Any) -> Any:
+    (value,) = run_reading(model, packed(args, kwargs), (site,))
+    leaves = split(value).tensors
+    return leaves[0] if len(leaves) == 1 else value
+
+
+@makes_function
 def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
     r"""The rest of the model behind a layer, all else as it is at `x`.
 
@@ -108,14 +115,23 @@ def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
     """
     site = resolve(model, layer)
 
-    def rest(*args: Any, **kwargs: Any) -> Any:
-        given = split(packed(args, kwargs)).tensors
-        output, _ = run_replacing(model, x, (site,), lambda _, value: (with_leaves(value, given), None))
-        return output
-
-    return rest
+    return functools.partial(_rest, model, site, x)
 
 
+def _rest(model: Model, site: Site, x: Inputs, /, *args: Any, **kwargs: Any) -> Any:
+    activation = packed(args, kwargs)
+    refuse_complex(activation)
+    given = split(activation).tensors
+
+    def act(_: int, value: Any) -> tuple[Any, None]:
+        split_activation(value)
+        return with_leaves(value, given), None
+
+    output, _ = run_replacing(model, x, (site,), act)
+    return output
+
+
+@makes_function
 def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]:
     r"""The model cut short at one neuron of a layer.
 
@@ -140,17 +156,22 @@ def neuron(model: Model, layer: Layer, selector: Selector) -> Callable[..., Any]
         >>> neuron(net, "0", 1)(torch.tensor([[-1.0, 2.0]]))
         tensor([2.])
     """
-    site = resolve(model, layer)
+    if isinstance(model, Wrapped) and callable(selector):
+        return model.of(neuron(model.model, layer, selector))
+    whole: Any = model
+    site = resolve(whole, layer)
 
-    def unit(*args: Any, **kwargs: Any) -> Tensor:
-        (value,) = run_reading(model, packed(args, kwargs), (site,))
-        return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
+    return functools.partial(_unit, whole, site, selector)
 
-    return unit
+
+def _unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: Any) -> Tensor:
+    (value,) = run_reading(model, packed(args, kwargs), (site,))
+    return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
 
 def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
+    take(x)
     return neuron(model, pinned(model, layer, x), selector)
 
 
@@ -166,7 +187,7 @@ def pinned(model: Model, layer: Layer, x: Inputs) -> Site:
 
 def one_leaf(value: Any) -> Tensor:
     """The only floating leaf of an activation, or an error that lists them."""
-    leaves = split(value).tensors
+    leaves = split_activation(value).tensors
     if len(leaves) != 1:
         raise TypeError(
             f"layer must have one floating-point leaf here, but its activation, {describe(value)}, has "
@@ -178,6 +199,7 @@ def one_leaf(value: Any) -> Tensor:
 def resolve(model: Model, layer: Layer) -> Site:
     """The site that `layer` names, its module found, or an error that helps."""
     site = layer if isinstance(layer, Site) else Site(layer)
+    refuse_class(model)
     whole = uncompiled(model)
     module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
     if not isinstance(module, nn.Module):
@@ -199,7 +221,7 @@ def _named(model: Model, name: str) -> nn.Module:
         raise TypeError(
             f"layer is the name {name!r}, but the model is {describe(model)}, which has no names; pass the layer itself"
         )
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # a module may have two names
     name = name.removeprefix("_orig_mod.")
     if name not in modules:
         near = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.3)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, split_activation, start_at, take
 from attrfn._model.layers import from_layer, listed, resolve
-from attrfn._model.players import Players, players_of
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
+from attrfn._players import Players, players_of
 from attrfn._references import sample_of
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
 

@@ -1,81 +1,89 @@
-"""What the modules of a model hold, put back after a pass: tensors bound to their names, and buffers written over."""
+"""What a model is made of, found once a call: its modules, and what a function of the caller's can reach."""
 
 import functools
-import operator
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from enum import Enum
 from functools import cache
-from types import FunctionType, MethodType, ModuleType
+from itertools import islice
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from attrfn._inputs import leaves_of
+from attrfn._again import found_once
+from attrfn._torch.compiled import as_written
 from attrfn._torch.context import compiling
 from attrfn._types import Model
 
-_ABSENT = object()
+_FEW = 64
+"""Of a container, as many members are looked at: what is longer is data, unless modules are among these."""
+_BUDGET = 500
+"""As many objects that are no modules are looked at: a model is near the function that calls it."""
+_DEPTH = 5
+_SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
 
 
-class ModuleState:
-    """What some modules hold at this moment. Train-mode norms are left out: `Pass` keeps their statistics."""
+class Parts:
+    """What one model is made of."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.names: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self.empty: list[dict[str, Any]] = []
-        self.buffers: list[tuple[Tensor, int, Tensor]] = []
-        for module in () if compiling() else modules:
-            own = module.__dict__
-            buffers = own.get("_buffers")
-            if buffers is None:  # a TorchScript module holds its things elsewhere
+    def __init__(self, model: Any, through_ours: bool = False) -> None:
+        self.modules: list[nn.Module] = []
+        self.roots: list[nn.Module] = []
+        """Those of them that were found first, with all that are in them."""
+        self.others: list[Any] = []
+        """Functions and objects on the way to the modules."""
+        self.owners: list[Any] = []
+        """Objects and containers of the caller's that the function holds itself, and may write to."""
+        if isinstance(model, nn.Module):
+            self.modules, self.roots = _tree(model), [model]
+        elif through_ours or not _is_ours(model):
+            self._search(model)
+        self.inert = not self.owners and all(map(_keeps_nothing, self.modules))
+        """Whether no pass leaves anything in it."""
+        self.ids = frozenset(map(id, self.modules))
+
+    def _search(self, model: Any) -> None:
+        """Breadth first, each object once."""
+        queue, seen, known = [(model, 0)], {id(model)}, set[nn.Module]()
+        for value, depth in queue:  # which grows meanwhile
+            if isinstance(value, nn.Module):
+                self.roots.append(value)
+                self.modules += [module for module in _tree(value) if module not in known]
+                known.update(self.modules)
                 continue
-            if (
-                not buffers
-                and _keeps_nothing(type(module))
-                and not (own["_forward_pre_hooks"] or own["_forward_hooks"] or "forward" in own)
-            ):
+            self.others.append(value)
+            if depth <= 2 and (is_plain(value) or isinstance(value, (list, dict))):
+                self.owners.append(value)
+            if depth == _DEPTH:
                 continue
-            self.names.append((own, own.copy()))
-            if buffers:
-                self.names.append((buffers, buffers.copy()))
-            else:
-                self.empty.append(buffers)
-            if buffers and not isinstance(module, _NormBase):
-                self.buffers += [(b, b._version, b.clone()) for b in buffers.values() if b is not None]
+            for part in _parts(value):
+                if id(part) not in seen and len(queue) < _BUDGET:
+                    seen.add(id(part))
+                    queue.append((part, depth + 1))
 
-    def restore(self) -> None:
-        """Buffers made anew, caches, activations set aside, the vectors of spectral norm."""
-        for home, before in self.names:
-            if len(home) != len(before) or not all(map(operator.is_, home.values(), before.values())):
-                _bind_again(home, before)
-        for home in filter(None, self.empty):
-            home.clear()
-        for buffer, version, value in self.buffers:
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(value)
+    @property
+    def everything(self) -> list[Any]:
+        return [*self.modules, *self.others]
 
+    @functools.cached_property
+    def as_written(self) -> AbstractContextManager[None]:
+        """The context of a pass without the code that a compiler made of a part."""
+        return as_written(self.everything)
 
-@cache
-def _keeps_nothing(kind: type) -> bool:
-    """Whether a module's class is torch's own: no pass of it, but for its buffers, leaves anything in it."""
-    return kind.__module__.startswith("torch.nn.modules.")
+    @functools.cached_property
+    def lazy(self) -> str:
+        """The class of a layer that has no parameters yet."""
+        lazy = (m for m in self.modules if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params())  # pyright: ignore
+        return next((type(m).__name__ for m in lazy), "")
 
 
-def _bind_again(home: dict[str, Any], before: dict[str, Any]) -> None:
-    for name, value in {**before, **home}.items():
-        was = before.get(name, _ABSENT)
-        if home.get(name, _ABSENT) is was or not (_holds_tensor(value) or _holds_tensor(was)):
-            continue
-        if was is _ABSENT:
-            del home[name]
-        else:
-            home[name] = was
-
-
-def _holds_tensor(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in leaves_of(value))
+def parts_of(model: Any) -> Parts:
+    """The parts of a model; the passes of one call find them once."""
+    return found_once(model, Parts)
 
 
 def uncompiled(model: Model) -> Model:
@@ -83,13 +91,30 @@ def uncompiled(model: Model) -> Model:
     return model._orig_mod if type(model).__name__ == "OptimizedModule" else model  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def reachable_parts(model: Any, depth: int = 5) -> list[Any]:
+def reachable_parts(model: Any) -> list[Any]:
     """What a model is made of, as far as it can be seen: its modules; of a function, what it closes over or names."""
-    if isinstance(model, nn.Module):
-        return _tree(model)
-    if depth == 0 or compiling():
-        return []
-    return [model, *(found for part in _parts(model) for found in reachable_parts(part, depth - 1))]
+    if compiling():
+        return _tree(model) if isinstance(model, nn.Module) else []
+    parts = Parts(model, through_ours=True) if _is_ours(model) else parts_of(model)
+    return parts.everything
+
+
+def _is_ours(model: Any) -> bool:
+    """Whether a function was made here: it runs the model in passes of its own."""
+    return (getattr(model, "__module__", None) or "").partition(".")[0] == "attrfn"
+
+
+def _keeps_nothing(module: nn.Module) -> bool:
+    """Whether no pass leaves anything in a module: torch's own, used as torch made it."""
+    own = module.__dict__
+    return _torchs_own(type(module)) and not (
+        own["_forward_pre_hooks"] or own["_forward_hooks"] or own.get("max_norm") or "forward" in own
+    )
+
+
+@cache
+def _torchs_own(kind: type) -> bool:
+    return kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, torch.jit.ScriptModule)
 
 
 def _tree(model: nn.Module) -> list[nn.Module]:
@@ -104,24 +129,32 @@ def _tree(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: Any) -> Iterable[Any]:
     """What an object that is no module refers to, and may call."""
     if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
+        return _worth(value.func, *value.args, *value.keywords.values())
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
-        kinds = (nn.Module, torch.jit.ScriptFunction)
-        return [part for part in (*cells, *named) if isinstance(part, kinds) or _is_callers(part)]
+        return [*_worth(*cells), *(p for p in named if isinstance(p, (nn.Module, *_SCRIPTED)) or _is_callers(p))]
     if isinstance(value, MethodType):
-        return [value.__self__]
-    if isinstance(value, (list, tuple)):
-        return [part for part in value if not isinstance(part, (Tensor, str, int, float))]
-    if isinstance(value, dict):
-        return _parts(list(value.values()))
-    return (
-        [] if isinstance(value, (Tensor, ModuleType, type)) else _parts(list(getattr(value, "__dict__", {}).values()))
-    )
+        return [value.__self__, value.__func__]
+    if isinstance(value, (list, tuple, Mapping)):
+        return _members(value.values() if isinstance(value, Mapping) else value)
+    return _worth(*getattr(value, "__dict__", {}).values()) if is_plain(value) else []
+
+
+def _members(values: Iterable[Any]) -> list[Any]:
+    """Those of a container; of a long one the first, or all where models are among these."""
+    first = list(islice(values, _FEW))
+    if any(isinstance(value, nn.Module) for value in first):
+        first = list(values)
+    return _worth(*first)
+
+
+def _worth(*values: Any) -> list[Any]:
+    kinds = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
+    return [v for v in values if isinstance(v, kinds) or _is_callers(v) or is_plain(v)]
 
 
 def _is_callers(part: Any) -> bool:
@@ -130,6 +163,20 @@ def _is_callers(part: Any) -> bool:
     return (
         callable(part) and not isinstance(part, type) and home.partition(".")[0] not in ("torch", "builtins", "numpy")
     )
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is an object of a class of the caller's, or of another library's, with attributes."""
+    return _plain(type(value)) and hasattr(value, "__dict__")
+
+
+_LIBRARIES = frozenset({"torch", "numpy", "builtins", "attrfn"}) | sys.stdlib_module_names - {"__main__"}
+
+
+@cache
+def _plain(kind: type) -> bool:
+    of_modules = issubclass(kind, (nn.Module, Tensor, Enum, BaseException, type))
+    return not of_modules and kind.__module__.partition(".")[0] not in _LIBRARIES
 
 
 def _filled(cell: Any) -> bool:

@@ -8,13 +8,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode
 
+from attrfn._again import as_one
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
-from attrfn._model.modules import ModuleState, reachable_parts, uncompiled
+from attrfn._model.copies import fresh, lasting, written_outside
+from attrfn._model.modules import Parts, parts_of, reachable_parts, uncompiled
+from attrfn._model.training import warn_of_training
+from attrfn._model.turns import take_turn
 from attrfn._torch.compiled import as_written
 from attrfn._torch.compiler import give_marks
 from attrfn._torch.context import compiling, values_readable
+from attrfn._torch.forward import detached
 from attrfn._torch.naming import name_in_torch
 from attrfn._torch.written_out import WRITTEN_OUT
 from attrfn._types import Inputs, Model
@@ -51,18 +56,25 @@ class Pass(TorchFunctionMode):
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
+        if name == "__set__" and len(args) == 2:  # of a tensor's data: what a transform made cannot stay there
+            args = (args[0], lasting(*args))
         if name == "multi_head_attention_forward":  # so that the attention in it is seen
             with self:
                 return WRITTEN_OUT["multi_head_attention_forward"](*args, **kwargs)
         rewrite = kernels.REWRITES.get(name)
         if rewrite is not None:
             return rewrite(func, args, kwargs)
-        if self.counters and any(args[0] is counter for counter in self.counters):
+        if args and any(args[0] is counter for counter in self.counters):
             if name == "add_":
                 return args[0]
             if name == "__float__":  # the count as it would have been, for a cumulative average
                 return func(*args) + 1.0
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError as error:
+            if "would mutate a captured Tensor" not in str(error):
+                raise
+            return written_outside(func, args, kwargs, error)
 
 
 def _itself(value: Any) -> Any:
@@ -97,14 +109,14 @@ _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way o
 
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
-    return _one_pass(model, x, mode or Pass())
+    return as_one(lambda: _one_pass(model, x, mode or Pass()))
 
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
     if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked():
         try:
-            return _one_pass(model, x, None)
+            return as_one(lambda: _one_pass(model, x, None))
         except RuntimeError as error:
             if _CHECKPOINTED not in str(error):
                 raise
@@ -116,17 +128,58 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     if not callable(model):
         raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
     if compiling():
-        give_marks()
-    parts = reachable_parts(model)
-    modules = parts if isinstance(model, nn.Module) else [part for part in parts if isinstance(part, nn.Module)]
-    around = _seen_by(mode, modules)
-    restore_draws, held = draw_again(x), ModuleState(modules)
+        return _in_graph(model, x, mode)
+    parts = parts_of(model)
+    if parts.lazy:
+        raise ValueError(_LAZY.format(parts.lazy))
+    warn_of_training(parts.modules)
+    if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
+        return _left_as_it_was(model, x, parts, mode)
+    with torch.inference_mode(False), torch.enable_grad():  # a model may ask, or take a gradient itself
+        output = _left_as_it_was(model, x, parts, mode, graph=False)
+    return without_graph(output)
+
+
+def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, graph: bool = True) -> Any:
+    """The model's output; `graph`: what the pass records is needed."""
+    around, done = _seen_by(mode, parts.modules), False
+    restore_draws, turn = draw_again(x), take_turn(parts)
     try:
-        with as_written(parts), watch_for_constants(), around:
-            return call(model, map_leaves(x, _copy))
+        with parts.as_written, watch_for_constants(), around:
+            output = call(model, fresh(x))
+        done = True
+        return output
+    except Exception:
+        graph = False
+        raise
     finally:
-        held.restore()
+        try:
+            turn.leave(graph=graph, whole=done)
+        finally:
+            restore_draws()
+
+
+def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
+    """The same while a graph is compiled, in which nothing is written but what the model writes."""
+    give_marks()
+    modules = reachable_parts(model)
+    restore_draws = draw_again(x)
+    try:
+        with as_written(modules), watch_for_constants(), _seen_by(mode, modules):
+            return call(model, fresh(x))
+    finally:
         restore_draws()
+
+
+def without_graph(value: Any) -> Any:
+    """What a pass answered or kept, where no graph is wanted: it is let go."""
+    return map_leaves(value, lambda leaf: detached(leaf) if isinstance(leaf, Tensor) and leaf.requires_grad else leaf)
+
+
+_LAZY = (
+    "the model has a layer without sizes, {}, which the first batch gives it: run the model once, as model(x), before "
+    "it is explained"
+)
 
 
 def _seen_by(mode: Pass | None, modules: Sequence[nn.Module]) -> Any:
@@ -138,8 +191,3 @@ def _seen_by(mode: Pass | None, modules: Sequence[nn.Module]) -> Any:
     norms = [m for m in modules if isinstance(m, _NormBase) and m.training]
     mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     return mode
-
-
-def _copy(leaf: Any) -> Any:
-    """A model may write over its inputs, and a tensor made in `inference_mode` cannot be saved: copies of them can."""
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf

@@ -9,47 +9,27 @@ through the same model sees nothing. While compiling there is one thread, and a 
 
 import functools
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from attrfn._inputs import describe, is_floating, like_mapping, split
-from attrfn._model.run import Pass, run
-from attrfn._torch.context import compiling
-from attrfn._types import Index, Inputs, Model, Site
+from attrfn._again import as_one
+from attrfn._inputs import split
+from attrfn._model.run import Pass, run, without_graph
+from attrfn._model.sites import argument_of, leaf_at, refuse_transformed, with_leaf_at, with_leaves
+from attrfn._torch.context import compiling, top_level, values_readable
+from attrfn._types import Inputs, Model, Site
 
 
 class _Done(BaseException):
     """Ends a pass once all that was wanted has run. Models catch `Exception`."""
 
 
-def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
-    """Where the floating leaves of an activation are, as `index` takes them."""
-    if is_floating(value):
-        return [path[0] if len(path) == 1 else path]
-    if isinstance(value, Mapping):
-        return [p for key, item in value.items() for p in leaf_paths(item, (*path, key))]
-    if isinstance(value, (tuple, list)):
-        return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
-    return []
-
-
 Act = Callable[[int, Any], tuple[Any, Any]]
 """From the k-th site and its value to what is put there, and what is kept of it."""
-
-
-def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
-    """An activation with its floating leaves replaced, by copies that may be written over."""
-    leaves = split(value)
-    if len(leaves.tensors) != len(tensors):
-        raise ValueError(
-            f"the activation must have {len(leaves.tensors)} floating-point leaves, as the layer's value, "
-            f"{describe(value)}, has, but has {len(tensors)}"
-        )
-    return leaves.rebuild(t.clone() for t in tensors)
 
 
 class _Tap:
@@ -60,6 +40,7 @@ class _Tap:
     def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]]) -> None:
         self.site, self.act, self.count, self.paused = site, act, 0, False
         self.kept: Any = None
+        self.level = 0 if compiling() else top_level()
 
     def met(self) -> bool:
         return self.count > (self.site.call or 0)
@@ -68,7 +49,7 @@ class _Tap:
         if self.paused or self.site.io == "output" or not self._wanted():
             return args, kwargs
         given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-        value, put_back = _argument(given, len(args), self.site.index)
+        value, put_back = argument_of(given, len(args), self.site.index)
         changed = put_back(self._acted(value))
         return tuple(changed[k] for k in range(len(args))), {k: changed[k] for k in kwargs}
 
@@ -78,9 +59,10 @@ class _Tap:
         index = self.site.index
         if index is None:
             return self._acted(output)
-        return _put_at(output, index, self._acted(_get_at(output, index)))
+        return with_leaf_at(output, index, self._acted(leaf_at(output, index)))
 
     def _acted(self, value: Any) -> Any:
+        refuse_transformed(self.site, value, self.level)
         new, self.kept = self.act(value)
         if self.then is not None:
             self.then()
@@ -102,96 +84,56 @@ class _Tap:
             raise ValueError(f"layer {name} ran {times} in a forward pass, so there is no call={self.site.call}")
 
 
-def _argument(given: dict[Any, Any], positional: int, index: Index | None) -> tuple[Any, Callable[[Any], Any]]:
-    """What an input site is, among a layer's arguments, and how its new value is put back."""
-    if index is not None:
-        return _get_at(given, index), lambda new: _put_at(given, index, new)
-    places = [k for k in given if isinstance(k, int)]
-    names = [k for k in given if isinstance(k, str)]
-    by_place = any(split(given[k]).tensors for k in places)
-    by_name = any(split(given[k]).tensors for k in names)
-    if by_name:
-        keys = [*places, *names] if by_place else names
-        return {k: given[k] for k in keys}, lambda new: {**given, **new}
-    value = tuple(given[k] for k in range(positional))
-    return value, lambda new: {**given, **dict(enumerate(new))}
-
-
-def _path(index: Index) -> tuple[int | str, ...]:
-    return index if isinstance(index, tuple) else (index,)
-
-
-def _get_at(value: Any, index: Index) -> Any:
-    found: Any = value
-    for key in _path(index):
-        try:
-            found = found[key] if isinstance(found, (tuple, list, Mapping)) else _no_leaf(value, index)  # pyright: ignore
-        except (KeyError, IndexError):
-            _no_leaf(value, index)
-    return found
-
-
-def _no_leaf(value: Any, index: Index) -> Any:
-    raise ValueError(
-        f"index {index!r} is no leaf of the layer's value, {describe(value)}; its leaves are {leaf_paths(value)}"
-    )
-
-
-def _put_at(value: Any, index: Index, new: Any) -> Any:
-    """`value` with the leaf at `index` replaced, its containers kept."""
-    key, *rest = _path(index)
-    inner = _put_at(value[key], tuple(rest), new) if rest else new
-    if isinstance(value, Mapping):
-        return like_mapping(value, {k: inner if k == key else item for k, item in value.items()})
-    assert isinstance(key, int)
-    items = list(value)
-    items[key] = inner
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-
 def run_replacing(
     model: Model, x: Inputs, sites: Sequence[Site], act: Act, mode: Pass | None = None
 ) -> tuple[Any, tuple[Any, ...]]:
     """The model's output at `x`, the value `v` of the k-th site replaced as `act(k, v)` says; and what that keeps."""
-    taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
-    with _tapped(taps):
-        output = run(model, x, mode)
-    for tap in taps:
-        tap.check()
-    return output, tuple(tap.kept for tap in taps)
+
+    def replacing() -> tuple[Any, tuple[Any, ...]]:
+        taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
+        with _tapped(taps):
+            output = run(model, x, mode)
+        for tap in taps:
+            tap.check()
+        return output, _kept(taps)
+
+    return as_one(replacing)
+
+
+def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
+    """What the taps kept: of a pass that was to record no graph, without one."""
+    kept = tuple(tap.kept for tap in taps)
+    return kept if torch.is_grad_enabled() or not values_readable() else without_graph(kept)
 
 
 def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     """The values of the sites at `x`.
 
-    A pass stops once all are read if every site says which call it means; else it goes on to the end, without
-    gradients, to count them.
+    A pass stops once all are read if every site says which call it means; else it goes on to the end, to count them.
     """
+    return as_one(lambda: _reading(model, x, sites))
+
+
+def _reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     stops = all(site.call is not None for site in sites)
     taps = [_Tap(site, functools.partial(keep, k)) for k, site in enumerate(sites)]
 
     def end_if_all_met() -> None:
-        if not all(tap.met() for tap in taps):
-            return
-        if stops:
+        if all(tap.met() for tap in taps):
             raise _Done
-        torch.set_grad_enabled(False)
 
-    for tap in taps:
+    for tap in taps if stops else ():
         tap.then = end_if_all_met
-    grad_mode = torch.is_grad_enabled()
     try:
         with _tapped(taps):
             run(model, x)
     except _Done:  # ours, or that of a tap around this model, which ends its pass too
         if not stops or not all(tap.met() for tap in taps):
             raise
-    finally:
-        torch.set_grad_enabled(grad_mode)
     if not stops or not all(tap.met() for tap in taps):
         for tap in taps:
             tap.check()
-    return tuple(tap.kept for tap in taps)
+    return _kept(taps)
 
 
 def keep(_: int, value: Any) -> tuple[Any, Any]:

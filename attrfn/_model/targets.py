@@ -1,5 +1,6 @@
 """Targets and selectors: which number of an output, or of an activation, is explained."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attrfn._call import makes_function
 from attrfn._inputs import describe
 from attrfn._torch.context import compiling, unwrapped, values_visible
 from attrfn._types import Target
 
 
+@makes_function
 def select(spec: Target) -> Callable[[Any], Tensor]:
     r"""The function that picks the number to explain from an output or an activation.
 
@@ -32,7 +35,11 @@ def select(spec: Target) -> Callable[[Any], Tensor]:
         >>> select((0, slice(None)))(torch.ones(2, 3, 4))
         tensor([4., 4.])
     """
-    return lambda output: pick(output, spec)
+    return functools.partial(_picked, spec)
+
+
+def _picked(spec: Target, output: Any, /) -> Tensor:
+    return pick(output, spec)
 
 
 def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = None) -> Tensor:
@@ -52,13 +59,20 @@ def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = Non
     if value.ndim == 0 or (n is not None and value.shape[0] != n):
         raise ValueError(
             f"{name} needs {_whose(name)} with {n or 'the'} examples in dimension 0, but it has the shape "
-            f"{tuple(value.shape)}"
+            f"{tuple(value.shape)}{_unbatched(value, name)}"
         )
     return _entry(value, _normal(spec, name), name)
 
 
 def _whose(name: str) -> str:
     return "a model output" if name == "target" else "an activation"
+
+
+def _unbatched(value: Tensor, name: str) -> str:
+    """What may be wrong where an output has one dimension alone."""
+    if name != "target" or value.ndim != 1:
+        return ""
+    return "; if x is one example without a batch dimension, pass x[None]"
 
 
 def logits_of(output: Any, name: str) -> Tensor:
@@ -93,7 +107,8 @@ def _itself(value: Tensor, name: str, n: int | None) -> Tensor:
     if (value.ndim == 1 or (value.ndim == 2 and value.shape[1] == 1)) and (n is None or value.shape[0] == n):
         return value if value.ndim == 1 else value[:, 0]
     what = "the model's output" if name == "target" else "the activation"
-    raise ValueError(f"{name} is None, but {what} has shape {shape}; pass a class index, or a callable")
+    remedy = f"pass a class index, or a callable{_unbatched(value, name)}"
+    raise ValueError(f"{name} is None, but {what} has shape {shape}; {remedy}")
 
 
 def _normal(spec: Any, name: str) -> Any:
@@ -161,7 +176,7 @@ def _entry(value: Tensor, spec: Any, name: str) -> Tensor:
         raise ValueError(
             f"{name} of an int for each example needs {_whose(name)} of shape (N, C), but it has the shape "
             f"{tuple(value.shape)}; pass {'None' if value.ndim == 1 else 'a tuple with one index a dimension'}, "
-            "or a callable"
+            f"or a callable{_unbatched(value, name)}"
         )
     if isinstance(spec, int):
         return _at(value, (spec,), name)

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import describe, packed
-from attrfn._model.modules import reachable_parts, uncompiled
+from attrfn._model.explained import Wrapped
+from attrfn._model.modules import uncompiled
 from attrfn._model.run import Pass, run
+from attrfn._rules.hidden import refuse_scripted, warn_of_functions, warn_of_scripted
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, elementwise_pullback, with_pullback
 from attrfn._torch.calls import SplitCall, normal_call, split_call
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, warn
+from attrfn._torch.functions import function_running
 from attrfn._torch.naming import FUNCTIONS, key_of, name_in_torch, shown_name
 from attrfn._torch.operations import ELEMENTWISE
 from attrfn._torch.written_out import CELLS
@@ -26,6 +29,11 @@ class RulePass(Pass):
         super().__init__()
         self.rules, self.switch = rules, switch
         self.seen: set[str] = set()
+        self.recording = torch.is_grad_enabled()
+        self.hiding: set[str] = set()
+        """Autograd functions in which operations ran that have a rule."""
+        self.hidden: set[str] = set()
+        """These operations."""
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
@@ -35,6 +43,8 @@ class RulePass(Pass):
         if done.name not in self.rules or not done.floating():
             return super().operation(func, args, kwargs)
         self.seen.add(done.name)
+        if self.recording and not torch.is_grad_enabled() and self._in_function(done.name):
+            return super().operation(func, args, kwargs)
         call = split_call(done.args, done.kwargs)
         if done.target is not None or self.switch.keeps_copies():  # the input may be written over
             call = call._replace(tensors=(call.tensors[0].clone(), *call.tensors[1:]))
@@ -42,6 +52,14 @@ class RulePass(Pass):
         if done.target is not None:
             return done.target.copy_(output)
         return output.clone() if self.switch.keeps_copies() else output
+
+    def _in_function(self, name: str) -> bool:
+        """Whether an operation runs within an autograd function, which pulls back in its own way."""
+        function = None if compiling() else function_running()
+        if function is not None:
+            self.hiding.add(function.__name__)
+            self.hidden.add(name)
+        return function is not None
 
     def _fused(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "rnn_relu":
@@ -154,19 +172,34 @@ def named_rules(rules: Any) -> dict[str, Rule]:
     return named
 
 
-def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Model:
+class _UnderRules(Wrapped):
     """The model run under rules that answer while `switch` is on."""
-    model = uncompiled(model)
-    refuse_scripted(model)
 
-    def ruled(*args: Any, **kwargs: Any) -> Any:
-        mode = RulePass(rules, switch)
-        output = run(model, packed(args, kwargs), mode)
+    __slots__ = ("rules", "scripted", "switch")
+
+    def __init__(self, model: Model, rules: Mapping[str, Rule], switch: Switch) -> None:
+        self.model, self.rules, self.switch = uncompiled(model), rules, switch
+        self.scripted = refuse_scripted(self.model)
+
+    def of(self, model: Model) -> Model:
+        return _UnderRules(model, self.rules, self.switch)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = RulePass(self.rules, self.switch)
+        output = run(self.model, packed(args, kwargs), mode)
         if values_readable():
-            _warn_unseen(set(rules) - mode.seen)
+            _warn_unseen(set(self.rules) - mode.seen)
+        warn_of_functions(mode.hiding, mode.hidden)
+        if self.scripted:
+            warn_of_scripted(
+                self.scripted, output, {*self.rules, *(["clamp", "threshold"] if "relu" in self.rules else [])}
+            )
         return output
 
-    return ruled
+
+def under_rules(model: Model, rules: Mapping[str, Rule], switch: Switch) -> Model:
+    """The model run under rules that answer while `switch` is on."""
+    return _UnderRules(model, rules, switch)
 
 
 def _warn_unseen(unseen: set[str]) -> None:
@@ -175,19 +208,6 @@ def _warn_unseen(unseen: set[str]) -> None:
             f"a rule is in force for {sorted(unseen)}, but no such operation ran in the model: what comes out is "
             "the plain gradient there"
         )
-
-
-def refuse_scripted(model: Model) -> None:
-    """Raise if the model hides its operations in TorchScript."""
-    if compiling():
-        return
-    scripted = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-    for part in (model, *reachable_parts(model)):
-        if isinstance(part, scripted):
-            raise TypeError(
-                f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "
-                "so cannot be given other derivatives; pass the Python model that it was made from"
-            )
 
 
 GUIDED_RULES = named_rules(GUIDED)

@@ -17,7 +17,7 @@ turn belongs to the thread that runs the graph, and to the threads that torch le
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import ThreadFlag, compiling, vjp
 from attrfn._types import Rule
 
+Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
 """`(grad_outputs, operands, outputs) -> grad_operands`."""
 
@@ -36,10 +37,13 @@ class Switch:
 
     __slots__ = ("copies", "on")
 
-    def __init__(self, on: bool) -> None:
+    def __init__(self, on: bool, copies: bool = False) -> None:
         self.on = on
-        self.copies = False
+        self.copies = copies
         """Whether passes keep copies, for models that write over what an operation took or gave."""
+
+    def __reduce__(self) -> Any:
+        return "ALWAYS" if self is ALWAYS else (type(self), (self.on,))
 
     def answers(self) -> bool:
         """Whether the pull-back that runs now is by the rules."""
@@ -67,9 +71,21 @@ class _GraphSwitch(Switch):
         return _RULES_IN_GRAPH.get()
 
 
-ALWAYS = Switch(True)
+ALWAYS = Switch(True, copies=True)
+"""Of a model whose pull-back is the caller's: it has no second try either."""
 IN_GRAPH = _GraphSwitch(False)
 _RULES_IN_GRAPH = ThreadFlag("attrfn: rules answer")
+
+
+def with_copies_at_need(switch: Switch, work: Callable[[], Answer]) -> Answer:
+    """Pass a model, and pull back; once more, with copies, if the model writes over what a rule needs."""
+    try:
+        return work()
+    except RuntimeError as error:
+        if compiling() or switch.copies or "inplace" not in str(error):
+            raise
+    switch.copies = True
+    return work()
 
 
 class _Operation(NamedTuple):
@@ -88,7 +104,8 @@ class Overridden(torch.autograd.Function):
 
     @staticmethod
     def forward(operation: _Operation, *operands: Tensor) -> Any:
-        return operation.call(*operands)
+        output = operation.call(*operands)
+        return tuple(map(_no_view, output)) if isinstance(output, tuple) else _no_view(output)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -108,6 +125,11 @@ class Overridden(torch.autograd.Function):
         if operation.name == "relu":  # the most frequent, without running it again
             return None, torch.where(outputs[0] > 0, grads[0], 0)
         return None, *true_pullback(operation.call, grads, operands)
+
+
+def _no_view(output: Tensor) -> Tensor:
+    """What an autograd function gives can be written over in place only if it is no view."""
+    return output.clone() if output._is_view() else output
 
 
 def true_pullback(
@@ -140,10 +162,20 @@ def elementwise_pullback(rule: Rule) -> Pullback:
 
 def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pullback: Pullback, switch: Switch) -> Any:
     """A call of `function`, the operation `name`, with a pull-back of ours."""
-    operation = _Operation(name, call.of_tensors(function), pullback, switch)
+    operation = _Operation(name, _unnamed(call.of_tensors(function)), pullback, switch)
     output = Overridden.apply(operation, *call.tensors)
     named = getattr(torch.return_types, name, None) if isinstance(output, tuple) else None
     return output if named is None else named(output)
+
+
+def _unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Its outputs in a plain tuple: `vmap` cannot say of torch's named ones which are batched."""
+
+    def call(*tensors: Tensor) -> Any:
+        output = function(*tensors)
+        return tuple(output) if isinstance(output, (tuple, list)) else output
+
+    return call
 
 
 @allow_in_graph

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, device_of
-from attrfn._torch.context import compiling, size_is_symbol, values_readable, values_visible
+from attrfn._torch.context import QUIET, compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -82,7 +82,7 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
         return batched(f, rows)
     if vectorize and not size_is_symbol():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
-        with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), pointing_to_loops():
+        with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), QUIET, pointing_to_loops(f, rows):
             values = batched(f, rows)
         if values_readable() and not all(map(finite, values)):
             warn_not_finite(
@@ -95,17 +95,31 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
 
 
 @contextmanager
-def pointing_to_loops() -> Generator[None]:
-    """What torch says of a model that no transform takes, and the way around it."""
+def pointing_to_loops(f: Callable[..., Any], rows: Sequence[Any]) -> Generator[None]:
+    """What torch says of a model that no transform takes, and the way around it.
+
+    A model that fails in an ordinary call too, of wrong dtypes say, is let speak for itself.
+    """
     try:
         yield
     except RuntimeError as error:
         if "vectorize=False" in str(error) or "randomness error mode" in str(error):
             raise
+        if (own := _error_of(f, [column[0] for column in rows])) is not None:
+            raise own from None
         raise RuntimeError(
             f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
             "one ordinary call for each step"
         ) from error
+
+
+def _error_of(f: Callable[..., Any], row: Sequence[Any]) -> Exception | None:
+    """What `f` raises in an ordinary call, if it does."""
+    try:
+        f(*row)
+    except Exception as error:
+        return error
+    return None
 
 
 class Beside:
@@ -115,7 +129,8 @@ class Beside:
     """
 
     def __init__(self, f: Callable[..., tuple[Sequence[Tensor], Any]]) -> None:
-        self.f, self._kept = f, list[Any]()
+        self.f = f
+        self._kept: list[Any] = []  # made so, for the compiler
 
     def __call__(self, *row: Any) -> Sequence[Tensor]:
         tensors, beside = self.f(*row)

@@ -29,8 +29,9 @@ def gauss_legendre(n: int) -> tuple[list[float], list[float]]:
         x[-1] = 0.0
     value, slope = _legendre(n, x)
     weights = 2 / ((1 - x * x) * slope * slope)
+    nodes, shares = x.tolist(), weights.tolist()  # of Python's numbers, which a compiled graph takes
     odd = n % 2
-    return [*(-x), *x[::-1][odd:]], [*weights, *weights[::-1][odd:]]
+    return [*(-node for node in nodes), *nodes[::-1][odd:]], [*shares, *shares[::-1][odd:]]
 
 
 def _legendre(n: int, x: Array) -> tuple[Array, Array]:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 
+from attrfn._torch.marks import constant_in_graph as constant_in_graph
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _WAITING: list[Callable[..., Any]] = []
@@ -26,12 +28,6 @@ def allow_in_graph(function: Function) -> Function:
     _WAITING.append(function)
     if "torch._dynamo" in sys.modules:
         give_marks()
-    return function
-
-
-def constant_in_graph(function: Function) -> Function:
-    """As `torch.compiler.assume_constant_result`: run while a graph is traced."""
-    vars(function)["_dynamo_marked_constant"] = True
     return function
 
 

@@ -1,6 +1,7 @@
 """What is going on around a call: plain eager PyTorch, a transform, a compiler."""
 
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,6 +56,32 @@ def grad_levels() -> frozenset[int]:
     return frozenset(one.level() for one in stack if one.key() == _functorch.TransformType.Grad)
 
 
+def top_level() -> int:
+    """The level of the innermost running transform; 0 where none runs."""
+    top = _functorch.peek_interpreter_stack()
+    return 0 if top is None else top.level()
+
+
+class _Quiet:
+    """No warning of operations that `vmap` runs row by row: a switch of the process's, off while a call needs it."""
+
+    def __init__(self) -> None:
+        self.lock, self.count = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.count += 1
+            _functorch._set_vmap_fallback_warning_enabled(False)
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.count -= 1
+            _functorch._set_vmap_fallback_warning_enabled(self.count == 0)
+
+
+QUIET = _Quiet()
+
+
 def level_of(tensor: Tensor) -> int:
     """The level of the transform that a tensor belongs to; below every level where there is none."""
     return _functorch.maybe_get_level(tensor) if wrapped(tensor) else -1
@@ -63,6 +90,11 @@ def level_of(tensor: Tensor) -> int:
 def wrapped(tensor: Tensor) -> bool:
     """Whether a tensor belongs to a running transform."""
     return _functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def batched(tensor: Tensor) -> bool:
+    """Whether a tensor stands for a batch of a `torch.func.vmap`."""
+    return _functorch.is_batchedtensor(tensor)
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
@@ -78,6 +110,30 @@ def wrappings(tensor: Tensor) -> list[Tensor]:
     while wrapped(found[-1]):
         found.append(_functorch.get_unwrapped(found[-1]))
     return found
+
+
+def depends_by_derivatives(total: Tensor) -> bool:
+    """Whether a leaf is behind a recorded number by operations all of which have a derivative.
+
+    Of one without, an int8 kernel say, torch records that it has none; a transform answers zeros for what is behind it.
+    """
+    seen: set[Any] = set()
+    left = [total.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen or node.name() == "torch::autograd::WarnNotImplemented":
+            continue
+        if node.name() == "torch::autograd::AccumulateGrad":
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return total.grad_fn is None and total.requires_grad
+
+
+def numbers_of_all_rows(tensor: Tensor) -> list[Any] | None:
+    """The numbers in a tensor, seen through transforms; `None` where they differ between the rows of a `vmap`."""
+    layers = wrappings(tensor)
+    return None if any(_functorch.is_batchedtensor(layer) for layer in layers) else layers[-1].tolist()
 
 
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:

@@ -18,11 +18,21 @@ from torch import Tensor, nn
 from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
 
-from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch.marks import constant_in_graph
 from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OPERATIONS, Kind
 
 _C: Any = torch._C  # pyright: ignore
-_HOMES: tuple[Any, ...] = (F, torch, Tensor, _C._linalg, _C._special, _C._fft, _C._nn, _C._VariableFunctions)
+_HOMES: tuple[Any, ...] = (
+    F,
+    torch,
+    Tensor,
+    _C._linalg,
+    _C._special,
+    _C._fft,
+    _C._nn,
+    _C._sparse,
+    _C._VariableFunctions,
+)
 
 
 def function_named(name: str) -> Callable[..., Any]:

@@ -16,9 +16,11 @@ class Kind(Enum):
     SOFTMAX = "a softmax, its logarithm, or what it is divided by"
     WINDOW = "the maximum of each window"
     EXTREMUM = "the largest or smallest along dimensions, or of two"
+    RANKED = "the entries of given ranks along a dimension, and where they were"
+    OWN = "of a formula of its own"
     MADE = "made of others, see `COMPOSITES`"
     OPENED = "a Python function of torch's whose own operations are seen in its place"
-    CELL = "a step of a recurrent layer in one kernel, which is written out"
+    CELL = "in one kernel, which is written out: a step of a recurrent layer, a sum with a sparse product"
     FUSED = "a kernel of many steps, none of which is seen"
     LINEAR = "linear in what is explained, constant, or it lets nothing of it through"
     CONSTANT = "answers with numbers, or choices, and lets nothing through"
@@ -43,6 +45,8 @@ class Operation(NamedTuple):
     """Whether it gives one over something, as the scale of a norm is made."""
     chooses: bool = False
     """Whether it selects by integer and boolean tensors."""
+    fixed: int | None = None
+    """From which operand on it is linear only where they stay as they are: places to sample at."""
     keeps: bool = False
     """Whether it is a cast or a view: of a reciprocal it is one still."""
     draws: int | None = None
@@ -107,6 +111,9 @@ _ELEMENTWISE = (
     Operation("ceil", Kind.ELEMENTWISE),
     Operation("round", Kind.ELEMENTWISE, "special_round"),
     Operation("trunc", Kind.ELEMENTWISE, "fix"),
+    Operation("frac", Kind.ELEMENTWISE),
+    Operation("lgamma", Kind.ELEMENTWISE, "special_gammaln"),
+    Operation("digamma", Kind.ELEMENTWISE, "special_digamma special_psi"),
 )
 
 _PRODUCTS = (
@@ -119,6 +126,8 @@ _PRODUCTS = (
     Operation("bilinear", Kind.PRODUCT, multilinear=True, factors=3),
     Operation("einsum", Kind.PRODUCT, multilinear=True, factors=None),
     *_each("linalg_cross linalg_vecdot", Kind.PRODUCT),
+    Operation("_sparse_mm", Kind.PRODUCT, multilinear=True),
+    Operation("grouped_mm", Kind.PRODUCT, "_grouped_mm", multilinear=True, chooses=True),
     *_each("addmm addmv addbmm addr baddbmm addcmul lerp", Kind.MADE, multilinear=True),
 )
 
@@ -133,23 +142,39 @@ _OTHERS = (
     *_each("adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d", Kind.WINDOW),
     *_each("adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices", Kind.WINDOW),
     Operation("adaptive_max_pool3d_with_indices", Kind.WINDOW),
-    *_each("amax amin max min", Kind.EXTREMUM),
+    *_each("amax amin max min cummax cummin", Kind.EXTREMUM),
+    *_each("sort topk kthvalue median", Kind.RANKED),
+    Operation("scatter_reduce", Kind.OWN, chooses=True),
+    Operation("index_reduce", Kind.OWN, chooses=True),
+    Operation("floor_divide", Kind.OWN, "__floordiv__"),
+    Operation("remainder", Kind.OWN, "__mod__"),
+    *_each("fmod linalg_solve_triangular linalg_solve", Kind.OWN),
+    Operation("linalg_inv", Kind.OWN, "inverse"),
     *_each("layer_norm rms_norm group_norm instance_norm batch_norm scaled_dot_product_attention glu", Kind.MADE),
-    *_each("var std norm linalg_norm linalg_vector_norm cosine_similarity pairwise_distance", Kind.MADE),
+    *_each("var std var_mean std_mean prod cumprod aminmax msort quantile cumulative_trapezoid", Kind.MADE),
+    Operation("trapezoid", Kind.MADE, "trapz"),
+    *_each("norm linalg_norm linalg_vector_norm linalg_matrix_norm cosine_similarity", Kind.MADE),
+    *_each("pairwise_distance dist cdist pdist segment_reduce", Kind.MADE),
+    *_each("mse_loss l1_loss huber_loss smooth_l1_loss soft_margin_loss hinge_embedding_loss", Kind.MADE),
+    *_each("margin_ranking_loss cosine_embedding_loss kl_div binary_cross_entropy", Kind.MADE),
+    *_each("binary_cross_entropy_with_logits nll_loss cross_entropy poisson_nll_loss", Kind.MADE),
+    *_each("gaussian_nll_loss triplet_margin_loss", Kind.MADE),
     *_each("maximum minimum logaddexp hypot addcdiv", Kind.MADE),
     Operation("softmin", Kind.OPENED, module=nn.Softmin),
     *_each("multi_head_attention_forward normalize local_response_norm __rpow__ __rdiv__", Kind.OPENED),
+    *_each("__rmod__ __rfloordiv__ multilabel_soft_margin_loss triplet_margin_with_distance_loss", Kind.OPENED),
     *_each("lp_pool1d lp_pool2d lp_pool3d", Kind.OPENED),
-    *_each("rnn_tanh_cell rnn_relu_cell lstm_cell gru_cell", Kind.CELL),
+    *_each("rnn_tanh_cell rnn_relu_cell lstm_cell gru_cell _sparse_addmm", Kind.CELL),
     *_each("gru lstm rnn_tanh rnn_relu", Kind.FUSED),
 )
 
 _LINEAR = (
     # arithmetic; of one activation, the rest constant
     *_each("add sub rsub __add__ __radd__ __sub__ __rsub__ __neg__ __pos__ subtract negative positive", Kind.LINEAR),
-    *_each("sum mean nansum nanmean cumsum diff trapezoid trapz cumulative_trapezoid gradient", Kind.LINEAR),
+    *_each("sum mean nansum nanmean cumsum diff", Kind.LINEAR),
     *_each("sum_to_size deg2rad rad2deg complex trace nan_to_num", Kind.LINEAR),
     Operation("neg", Kind.LINEAR, keeps=True),
+    Operation("gradient", Kind.LINEAR, fixed=1),
     # shape
     *_each("reshape view view_as reshape_as flatten squeeze unsqueeze", Kind.LINEAR, keeps=True),
     *_each("permute transpose movedim expand expand_as broadcast_to", Kind.LINEAR, keeps=True),
@@ -167,6 +192,8 @@ _LINEAR = (
     *_each("__setitem__ index_select gather take take_along_dim masked_select", Kind.LINEAR, chooses=True),
     *_each("masked_fill masked_scatter where index index_put index_add index_copy", Kind.LINEAR, chooses=True),
     *_each("scatter scatter_add embedding embedding_bag", Kind.LINEAR, chooses=True),
+    *_each("max_unpool1d max_unpool2d max_unpool3d", Kind.LINEAR, chooses=True),
+    *_each("grid_sample grid_sampler grid_sampler_2d grid_sampler_3d", Kind.LINEAR, fixed=1),
     Operation("index_fill", Kind.LINEAR),
     # padding, resampling, averaging
     *_each("pad constant_pad_nd _pad_circular reflection_pad1d reflection_pad2d", Kind.LINEAR),
@@ -181,7 +208,9 @@ _LINEAR = (
     *_each("fft_ifftshift stft istft real imag conj resolve_conj resolve_neg conj_physical", Kind.LINEAR),
     # dtype, device, memory
     *_each("to type type_as float double half bfloat16", Kind.LINEAR, keeps=True),
-    *_each("cpu cuda copy fill zero __get__ __set__ _to_copy requires_grad_ __deepcopy__ __iter__", Kind.LINEAR),
+    *_each(
+        "cpu cuda copy fill zero __get__ __set__ _to_copy requires_grad_ as_tensor __deepcopy__ __iter__", Kind.LINEAR
+    ),
     # constants: nothing flows through them
     *_each("detach zeros_like ones_like full_like empty_like rand_like randn_like randint_like", Kind.LINEAR),
     *_each("new_zeros new_ones new_full new_empty new_tensor bernoulli one_hot register_hook", Kind.LINEAR),
@@ -189,6 +218,7 @@ _LINEAR = (
 )
 
 _CONSTANT = (
+    Operation("_nested_tensor_from_mask_left_aligned", Kind.CONSTANT),
     *_each("__array__ __bool__ __contains__ __dlpack__ __eq__ __float__ __format__ __ge__ __gt__", Kind.CONSTANT),
     *_each("__hash__ __index__ __int__ __le__ __len__ __lt__ __ne__ __repr__ all allclose any", Kind.CONSTANT),
     *_each("argmax argmin argsort bincount bool bucketize byte char count_nonzero data_ptr dim", Kind.CONSTANT),

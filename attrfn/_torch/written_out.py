@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._torch.distances import DISTANCES
+from attrfn._torch.losses import LOSSES
 from attrfn._torch.naming import function_named
 from attrfn._torch.operations import Kind, names
+from attrfn._torch.reductions import REDUCTIONS
 
 
 def _sums(
@@ -51,6 +54,10 @@ CELLS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _sparse_addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * input + alpha * torch.sparse.mm(mat1, mat2)
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -61,7 +68,10 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` made of its products and its softmax."""
+    """`scaled_dot_product_attention` made of its products and its softmax; of half precision in single, as torch's."""
+    if query.dtype in (torch.bfloat16, torch.float16):
+        rest = (attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return attention(query.float(), key.float(), value.float(), *rest).to(query.dtype)
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
@@ -72,10 +82,14 @@ def attention(
     if attn_mask is not None:
         masked = attn_mask.dtype == torch.bool
         logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
-    weights = F.softmax(logits, -1)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:  # a row that may look nowhere is zero
-        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    weights = F.softmax(logits, -1) if attn_mask is None else _safe_softmax(logits)
     return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
+
+
+def _safe_softmax(logits: Tensor) -> Tensor:
+    """A softmax in which a row that may look nowhere is zero, as is its derivative."""
+    nowhere = (logits == -torch.inf).all(-1, keepdim=True)
+    return F.softmax(logits.masked_fill(nowhere, 0.0), -1).masked_fill(nowhere, 0.0)
 
 
 def _layer_norm(
@@ -136,44 +150,6 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
     return value * gate.sigmoid()
 
 
-def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    lengths = [x.square().sum(dim).sqrt().clamp(min=eps) for x in (x1, x2)]
-    return (x1 * x2).sum(dim) / lengths[0] / lengths[1]
-
-
-def _var(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
-) -> Tensor:
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    dims = tuple(range(input.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    lost = correction if correction is not None else 1 if unbiased is None else int(unbiased)
-    count = 1
-    for d in dims:
-        count *= input.shape[d]
-    centred = input - input.mean(dims, keepdim=True)
-    return centred.square().sum(dims, keepdim=keepdim) / max(count - lost, 0)
-
-
-def _std(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return _var(input, *args, **kwargs).sqrt()
-
-
-def _norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False, *_: Any, **others: Any) -> Tensor:
-    p = 2 if p in (None, "fro") else others.get("ord", p)
-    dims = tuple(range(input.ndim)) if dim is None else dim
-    if p == 2:
-        return input.square().sum(dims, keepdim=keepdim).sqrt()
-    if p in (float("inf"), float("-inf")):
-        return input.abs().amax(dims, keepdim=keepdim) if p > 0 else input.abs().amin(dims, keepdim=keepdim)
-    total = (input.abs() if p == 1 else input.abs().pow(p)).sum(dims, keepdim=keepdim)
-    return total if p == 1 else total.pow(1 / p)
-
-
-def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    return _norm(x, ord, dim, keepdim)
-
-
 def _maximum(input: Tensor, other: Tensor) -> Tensor:
     return torch.stack(torch.broadcast_tensors(input, other)).amax(0)
 
@@ -214,10 +190,6 @@ def _addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: 
     return beta * input + alpha * (vec1[:, None] * vec2)
 
 
-def _pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    return _norm(x1 - x2 + eps, p, -1, keepdim)
-
-
 def _logaddexp(input: Tensor, other: Tensor) -> Tensor:
     return torch.stack(torch.broadcast_tensors(input, other)).logsumexp(0)
 
@@ -227,6 +199,9 @@ def _hypot(input: Tensor, other: Tensor) -> Tensor:
 
 
 COMPOSITES: dict[str, Callable[..., Any]] = {
+    **DISTANCES,
+    **LOSSES,
+    **REDUCTIONS,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
@@ -234,12 +209,6 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "batch_norm": _batch_norm,
     "scaled_dot_product_attention": attention,
     "glu": _glu,
-    "cosine_similarity": _cosine_similarity,
-    "var": _var,
-    "std": _std,
-    "norm": _norm,
-    "linalg_norm": _vector_norm,
-    "linalg_vector_norm": _vector_norm,
     "maximum": _maximum,
     "minimum": _minimum,
     "addmm": _addmm,
@@ -247,7 +216,6 @@ COMPOSITES: dict[str, Callable[..., Any]] = {
     "baddbmm": _baddbmm,
     "addbmm": _addbmm,
     "addr": _addr,
-    "pairwise_distance": _pairwise_distance,
     "logaddexp": _logaddexp,
     "hypot": _hypot,
     "addcmul": _addcmul,
@@ -278,5 +246,5 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     name: _opened(function_named(name)) for name in sorted(names(Kind.OPENED))
-} | CELLS
+} | {**CELLS, "_sparse_addmm": _sparse_addmm}
 """Functions of torch's that are made of others: in Python, or in one kernel."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.method import Method, suited
+from tests.tables.method import Method, in_training, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, rows
 
@@ -120,6 +120,7 @@ def test_an_activation_that_is_not_finite_is_answered_as_it_is() -> None:
 # ---------------------------------------------------------------- draws between passes
 
 
+@in_training
 def test_draws_between_passes_are_not_taken_twice() -> None:
     """Every pass of a call draws the same dropout; what `perturb` draws between them from the global state goes on."""
     net, x = nn.Sequential(nn.Linear(3, 5), nn.Dropout(), nn.Linear(5, 1)).double(), rows()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn._model import taps as _taps
-from tests.tables.method import TARGET
+from tests.tables.method import TARGET, Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, relu_net
 
@@ -137,3 +137,14 @@ def test_an_exception_in_one_thread_leaves_the_others_alone() -> None:
         found = [task.result() for task in tasks]
     assert all(torch.equal(answer, expected) for answer in found[::2])
     assert not _taps._BOARDS
+
+
+@pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+def test_four_threads_in_one_method_at_once(row: Method) -> None:
+    """What torch keeps once for a process, forward derivatives say, is met where all do the same."""
+    net, inputs = suited(row), [images(1) for _ in range(8)]
+    serial = [leaves(row.call(net, x)) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        together = [leaves(answer) for answer in pool.map(lambda x: row.call(net, x), inputs * 2)]
+    for one, other in zip(together, serial * 2, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -1,6 +1,7 @@
 """Models in train mode: batch statistics and dropout count, and nothing of the model's is written."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.method import SEED, START, TARGET, Method, sample
+from tests.tables.method import SEED, START, TARGET, Method, in_training, sample
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, ready, relu_net, rows, smooth_net
 
 # DeepLIFT sums over the batch here, not example by example: see `test_deep_lift_sums_over_the_batch`.
-pytestmark = pytest.mark.filterwarnings("ignore:deep_lift:attrfn.AttributionWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:deep_lift:attrfn.AttributionWarning"), in_training]
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
 stepped = pytest.mark.parametrize("row", [row for row in METHODS if row.steps], ids=lambda row: row.name)
@@ -262,3 +263,121 @@ def test_a_sample_of_references_is_one_draw() -> None:
     outputs = [fixed(b.expand_as(x))[:, TARGET] for b in sample(x)]
     change = fixed(x)[:, TARGET] - torch.stack(outputs).mean(0)
     same(found.flatten(1).sum(1), change)
+
+
+# ---------------------------------------------------------------- where draws leave the random state
+
+
+@pytest.mark.parametrize("how", [{}, {"vectorize": False}, {"chunk_size": 1}, {"create_graph": True}], ids=str)
+@every
+def test_a_call_moves_the_random_state_on_by_one_pass(row: Method, how: dict[str, Any]) -> None:
+    """So that a training loss sees a new mask at every step; the generator of the call has no part in it."""
+    if not row.steps and how.keys() & {"vectorize", "chunk_size"}:
+        pytest.skip("no steps")
+    net, x = dropping(row), images()
+    torch.manual_seed(SEED)
+    net(x)
+    expected = torch.get_rng_state()
+    torch.manual_seed(SEED)
+    first = row.call(net, x, **how)
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert not torch.allclose(row.call(net, x, **how), first)
+
+
+@pytest.mark.parametrize("rules", [attrfn.GUIDED, attrfn.DECONVOLUTION], ids=["guided", "deconvolution"])
+def test_models_of_models_draw_as_often_as_the_model(rules: Any) -> None:
+    net, x = dropping(next(row for row in METHODS if row.relu)), images()
+    torch.manual_seed(SEED)
+    net(x)
+    expected = torch.get_rng_state()
+    ruled, referred = attrfn.with_rules(net, rules), attrfn.with_reference(net, torch.full_like(x, START))
+    for model in (ruled, referred, lambda x: ruled(x), lambda x: referred(x)):
+        for attribute in (attrfn.saliency, attrfn.guided_backprop):
+            torch.manual_seed(SEED)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "a rule is in force")
+                attribute(model, x, TARGET)
+            assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_a_first_pass_that_stops_at_a_layer_does_not_hold_the_state_back() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Dropout(), nn.Linear(4, 2)).double().train()
+    x, place = rows(5), attrfn.at("1", call=0)
+    for attribute in (attrfn.layer_conductance, attrfn.internal_influence, attrfn.layer_integrated_gradients):
+        first, second = (attribute(net, place, x, n_steps=3, target=1) for _ in range(2))
+        assert not torch.allclose(first, second)
+
+
+def test_what_is_drawn_between_passes_goes_on_from_where_it_was() -> None:
+    net, x = dropping(METHODS[0]), images()
+    drawn_between = list[Tensor]()
+
+    def attribute(z: Tensor) -> Tensor:
+        drawn_between.append(torch.rand(3))
+        return attrfn.saliency(net, z, TARGET)
+
+    attrfn.smooth_grad(attribute, n_samples=3, vectorize=False)(x)
+    assert len({tuple(one.tolist()) for one in drawn_between}) == 3
+
+
+# ---------------------------------------------------------------- it is said
+
+
+ALONE = pytest.mark.filterwarnings("error:the model is in train mode:attrfn.AttributionWarning")
+
+
+@ALONE
+@every
+def test_train_mode_is_said_once_a_call(row: Method) -> None:
+    for net, what in (
+        (dropping(row), "Dropout draws at random; call"),
+        (normed(row)[0], "BatchNorm2d makes each output"),
+    ):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            row.call(net, images(4))
+        told = [str(one.message) for one in caught if "train mode" in str(one.message)]
+        assert len(told) == 1
+        assert what in told[0]
+
+
+QUIET: dict[str, nn.Module] = {
+    "no chance": nn.Dropout(0.0),
+    "in eval mode": nn.Dropout(0.5).eval(),
+    "a norm of each example": nn.LayerNorm(4),
+    "running statistics": nn.BatchNorm1d(4).eval(),
+    "one layer": nn.LSTM(4, 4, 1),
+}
+DRAWING: dict[str, nn.Module] = {
+    "alpha": nn.AlphaDropout(0.2),
+    "channels": nn.Dropout1d(0.2),
+    "between layers": nn.LSTM(4, 4, 2, dropout=0.2),
+    "attention": nn.MultiheadAttention(4, 2, 0.2),
+    "norm": nn.BatchNorm1d(4),
+}
+
+
+def through(part: nn.Module) -> nn.Module:
+    """A net in train mode that has the part, and runs it where it can."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double().train()
+    net.add_module("part", part.double())
+    net.forward = lambda x: net[2](net[1](net[0](x)))
+    return net
+
+
+@ALONE
+@pytest.mark.parametrize("part", QUIET.values(), ids=QUIET)
+def test_nothing_is_said_of(part: nn.Module) -> None:
+    attrfn.saliency(through(part), rows(2), 1)
+
+
+@ALONE
+@pytest.mark.parametrize("part", DRAWING.values(), ids=DRAWING)
+def test_it_is_said_of(part: nn.Module) -> None:
+    with pytest.warns(attrfn.AttributionWarning, match=r"the model is in train mode, where \w+ .*model.eval\(\)"):
+        attrfn.saliency(through(part), rows(2), 1)
+
+
+@ALONE
+def test_nothing_is_said_outside_of_a_call() -> None:
+    attrfn.to_layer(dropping(METHODS[0]), "head")(images())

@@ -114,6 +114,13 @@ def test_path_that_cannot_be_written_is_one_line(path: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_ending_of_no_picture_is_one_line(tmp_path: Path) -> None:
+    result = demo("--out", "picture.xyz", cwd=tmp_path)
+    assert result.returncode == 2
+    assert re.fullmatch(r"attrfn: cannot write a picture as \.xyz .*endings are .*pdf.*png.*\n", result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_device_is_one_line(tmp_path: Path) -> None:
     result = demo("--device", "abacus", cwd=tmp_path)
     assert result.returncode == 2

@@ -98,3 +98,12 @@ def test_example_runs_something(function: Callable[..., Any]) -> None:
     example = sections(function)["Example"]
     assert any(line.lstrip().startswith(">>> ") for line in example)
     assert any(function.__name__ in line for line in example)
+
+
+def test_help_explains_the_words_of_the_signatures() -> None:
+    """`help(attrfn)` has each, since Python shows no text of a union."""
+    words = [
+        name for name in dir(attrfn) if name[0] != "_" and getattr(attrfn._types, name, None) is getattr(attrfn, name)
+    ]
+    assert len(words) == 13
+    assert [word for word in words if f"\n{word}: " not in (attrfn.__doc__ or "")] == []

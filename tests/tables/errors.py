@@ -37,6 +37,13 @@ FIXED = [
     attrfn.layer_feature_ablation,
 ]
 """Methods that need no floating-point member of x."""
+ALONG_THE_INPUT = [
+    attrfn.layer_conductance,
+    attrfn.neuron_conductance,
+    attrfn.internal_influence,
+    attrfn.layer_gradient_shap,
+]
+"""Methods at a layer whose path runs in the input: none of them is to be told to take a layer method."""
 RULED = [row for row in METHODS if row.relu or "deep_lift" in row.name]
 """Methods that give operations other derivatives."""
 
@@ -91,7 +98,21 @@ FLOATING: Case = (
 )
 START_OF_IDS: Case = ("no floating member", {"x": torch.ones(2, 3).long(), "baselines": None}, ValueError,
      "baselines are required, since x, a int64 tensor of .*has no floating-point member")  # fmt: skip
+IN_THE_PATH: Case = (
+    "no floating member",
+    {"x": torch.ones(2, 2, 4, 4, dtype=torch.long)},
+    TypeError,
+    r"x must have a floating-point member, since the path runs in the input, but is a int64 tensor of shape "
+    r"\(2, 2, 4, 4\); for token ids, give .* inputs_embeds.*, or take layer_integrated_gradients",
+)
 HOLDING: Case = ("no tensor", {"x": ("a", 3)}, TypeError, "x must hold a tensor, but is a tuple of 2")
+
+
+def of_no_floating_member(row: Method) -> Case:
+    if row.intervenes and row.of == "input":
+        return START_OF_IDS
+    return IN_THE_PATH if row.attribute in ALONG_THE_INPUT else HOLDING if row.attribute in FIXED else FLOATING
+
 
 OF_TARGET: list[Case] = [
     ("missing", {"target": None}, ValueError,
@@ -263,10 +284,7 @@ class Scripted(nn.Module):
 def cases(row: Method) -> Iterator[tuple[str, Case]]:
     """What the arguments of a method can be wrong in."""
     takes = inspect.signature(row.attribute).parameters
-    held = row.intervenes and row.of == "input"
-    yield from (
-        ("x", case) for case in [*OF_X, START_OF_IDS if held else HOLDING if row.attribute in FIXED else FLOATING]
-    )
+    yield from (("x", case) for case in [*OF_X, of_no_floating_member(row)])
     yield from (("target", case) for case in (OF_TARGET if "target" in takes else []))
     yield from (("selector", case) for case in (OF_SELECTOR if row.spec == "selector" else []))
     yield from (("layer", case) for case in (of_layer(row) if "layer" in takes else []))

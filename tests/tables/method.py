@@ -7,6 +7,7 @@ its activation.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +22,10 @@ SEED = 7
 
 INPUT: tuple[Any, ...] = ()
 LAYER: tuple[Any, ...] = ("head",)
+
+
+in_training = pytest.mark.filterwarnings("ignore:the model is in train mode:attrfn.AttributionWarning")
+"""Of a test of models that are in train mode on purpose."""
 
 
 class Method(NamedTuple):

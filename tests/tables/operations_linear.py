@@ -43,6 +43,21 @@ def bags(z: Tensor) -> Tensor:
     return torch.stack([F.embedding_bag(torch.tensor([[0, 2], [1, 1]]), row) for row in z])
 
 
+PLACES = weight(2, 3, 3, 2)
+
+
+def unpooled(dims: int) -> Call:
+    """Back to the places of other maxima."""
+    form = [
+        lambda z: z[..., :4],
+        lambda z: z.reshape(2, 6, 2, 2),
+        lambda z: z.flatten(1)[:, :16].reshape(2, 2, 2, 2, 2),
+    ]
+    shape = [(2, 4, 8), (2, 6, 4, 4), (2, 2, 4, 4, 4)][dims - 1]
+    _, indices = getattr(F, f"max_pool{dims}d")(weight(*shape), 2, return_indices=True)
+    return lambda z: getattr(F, f"max_unpool{dims}d")(form[dims - 1](z), indices, 2)
+
+
 def copied_entry(copy: Tensor, z: Tensor) -> None:
     copy[:, 1] = z[:, 0]
 
@@ -53,9 +68,8 @@ LINEAR_CALLS: dict[str, Call | None] = {
     "rsub": lambda z: torch.rsub(z, 2.0),
     **{name: lambda z, n=name: getattr(z, n)() for name in ("__neg__", "__pos__", "neg", "negative", "positive")},
     **{name: lambda z, n=name: getattr(z, n)(-1) for name in ("sum", "mean", "nansum", "nanmean", "cumsum")},
-    **{name: lambda z, n=name: getattr(torch, n)(z, dim=-1) for name in ("trapz", "trapezoid", "cumulative_trapezoid")},
     "diff": lambda z: z.diff(dim=1),
-    "gradient": lambda z: torch.gradient(z, dim=-1)[0],
+    "gradient": lambda z: torch.gradient(z, spacing=(weight(6).cumsum(0),), dim=-1)[0],
     "sum_to_size": lambda z: z.sum_to_size(2, 1, 6),
     "deg2rad": torch.deg2rad,
     "rad2deg": torch.rad2deg,
@@ -136,6 +150,10 @@ LINEAR_CALLS: dict[str, Call | None] = {
     "index_fill": lambda z: z.index_fill(1, ROWS, 3.0),
     "scatter": lambda z: z.scatter(-1, TAKEN[..., :3], 2 * z[..., :3]),
     "scatter_add": lambda z: z.scatter_add(-1, TAKEN, 2 * z),
+    **{f"max_unpool{d}d": unpooled(d) for d in (1, 2, 3)},
+    "grid_sample": lambda z: F.grid_sample(image(z), PLACES, align_corners=False),
+    **{n: lambda z, n=n: getattr(torch, n)(image(z), PLACES, 0, 0, False) for n in ("grid_sampler", "grid_sampler_2d")},
+    "grid_sampler_3d": lambda z: torch.grid_sampler_3d(volume(z), weight(2, 2, 2, 2, 3), 0, 0, False),
     "embedding": each(lambda r: F.embedding(ROWS, r)),
     "embedding_bag": bags,
     # padding, resampling, averaging
@@ -181,6 +199,7 @@ LINEAR_CALLS: dict[str, Call | None] = {
     # dtype, device, memory
     **{n: lambda z, n=n: getattr(z, n)() for n in ("double", "cpu")},
     "to": lambda z: z.to(torch.float64),
+    "as_tensor": lambda z: torch.as_tensor(z),
     "type": lambda z: z.type(torch.float64),
     "type_as": lambda z: z.type_as(weight(1)),
     "nan_to_num": lambda z: z.nan_to_num(),

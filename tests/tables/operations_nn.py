@@ -88,7 +88,8 @@ class Unpooled(nn.Module):
         self.unpool = getattr(nn, f"MaxUnpool{dims}d")(2)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.unpool(*self.pool(z))
+        _, places = self.pool(weight(*z.shape))  # which stay, whatever is explained
+        return self.unpool(self.pool(z)[0], places)
 
 
 class SelfAttention(nn.Module):
@@ -199,18 +200,14 @@ def loss(name: str) -> Case:
 LOSSES = [name for name in dir(F) if name.endswith(("_loss", "_logits", "entropy", "kl_div")) and name[0] != "_"]
 FUNCTIONAL |= {name: loss(name) for name in LOSSES if name != "linear_cross_entropy"}
 REFUSED = {
-    **{name: name for name in LOSSES},
+    **{name: name for name in ("ctc_loss", "multi_margin_loss", "multilabel_margin_loss")},
     **{name: name.lower() for name in ("LSTM", "GRU", "RNN")},
     "RNN": "rnn_tanh",
     "conv_tbc": "conv_tbc",
-    "grid_sample": "grid_sample",
     "gumbel_softmax": "gumbel_softmax",
-    "pdist": "pdist",
     **{f"FractionalMaxPool{d}d": f"fractional_max_pool{d}d" for d in (2, 3)},
     **{f"fractional_max_pool{d}d": f"fractional_max_pool{d}d" for d in (2, 3)},
     **{f"fractional_max_pool{d}d_with_indices": f"fractional_max_pool{d}d_with_indices" for d in (2, 3)},
-    **{f"MaxUnpool{d}d": f"max_unpool{d}d" for d in (1, 2, 3)},
-    **{f"max_unpool{d}d": f"max_unpool{d}d" for d in (1, 2, 3)},
     "CrossMapLRN2d": "new",
 }
 """What has no rule, and the name by which it is refused."""

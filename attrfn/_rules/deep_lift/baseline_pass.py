@@ -1,24 +1,46 @@
 """The pass on the baselines, which records; see NOTE [The baseline first]."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of
+from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of, storage_of
+from attrfn._rules.deep_lift.ranks import dim_of, in_order
 from attrfn._torch.calls import Call, SplitCall
-from attrfn._torch.context import compiling, unwrapped
+from attrfn._torch.context import compiling, values_readable
 from attrfn._torch.naming import WRITING
+
+_READING = frozenset(["item", "tolist", "numpy", "__float__", "__array__"])
 
 
 class BaselinePass(DeepLiftPass):
     """The pass on the baselines."""
 
-    def __init__(self, rules: Mapping[Any, MultiplierRule]) -> None:
+    def __init__(
+        self,
+        rules: Mapping[Any, MultiplierRule],
+        held: Sequence[Any] = (),
+        orders: Mapping[int, Tensor] | None = None,
+    ) -> None:
         super().__init__(rules)
         self.records: list[Record] = []
+        self.detached: list[Any] = []
+        """What the model detached, or read out as numbers, in order."""
+        self.held = held
+        """What takes the place of that; see NOTE [What is detached]."""
+        self.orders = orders or {}
+        """See NOTE [Experts in another order]."""
+
+    def detaches_otherwise(self, other: "BaselinePass") -> bool:
+        """Whether the two differ in what they detached, as far as that can be told."""
+        if len(self.detached) != len(other.detached):  # which the records will say
+            return False
+        return not values_readable() or not all(map(_same, self.detached, other.detached))
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
@@ -33,6 +55,9 @@ class BaselinePass(DeepLiftPass):
             output = outputs if done.name.endswith("_with_indices") else outputs[0]
         else:
             output = run()
+            if len(self.records) in self.orders:
+                wanted = self.orders[len(self.records)]
+                output = type(output)(in_order(*output, wanted, dim_of(done.args, done.kwargs)))
             outputs = output if isinstance(output, tuple) else (output,)
         self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output
@@ -43,24 +68,34 @@ class BaselinePass(DeepLiftPass):
             self.records.append(Record(name, choices, ()))
         if name in WRITING:
             self._save_from(args[0])
-        return run()
+        return self._detached(args[0], run()) if name == "detach" else run()
 
     def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
         if name in WRITING and call.tensors:
             self._save_from(call.tensors[0])
-        return run()
+        return self._detached(call.tensors[0], run()) if name in _READING and call.tensors else run()
+
+    def _detached(self, tensor: Tensor, value: Any) -> Any:
+        """What is detached from `tensor`, or what is held in its place."""
+        if isinstance(tensor, nn.Parameter) or not tensor.is_floating_point():
+            return value
+        place = len(self.detached)
+        self.detached.append(value.clone() if isinstance(value, Tensor) else value)
+        return self.held[place] if place < len(self.held) else value
 
     def _save_from(self, target: Any) -> None:
         """Copy what was recorded and is about to be written over."""
         if compiling() or not isinstance(target, Tensor):
             return
-        storage = _storage(target)
+        storage = storage_of(target)
 
         def saved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(t.clone() if _storage(t) == storage else t for t in tensors)
+            return tuple(t.clone() if storage_of(t) == storage else t for t in tensors)
 
         self.records = [r._replace(inputs=saved(r.inputs), outputs=saved(r.outputs)) for r in self.records]
 
 
-def _storage(tensor: Tensor) -> int:
-    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return bool(np.array_equal(one, other))

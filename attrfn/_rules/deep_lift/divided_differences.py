@@ -4,9 +4,9 @@ NOTE [Slopes in floating point]
 That ratio is noise long before $u - v$ vanishes, and one threshold does not save it. So: closed divided differences
 where there are any (`tanh u - tanh v = tanh(u - v) (1 - tanh u tanh v)`, and what is made of it); the mean of a known
 derivative, by six Gauss points, for the few others; and the ratio for differences that are large beside the function's
-scale, where it is as good as the dtype. Operations with kinks are overlaps: see `overlaps`. What is constant is so in
-the graph too: its derivative would be noise. Series about 0 are for graphs alone, where a quotient's derivative at 0 is
-none.
+scale, where it is as good as the dtype. Operations with kinks are overlaps, in
+`activations`. What is constant is so in the graph too: its derivative would be noise. Series about 0 are for graphs
+alone, where a quotient's derivative at 0 is none.
 """
 
 import math
@@ -252,3 +252,23 @@ def power(exponent: Any) -> Slope:
     if not isinstance(exponent, (int, float)) or abs(exponent) > 16:
         return any_other
     return whole if exponent == int(exponent) else half if 2 * exponent == int(2 * exponent) else any_other
+
+
+# ---------------------------------------------------------------- the gamma function
+
+
+def _beyond_poles(f: Unary, derivative: Unary, lost: Slope) -> Slope:
+    """Of $f(z) = f(z + 1) - g(z)$, whose poles at zero and below are those of $g$, with the slope `lost` of it."""
+    beyond = smooth(derivative)
+
+    def slope(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        positive = (u > 0) & (v > 0)
+        a, b = torch.where(positive, u, 1.0), torch.where(positive, v, 1.0)
+        near = beyond(a + 1, b + 1, f(a + 1), f(b + 1)) - lost(a, b, y, w)
+        return torch.where(positive, near, torch.where(u == v, derivative(u), ratio(u, v, y, w)))
+
+    return slope
+
+
+lgamma = _beyond_poles(torch.lgamma, torch.digamma, logarithm(math.e, 0))
+digamma = _beyond_poles(torch.digamma, lambda z: torch.polygamma(1, z), lambda u, v, y, w: -1 / (u * v))

@@ -7,21 +7,43 @@ of all rules stands here, where it can name the pass that needs it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from attrfn._model.run import run
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import DeepLiftPass, Mismatch, Record, choices_of, flat_arguments
-from attrfn._rules.deep_lift.refusals import function_refused, no_rule, no_rule_yet, refuse_function
+from attrfn._rules.deep_lift.passes import (
+    CHOOSING,
+    DeepLiftPass,
+    Mismatch,
+    Record,
+    choices_of,
+    copied,
+    equal,
+    flat_arguments,
+    kinds,
+    same_choices,
+    storage_of,
+    version_of,
+)
+from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
+from attrfn._rules.deep_lift.refusals import (
+    came_of_parameters,
+    function_refused,
+    is_known,
+    no_rule,
+    no_rule_yet,
+    refuse_function,
+)
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch.calls import Call, SplitCall, of_floating
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, vjp, wrappings
-from attrfn._torch.naming import FUNCTIONS
+from attrfn._torch.functions import original
+from attrfn._torch.naming import FUNCTIONS, WRITING
 from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
+from attrfn._torch.unruled import unruled
 from attrfn._torch.written_out import COMPOSITES
 
 
@@ -34,8 +56,12 @@ class InputPass(DeepLiftPass):
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
-        self.constants: dict[int, Tensor] = {}
-        """Tensors that require a gradient for the parameters' sake alone."""
+        self.constants: dict[int, tuple[Tensor, int]] = {}
+        """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
+        self.written = False
+        """Whether a graph that is being compiled has written over anything."""
+        self.orders, self.chose_others = dict[int, Tensor](), ""
+        """Where `topk` chose the same entries as before in another order, and what others it chose."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 
@@ -43,11 +69,17 @@ class InputPass(DeepLiftPass):
         """Whether a tensor depends on what is explained."""
         if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
             return False
-        if compiling():
-            return tensor.requires_grad
-        if id(tensor) in self.constants:
+        if compiling():  # which does not look again at what was written over
+            return (tensor.view_as(tensor) if self.written else tensor).requires_grad
+        constant = self.constants.get(id(tensor))
+        if constant is not None and version_of(tensor) == constant[1]:
             return False
-        return any(layer.requires_grad for layer in wrappings(tensor))  # a model may use `vmap` itself
+        if not any(layer.requires_grad for layer in wrappings(tensor)):  # a model may use `vmap` itself
+            return False
+        if came_of_parameters(tensor):
+            self.constants[id(tensor)] = tensor, version_of(tensor)
+            return False
+        return True
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
@@ -58,6 +90,8 @@ class InputPass(DeepLiftPass):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
             refuse_function(tensor)
+        self.written = self.written or done.target is not None
+        self._check(done, call, record)
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
             output = run()
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
@@ -68,10 +102,14 @@ class InputPass(DeepLiftPass):
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
-        self._follow(_is_reciprocal(done.name, call), output)
+        if done.name == "topk" and values_readable():
+            self._compare(done, output[1], record.outputs[1])
         if done.target is not None:
-            return done.target.copy_(output)
-        return output.clone() if self.switch.keeps_copies() and isinstance(output, Tensor) else output
+            output = done.target.copy_(output)
+        elif self.switch.keeps_copies():
+            output = copied(output)
+        self._follow(_is_reciprocal(done.name, call), output)
+        return output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
@@ -79,16 +117,21 @@ class InputPass(DeepLiftPass):
         moving = [t for t in operands if self.depends(t)]
         for tensor in moving:
             refuse_function(tensor)
+        if what := "" if compiling() else unruled(name, args, kwargs, self.depends):
+            raise no_rule(what, name)
+        if any(t.is_floating_point() and self.depends(t) for t in choices):
+            raise no_rule(f"{name} at places that depend on what is explained", name)
         if choices:
             record = self._read(name, choices)
             if (
                 (moving or self.choices_must_match)
                 and values_readable()
-                and not all(map(_equal, choices, record.inputs))
+                and not all(map(equal, choices, record.inputs))
             ):
-                raise Mismatch(f"{name} selects other entries than on the baselines")
+                raise self._mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
+        self.written = self.written or name in WRITING
         output = run()
         self._follow(name in _KEEPING and self._has_reciprocal(operands[:1]), output)
         return output
@@ -101,7 +144,11 @@ class InputPass(DeepLiftPass):
             if self.depends(tensor):
                 refuse_function(tensor)
         if name == "custom_function_call":
-            raise function_refused(call.args[0].__name__)
+            function = original(call.args[0])
+            if not is_known(function):
+                raise function_refused(function)
+            return run()
+        self.written = self.written or name in WRITING
         if rule is None and name not in _CONSTANT:
             raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
         output = run()
@@ -111,38 +158,74 @@ class InputPass(DeepLiftPass):
 
     def check_end(self) -> None:
         if self.next != len(self.records):
-            raise Mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+            raise self._mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
+
+    def _check(self, done: Call, call: SplitCall, record: Record) -> None:
+        if what := unruled(done.name, done.args, done.kwargs, self.depends):
+            raise no_rule(what, done.name)
+        if done.name in CHOOSING and not same_choices(call.tensors, record.inputs):
+            raise self._mismatch(f"{done.name} selects other entries than on the baselines")
+
+    def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:
+        """Remember what the two passes chose, for when the model's path depends on it."""
+        dim = dim_of(done.args, done.kwargs)
+        if equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+            return
+        if same_in_another_order(chosen, before, dim):
+            self.orders[self.next - 1] = chosen.detach()
+        else:
+            self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
+
+    def _mismatch(self, message: str) -> Mismatch:
+        mismatch = Mismatch(message + self.chose_others)
+        mismatch.orders = self.orders
+        return mismatch
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> Record:
         if self.next >= len(self.records):
-            raise Mismatch(f"{name} ran after all that had run on the baselines")
+            raise self._mismatch(f"{name} ran after all that had run on the baselines")
         record = self.records[self.next]
         self.next += 1
-        if record.name != name or _kinds(tensors) != _kinds(record.inputs):
-            at_input, at_baseline = _kinds(tensors), _kinds(record.inputs)
-            raise Mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
+        if record.name != name or kinds(tensors) != kinds(record.inputs):
+            at_input, at_baseline = kinds(tensors), kinds(record.inputs)
+            raise self._mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
         return record
 
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
-        for_parameters = any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+        tensors = [t for t in operands if isinstance(t, Tensor)]
+        for_parameters = not compiling() and any(t.requires_grad for t in tensors)
         output = run()
-        if for_parameters and not compiling():
+        if for_parameters:
+            self._written_by_constants(tensors)
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    self.constants[id(tensor)] = tensor
+                    self.constants[id(tensor)] = tensor, version_of(tensor)
         return output
+
+    def _written_by_constants(self, operands: Sequence[Tensor]) -> None:
+        """What an operation among constants wrote over is constant still, and so are its views."""
+        for tensor in operands:
+            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad:
+                continue
+            now = version_of(tensor)
+            if self.constants.get(id(tensor), (tensor, -1))[1] == now:
+                continue
+            self.constants[id(tensor)] = tensor, now
+            for key, (other, _) in self.constants.items():
+                if storage_of(other) == storage_of(tensor):
+                    self.constants[key] = other, now
 
     def _still(self, call: SplitCall, record: Record, moving: list[bool]) -> bool:
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
-        if record.name == "div" and moving[-1]:
+        if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
         still = True
         for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ():
-            if not moves and not _equal(t, r):
+            if not moves and not equal(t, r):
                 still = False
                 if not t.is_floating_point():
-                    raise Mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
+                    raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
         return still
 
     def _has_reciprocal(self, tensors: Sequence[Any]) -> bool:
@@ -188,18 +271,8 @@ def _is_reciprocal(name: str, call: SplitCall) -> bool:
         exponent = call.args[1] if len(call.args) > 1 else call.kwargs.get("exponent")
         return isinstance(exponent, (int, float)) and exponent < 0
     if name == "div":
-        return isinstance(call.args[0], (int, float))
+        return isinstance(call.args[0], (int, float)) and not call.kwargs.get("rounding_mode")
     return name in _RECIPROCALS
-
-
-def _kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
-    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
-    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
-    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a is b or torch.equal(a, b)
 
 
 @allow_in_graph
@@ -248,9 +321,9 @@ def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
             return output
 
         of_moving, places = of_floating(at_input, op.inputs)
-        _, pull = vjp(of_moving, *(op.inputs[k] for k in places))
+        outputs, pull = vjp(of_moving, *(op.inputs[k] for k in places))
         with switch.turned_on():
-            gradients = iter(pull(op.grads[0]))
+            gradients = iter(pull(op.grads if isinstance(outputs, tuple) else op.grads[0]))
         return tuple(next(gradients) if k in places else None for k in range(len(op.inputs)))
 
     return rule

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, dims_of, sum_to_operand
+from attrfn._torch.context import vjp
 
 
 def max_pool(op: Comparison) -> Grads:
@@ -22,7 +23,7 @@ def max_pool(op: Comparison) -> Grads:
     )
     at = torch.where(y >= w, at_u, at_v).flatten(-dims)
     return op.rest(
-        _routed(
+        routed(
             op.grads[0].flatten(-dims), u.flatten(-dims), v.flatten(-dims), y.flatten(-dims), w.flatten(-dims), at
         ).reshape(u.shape)
     )
@@ -35,12 +36,61 @@ def pooled(name: str, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return getattr(F, name)(x, *args[:last], **{**kwargs, "return_indices": True})
 
 
-def _routed(grad: Tensor, u: Tensor, v: Tensor, y: Tensor, w: Tensor, at: Tensor) -> Tensor:
+def routed(grad: Tensor, u: Tensor, v: Tensor, y: Tensor, w: Tensor, at: Tensor) -> Tensor:
     """Send each output's gradient to the entry `at` of the last dimension, times its multiplier there."""
     difference = u.gather(-1, at) - v.gather(-1, at)
     still = difference == 0
     slope = torch.where(still, 1.0, (y - w) / torch.where(still, 1.0, difference))
-    return torch.zeros_like(u).scatter_add(-1, at, grad * slope)
+    return torch.zeros_like(u).scatter_add(-1, at, (grad * slope).to(u.dtype))
+
+
+def scattered(op: Comparison) -> Grads:
+    """`scatter_reduce` and `index_reduce`: linear, or the largest or smallest of each group, as of a window."""
+    own, at, source = (_where(op, names) for names in ((0, "input"), (2, "index"), (3, "src", "source")))
+    reduce = op.kwargs.get("reduce", op.args[4] if len(op.args) > 4 else None)
+    if reduce in ("sum", "mean"):
+        given = list(op.inputs)
+        _, pull = vjp(lambda *z: op.call(*_with(given, {own: z[0], source: z[1]})), given[own], given[source])
+        found = pull(op.grads[0])
+    else:
+        dim = int(op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else 0))
+        pairs = [(given[own], given[source]) for given in (op.inputs, op.references)]
+        found = _to_groups(op, 1 if reduce == "amax" else -1, dim, op.inputs[at], pairs)
+    return tuple(found[(own, source).index(k)] if k in (own, source) else None for k in range(len(op.inputs)))
+
+
+def _where(op: Comparison, places: tuple[int | str, ...]) -> int:
+    return next(k for k, place in enumerate(op.places) if place in places)
+
+
+def _with(given: list[Tensor], others: dict[int, Tensor]) -> list[Tensor]:
+    return [others.get(k, t) for k, t in enumerate(given)]
+
+
+def _to_groups(
+    op: Comparison, sign: int, dim: int, index: Tensor, pairs: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The difference of a group's extremum goes to where the larger was: to a source, or to what was there before."""
+    own, source = pairs[0]
+    if op.name == "index_reduce":
+        index = index.reshape(-1, *(1,) * (source.ndim - 1 - dim % source.ndim)).expand_as(source)
+    cut = tuple(slice(size) for size in index.shape)
+    entries = [torch.cat([c[cut].flatten(), a.flatten()]) for a, c in pairs]
+    places = torch.arange(entries[0].numel(), device=index.device)
+    of_source, of_own = places[: index.numel()].reshape(index.shape), places[index.numel() :].reshape(own.shape)
+    results = (op.outputs[0], op.reference_outputs[0])
+    codes = [
+        of_own.scatter_reduce(
+            dim, index, torch.where(c[cut] == y.gather(dim, index), of_source, len(places)), "amin", include_self=True
+        )
+        for (_, c), y in zip(pairs, results, strict=True)
+    ]
+    y, w = results
+    at = torch.where(sign * y >= sign * w, *codes)
+    found = routed(*(t.flatten() for t in (op.grads[0], *entries, y, w, at)))
+    to_source = found[: index.numel()].reshape(index.shape)
+    missing = [size for a, b in zip(source.shape[::-1], index.shape[::-1], strict=True) for size in (0, a - b)]
+    return found[index.numel() :].reshape(own.shape), F.pad(to_source, missing)
 
 
 def larger(a: Tensor, c: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +120,7 @@ def extremum(op: Comparison) -> Grads:
     shape = (*flat_u.shape[:-1], 1)
     y, w = (sign * t.reshape(shape) for t in (op.outputs[0], op.reference_outputs[0]))
     at = torch.where(y >= w, flat_u.argmax(-1, keepdim=True), flat_v.argmax(-1, keepdim=True))
-    found = _routed(op.grads[0].reshape(shape), flat_u, flat_v, y, w, at)
+    found = routed(op.grads[0].reshape(shape), flat_u, flat_v, y, w, at)
     back = sorted(range(u.ndim), key=lambda k: order[k])
     return op.rest(found.reshape([u.shape[d] for d in order]).permute(back))
 

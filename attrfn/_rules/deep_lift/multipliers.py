@@ -2,8 +2,8 @@ r"""DeepLIFT's multipliers: what stands for the derivative of each kind of opera
 
 Three rules, and with them the attributions sum to the output difference exactly. An elementwise operation has
 its slope (rescale). A product of two activations has its derivative at the midpoint, which is the Shapley value
-of two factors. A quotient has $\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$ at the midpoints. All else is
-linear, a selection, or made of these.
+of two factors. A quotient has $\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$ at the midpoints, of matrices too.
+All else is linear, a selection, or made of these.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,14 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from attrfn._rules.deep_lift.activations import above, below
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential
-from attrfn._rules.deep_lift.maxima import extremum, max_pool, tensor_clamp
-from attrfn._rules.deep_lift.overlaps import above, below
+from attrfn._rules.deep_lift.maxima import extremum, max_pool, scattered, tensor_clamp
+from attrfn._rules.deep_lift.ranks import ranked, running
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
+from attrfn._rules.deep_lift.solutions import inverse, rounded, solve, solve_triangular
 from attrfn._torch.calls import of_floating
 from attrfn._torch.context import vjp
 from attrfn._torch.operations import OPERATIONS, Kind
@@ -68,6 +70,8 @@ def _gradients(call: Callable[..., Any], operands: list[Tensor], grads: tuple[Te
 
 def quotient(op: Comparison) -> Grads:
     r"""$\Delta(a/s) = (\Delta a - \bar y \Delta s) / \bar s$; at a pole, where s changes sign, the product rule."""
+    if op.kwargs.get("rounding_mode") is not None:
+        return rounded(op)
     (a, s), (b, t) = op.inputs[:2], op.references[:2]
     y, w, g = op.outputs[0], op.reference_outputs[0], op.grads[0]
     crosses = s * t <= 0
@@ -137,6 +141,7 @@ _OF_KIND: dict[Kind, MultiplierRule] = {
     Kind.QUOTIENT: quotient,
     Kind.WINDOW: max_pool,
     Kind.EXTREMUM: extremum,
+    Kind.RANKED: ranked,
 }
 _OF_NAME: dict[str, MultiplierRule] = {
     "clamp": clamp,
@@ -145,6 +150,12 @@ _OF_NAME: dict[str, MultiplierRule] = {
     "softmax": softmax,
     "log_softmax": log_softmax,
     "logsumexp": logsumexp,
+    **dict.fromkeys(["cummax", "cummin"], running),
+    **dict.fromkeys(["scatter_reduce", "index_reduce"], scattered),
+    **dict.fromkeys(["floor_divide", "remainder", "fmod"], rounded),
+    "linalg_solve": solve,
+    "linalg_solve_triangular": solve_triangular,
+    "linalg_inv": inverse,
 }
 """Operations that have a rule of their own."""
 

@@ -11,6 +11,7 @@ which nothing does in the first pass: every one is, and where nothing depends on
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from attrfn._model import kernels
@@ -18,9 +19,9 @@ from attrfn._model.run import Pass
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
 from attrfn._torch.calls import Call, SplitCall, normal_call, split_call
-from attrfn._torch.context import compiling, unwrapped
+from attrfn._torch.context import compiling, unwrapped, values_readable
 from attrfn._torch.naming import identity_of, name_in_torch, name_of_other
-from attrfn._torch.operations import LINEAR, MULTILINEAR, and_in_place, names_that
+from attrfn._torch.operations import LINEAR, MULTILINEAR, OPERATIONS, and_in_place, names_that
 from attrfn._torch.written_out import WRITTEN_OUT
 
 
@@ -34,6 +35,9 @@ class Record(NamedTuple):
 
 class Mismatch(Exception):
     """The second pass did not run as the first did."""
+
+    orders: Mapping[int, Tensor] = {}
+    """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
 
 
 class DeepLiftPass(Pass):
@@ -93,23 +97,64 @@ def is_nonlinear(name: str, call: SplitCall) -> bool:
     """Whether a call can be anything but linear: of two activations, or not linear in one."""
     if name in MULTILINEAR:
         others = [t for t in call.tensors if not isinstance(t if compiling() else unwrapped(t), nn.Parameter)]
-        return len(others) > 1 or (name == "div" and isinstance(call.args[0], (int, float)))
+        if name == "div" and (isinstance(call.args[0], (int, float)) or call.kwargs.get("rounding_mode")):
+            return True
+        return len(others) > 1
     if name == "batch_norm":
         return bool(call.kwargs.get("training", call.args[5] if len(call.args) > 5 else False))
     return any(t.is_floating_point() or t.is_complex() for t in call.tensors)
 
 
-_CHOOSING = and_in_place(names_that("chooses"))
+CHOOSING = and_in_place(names_that("chooses"))
+
+
+_FIXED: dict[str, int] = {name: one.fixed for name, one in OPERATIONS.items() if one.fixed is not None}
 
 
 def choices_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The integer and boolean tensors by which an operation selects."""
-    if name not in _CHOOSING:
+    """The integer and boolean tensors by which an operation selects, and what must stay for it to be linear."""
+    if name in _FIXED:
+        others = {key: value for key, value in kwargs.items() if key != "input"}
+        return tuple(t for t in flat_arguments(args[_FIXED[name] :], others) if isinstance(t, Tensor))
+    if name not in CHOOSING:
         return ()
     return tuple(t for t in flat_arguments(args, kwargs) if isinstance(t, Tensor) and not t.is_floating_point())
+
+
+def storage_of(tensor: Tensor) -> int:
+    return unwrapped(tensor).untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor, or another view of its memory, was written over."""
+    return unwrapped(tensor)._version
 
 
 def flat_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Arguments, those in lists and tuples too."""
     given = (*args, *kwargs.values())
     return [item for value in given for item in (value if isinstance(value, (tuple, list)) else (value,))]
+
+
+def kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
+    """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
+    cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
+    return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided and a is not b:
+        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
+    return a is b or torch.equal(a, b)
+
+
+def same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
+    chosen = [(t, r) for t, r in zip(tensors, before, strict=True) if not t.is_floating_point()]
+    return not values_readable() or all(equal(t, r) for t, r in chosen)
+
+
+def copied(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    copies = [t.clone() for t in output]
+    return copies if isinstance(output, list) else type(output)(copies)

@@ -1,4 +1,12 @@
-"""The model seen from its baselines: DeepLIFT's engine."""
+"""The model seen from its baselines: DeepLIFT's engine.
+
+NOTE [What is detached]
+A value that the model detaches, or reads out as a number, is a constant to whoever differentiates. So DeepLIFT compares
+the input with the baselines as they are with the constants of the input: their pass is run with these. A shift that
+cancels, such as the maximum in a softmax written out, is then attributed to nothing, and the rest sums. If the output
+on the baselines is another by that, a difference is lost, which is said. What comes out of a layer that is attributed
+to stays what it was on the baselines.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -8,8 +16,10 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
+from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
-from attrfn._model.run import run
+from attrfn._model.run import run, without_graph
+from attrfn._model.sites import with_leaves
 from attrfn._model.taps import keep, run_replacing, taps_paused
 from attrfn._model.targets import pick
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
@@ -17,10 +27,12 @@ from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
 from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
-from attrfn._rules.elementwise import refuse_scripted
-from attrfn._rules.override import ALWAYS, Switch
+from attrfn._rules.hidden import refuse_scripted, warn_of_scripted
+from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
+from attrfn._torch.context import compiling
 from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
-from attrfn._types import Baselines, DeepLiftRule, Model, Site, Target
+from attrfn._torch.operations import ELEMENTWISE, Kind, names
+from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 
 Answer = TypeVar("Answer")
 
@@ -29,33 +41,52 @@ class SeenFromBaselines:
     """The model seen from its baselines, the container `start`."""
 
     # all but the model, which a pass walks through in search of modules
-    __slots__ = ("__dict__", "choices_must_match", "create_graph", "output", "records", "rules", "start", "switch")
+    __slots__ = (
+        "__dict__",
+        "choices_must_match",
+        "create_graph",
+        "output",
+        "output_held",
+        "records",
+        "rules",
+        "scripted",
+        "start",
+        "switch",
+    )
 
     def __init__(
         self, model: Model, start: Any, rules: Mapping[Any, MultiplierRule], switch: Switch, create_graph: bool
     ) -> None:
         self.model = uncompiled(model)
-        refuse_scripted(self.model)
+        self.scripted = refuse_scripted(self.model)
         self.start, self.rules, self.switch, self.create_graph = start, rules, switch, create_graph
         self.records: list[Record] = []
         self.choices_must_match = False
         """Whether all that is not explained is the same in both passes, so that every choice must be."""
         self.output: Any = None
         """On the baselines."""
+        self.output_held: Any = None
+        """The same, what the model detaches held; see NOTE [What is detached]."""
 
-    def with_retry(self, work: Callable[[], Answer], sites: Sequence[Site] = ()) -> tuple[Answer, tuple[Any, ...]]:
-        """Run the baselines, then `work`; both once more if they differ, for modules that cache at first.
+    def with_retry(
+        self, x: Inputs, work: Callable[[], Answer], sites: Sequence[Site] = ()
+    ) -> tuple[Answer, tuple[Any, ...]]:
+        """Run the baselines, then `work` at `x`; both once more if they differ, for modules that cache at first.
 
         Returns:
             What `work` answers, and the values of `sites` on the baselines.
         """
-        error: Exception | None = None
-        for _ in range(2):
+        error, orders = Mismatch(""), dict[int, Tensor]()
+        tries = 2
+        while tries:
+            tries -= 1
             try:
-                values = self._record(sites)
-                return work(), values
+                values = self._record(x, sites, orders)
+                return with_copies_at_need(self.switch, work), values
             except Mismatch as mismatch:
                 error = mismatch
+                tries += not mismatch.orders.keys() <= orders.keys()  # at each layer of experts, once
+                orders |= mismatch.orders
         raise ValueError(
             f"the model's path depends on its input: {error}. DeepLIFT compares two passes operation by operation, so "
             "both must take one path; choose a baseline that takes the input's, or another method"
@@ -68,19 +99,61 @@ class SeenFromBaselines:
         mode.check_end()
         for tensor in split(output).tensors:
             refuse_function(tensor)
+        if self.scripted:
+            warn_of_scripted(self.scripted, output, {*ELEMENTWISE, *names(Kind.SOFTMAX)})
         return output
 
-    def picked(self, target: Target, like: Tensor) -> Tensor:
-        """The explained numbers on the baselines; `like` those at the input."""
+    def picked(self, target: Target, n: int | None) -> Tensor:
+        """The explained numbers on the baselines."""
         with torch.no_grad():
-            return pick(self.output, target, n=like.shape[0] if like.ndim else None)
+            return pick(self.output, target, n=n)
 
-    def _record(self, sites: Sequence[Site]) -> tuple[Any, ...]:
-        mode = BaselinePass(self.rules)
+    def shifted(self, target: Target, n: int | None) -> tuple[Tensor, ...]:
+        """The same, and with what the model detaches held; nothing if it detaches nothing that differs."""
+        with torch.no_grad():
+            return (
+                () if self.output_held is None else tuple(pick(o, target, n=n) for o in (self.output, self.output_held))
+            )
+
+    def _record(self, x: Inputs, sites: Sequence[Site], orders: Mapping[int, Tensor]) -> tuple[Any, ...]:
+        mode, self.output_held = BaselinePass(self.rules, orders=orders), None
         with torch.set_grad_enabled(self.create_graph), taps_paused():
+            before = self.output
             self.output, values = run_replacing(self.model, self.start, sites, keep, mode)
-        self.records = mode.records
+            if mode.detached:
+                mode = self._holding(x, mode, sites, values)
+        if orders and not _alike(before, self.output):
+            raise ValueError(
+                "the model's path depends on its input: the order in which it chooses by `topk`, too, counts"
+            )
+        self.records = mode.records if self.create_graph or compiling() else [_detached(r) for r in mode.records]
         return values
+
+    def _holding(self, x: Inputs, first: BaselinePass, sites: Sequence[Site], values: tuple[Any, ...]) -> BaselinePass:
+        """The pass on the baselines once more, if need be; see NOTE [What is detached]."""
+        with torch.no_grad():
+            at_input = BaselinePass(self.rules)
+            run(self.model, x, at_input)
+        if not at_input.detaches_otherwise(first):
+            return first
+        again = BaselinePass(self.rules, at_input.detached, first.orders)
+
+        def as_before(k: int, _: Any) -> tuple[Any, None]:
+            return with_leaves(values[k], split(values[k]).tensors), None
+
+        self.output_held, _ = run_replacing(self.model, self.start, sites, as_before, again)
+        return again
+
+
+def _alike(before: Any, output: Any) -> bool:
+    """Whether two outputs are the same but for rounding."""
+    pairs = zip(split(before).tensors, split(output).tensors, strict=True)
+    return all(torch.allclose(a, b, torch.finfo(b.dtype).eps ** 0.5, torch.finfo(b.dtype).eps ** 0.5) for a, b in pairs)
+
+
+def _detached(record: Record) -> Record:
+    """A record without the graph of the pass, which runs as the model's other passes do."""
+    return record._replace(inputs=without_graph(record.inputs), outputs=without_graph(record.outputs))
 
 
 def with_reference(
@@ -116,16 +189,29 @@ def with_reference(
         Shrikumar et al., Learning important features through propagating activation differences, 2017.
             arXiv:1704.02685
     """
-    named = all_rules(rules)
+    return _WithReference(model, baselines, rules)
+
+
+class _WithReference(Wrapped):
+    """See `with_reference`."""
+
+    __slots__ = ("baselines", "given", "rules")
+
+    def __init__(self, model: Model, baselines: Baselines, given: Mapping[Any, DeepLiftRule] | None) -> None:
+        self.model, self.baselines, self.given, self.rules = model, baselines, given, all_rules(given)
+
+    def __reduce__(self) -> Any:
+        return _WithReference, (self.model, self.baselines, self.given)
+
+    def of(self, model: Model) -> Model:
+        return _WithReference(model, self.baselines, self.given)
 
     @public_call
-    def straight(*args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = packed(args, kwargs)
-        start = start_at(x, baselines, fixed=False)
-        seen = SeenFromBaselines(model, start, named, ALWAYS, torch.is_grad_enabled())
-        return seen.with_retry(lambda: seen(*args, **kwargs))[0]
-
-    return straight
+        start = start_at(x, self.baselines, fixed=False)
+        seen = SeenFromBaselines(self.model, start, self.rules, ALWAYS, torch.is_grad_enabled())
+        return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
 
 
 def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:

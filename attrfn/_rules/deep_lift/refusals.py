@@ -1,13 +1,13 @@
 """What DeepLIFT refuses, and what to do."""
 
-import re
 import sys
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from attrfn._rules.override import Overridden
 from attrfn._torch.context import compiling, wrappings
+from attrfn._torch.functions import function_of, is_identity
 from attrfn._torch.operations import OPERATIONS, Kind, and_in_place, names, names_that
 
 DRAWING = and_in_place(names_that("draws"))
@@ -73,19 +73,45 @@ def no_rule_yet(what: str, name: str | None = None) -> ValueError:
 
 def refuse_function(tensor: Tensor) -> None:
     """Raise if an activation came out of an autograd function of the caller's, which no rule can see."""
-    for layer in () if compiling() else wrappings(tensor):
-        node = layer.grad_fn
-        name = type(node).__name__
-        if isinstance(node, torch.autograd.function.BackwardCFunction) and not _KNOWN_FUNCTION.search(name):
-            raise function_refused(name.removesuffix("Backward").removesuffix("Generated").removeprefix("Vmapped_"))
+    for layer, function in () if compiling() else _own_functions(tensor):
+        if not _of_parameters(layer.grad_fn):
+            raise function_refused(function)
 
 
-_KNOWN_FUNCTION = re.compile("Overridden|BackwardHookFunction|_NoopSaveInputs")
-"""Autograd functions that are ours, or of torch: identities, for full backward hooks and for checkpointing."""
+def came_of_parameters(tensor: Tensor) -> bool:
+    """Whether a tensor came out of autograd functions of the caller's that were given parameters alone."""
+    own = _own_functions(tensor)
+    return bool(own) and all(_of_parameters(layer.grad_fn) for layer, _ in own)
 
 
-def function_refused(name: str) -> ValueError:
+def _own_functions(tensor: Tensor) -> list[tuple[Tensor, type]]:
+    """The wrappings of a tensor that came out of an autograd function of the caller's, and that function."""
+    pairs = [(layer, function_of(layer)) for layer in wrappings(tensor)]
+    return [(layer, function) for layer, function in pairs if function is not None and not is_known(function)]
+
+
+def _of_parameters(node: Any) -> bool:
+    """Whether all that a node of the graph goes back to is parameters."""
+    seen: set[Any] = set()
+    ahead = [node]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable") and not isinstance(node.variable, nn.Parameter):
+            return False
+        ahead += [before for before, _ in node.next_functions]
+    return True
+
+
+def is_known(function: type) -> bool:
+    """Whether an autograd function is ours, or one of torch's that give what they take."""
+    return function is Overridden or is_identity(function)
+
+
+def function_refused(function: type) -> ValueError:
     return ValueError(
-        f"the model applies the autograd function {name!r}, which has no DeepLIFT rule and cannot be seen; write it "
-        "with torch's operations"
+        f"the model applies the autograd function {function.__name__!r}, which has no DeepLIFT rule and cannot be "
+        "seen; write it with torch's operations"
     )

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._rules.deep_lift import activations
 from attrfn._rules.deep_lift import divided_differences as divided
-from attrfn._rules.deep_lift import gates, overlaps
 from attrfn._rules.deep_lift.divided_differences import Slope
 
 Arguments = tuple[Any, ...]
@@ -39,20 +39,23 @@ _CLOSED: dict[str, Slope] = {
     "tanhshrink": divided.tanhshrink,
     "atan": divided.atan,
     "asinh": divided.smooth(lambda z: (1 + z * z).rsqrt()),
-    "sigmoid": gates.sigmoid,
-    "logsigmoid": gates.logsigmoid,
-    "silu": gates.silu,
-    "mish": gates.mish,
-    "erf": gates.erf,
-    "erfc": gates.erfc,
-    "relu": overlaps.relu,
-    "relu6": overlaps.clamped(0.0, 6.0),
-    "hardsigmoid": overlaps.clamped(-3.0, 3.0, 1 / 6),
-    "hardswish": overlaps.hardswish,
-    "selu": overlaps.bent_exponential(1.6732632423543772, scale=1.0507009873554805),
-    "softsign": overlaps.softsign,
-    "abs": overlaps.stepped(torch.sign),
-    **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], overlaps.stepped(_flat)),
+    "sigmoid": activations.sigmoid,
+    "logsigmoid": activations.logsigmoid,
+    "silu": activations.silu,
+    "mish": activations.mish,
+    "erf": activations.erf,
+    "erfc": activations.erfc,
+    "lgamma": divided.lgamma,
+    "digamma": divided.digamma,
+    "relu": activations.relu,
+    "relu6": activations.clamped(0.0, 6.0),
+    "hardsigmoid": activations.clamped(-3.0, 3.0, 1 / 6),
+    "hardswish": activations.hardswish,
+    "selu": activations.bent_exponential(1.6732632423543772, scale=1.0507009873554805),
+    "softsign": activations.softsign,
+    "abs": activations.stepped(torch.sign),
+    "frac": activations.stepped(torch.ones_like),
+    **dict.fromkeys(["sign", "floor", "ceil", "round", "trunc"], activations.stepped(_flat)),
 }
 """Operations with a slope of their own."""
 
@@ -75,64 +78,66 @@ def _in_single_precision(slope: Slope) -> Slope:
 def _of_pow(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     base, exponent = _argument(args, kwargs, 0, "self", None), _argument(args, kwargs, 1, "exponent", None)
     if isinstance(base, (int, float)):
-        return divided.to_the(base) if base > 0 else overlaps.stepped(_flat)
+        return divided.to_the(base) if base > 0 else activations.stepped(_flat)
     return divided.power(exponent)
 
 
 def _of_leaky_relu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return overlaps.leaky(_argument(args, kwargs, 1, "negative_slope", 0.01))
+    return activations.leaky(_argument(args, kwargs, 1, "negative_slope", 0.01))
 
 
 def _of_rrelu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     if _argument(args, kwargs, 3, "training", False):
-        return overlaps.drawn
-    return overlaps.leaky((_argument(args, kwargs, 1, "lower", 1 / 8) + _argument(args, kwargs, 2, "upper", 1 / 3)) / 2)
+        return activations.drawn
+    return activations.leaky(
+        (_argument(args, kwargs, 1, "lower", 1 / 8) + _argument(args, kwargs, 2, "upper", 1 / 3)) / 2
+    )
 
 
 def _of_elu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return overlaps.bent_exponential(_argument(args, kwargs, 1, "alpha", 1.0))
+    return activations.bent_exponential(_argument(args, kwargs, 1, "alpha", 1.0))
 
 
 def _of_celu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     alpha = _argument(args, kwargs, 1, "alpha", 1.0)
-    return overlaps.bent_exponential(alpha, alpha)
+    return activations.bent_exponential(alpha, alpha)
 
 
 def _of_clamp(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     bounds = (_argument(args, kwargs, 1, "min", None), _argument(args, kwargs, 2, "max", None))
     low, high = (b if isinstance(b, (int, float)) else None for b in bounds)
-    return overlaps.clamped(-math.inf if low is None else low, math.inf if high is None else high)
+    return activations.clamped(-math.inf if low is None else low, math.inf if high is None else high)
 
 
 def _of_hardtanh(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return overlaps.clamped(_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0))
+    return activations.clamped(_argument(args, kwargs, 1, "min_val", -1.0), _argument(args, kwargs, 2, "max_val", 1.0))
 
 
 def _of_softshrink(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return overlaps.shrunk(_argument(args, kwargs, 1, "lambd", 0.5))
+    return activations.shrunk(_argument(args, kwargs, 1, "lambd", 0.5))
 
 
 def _of_hardshrink(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     bound = _argument(args, kwargs, 1, "lambd", 0.5)
-    return overlaps.stepped(lambda z: (z.abs() > bound).to(z.dtype))
+    return activations.stepped(lambda z: (z.abs() > bound).to(z.dtype))
 
 
 def _of_threshold(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     bound = _argument(args, kwargs, 1, "threshold", 0.0)
-    return overlaps.stepped(lambda z: (z > bound).to(z.dtype))
+    return activations.stepped(lambda z: (z > bound).to(z.dtype))
 
 
 def _of_gelu(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return gates.gelu(_argument(args, kwargs, 1, "approximate", "none"))
+    return activations.gelu(_argument(args, kwargs, 1, "approximate", "none"))
 
 
 def _of_softplus(args: Arguments, kwargs: dict[str, Any]) -> Slope:
-    return gates.softplus(_argument(args, kwargs, 1, "beta", 1.0), _argument(args, kwargs, 2, "threshold", 20.0))
+    return activations.softplus(_argument(args, kwargs, 1, "beta", 1.0), _argument(args, kwargs, 2, "threshold", 20.0))
 
 
 def _of_logit(args: Arguments, kwargs: dict[str, Any]) -> Slope:
     eps = _argument(args, kwargs, 1, "eps", None) or 0.0
-    return overlaps.logit(eps, 1 - eps)
+    return activations.logit(eps, 1 - eps)
 
 
 _MADE: dict[str, Callable[[Arguments, dict[str, Any]], Slope]] = {

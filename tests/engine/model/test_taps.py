@@ -29,12 +29,16 @@ def batched(tensor: Tensor) -> bool:
     return False
 
 
+SEEN: dict[int, Any] = {}
+"""What each note saw; not in itself, which every pass leaves as it was."""
+
+
 class Note(nn.Module):
     """Passes on what it is given, and notes whether it was a batch of inputs, and of which shape."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[bool, tuple[int, ...]]] = []
+    @property
+    def seen(self) -> list[tuple[bool, tuple[int, ...]]]:
+        return SEEN.setdefault(id(self), [])
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append((batched(x), tuple(x.shape)))
@@ -49,6 +53,7 @@ class Chain(nn.Module):
         self.first, self.before, self.layer = nn.Linear(3, 5), Note(), nn.Tanh()
         self.after, self.last = Note(), nn.Linear(5, 4)
         self.double().eval()
+        SEEN.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.after(self.layer(self.before(self.first(x)))))
@@ -56,7 +61,7 @@ class Chain(nn.Module):
     def runs(self) -> tuple[int, int]:
         """How often what lies before the layer, and after it, ran since the last time."""
         found = len(self.before.seen), len(self.after.seen)
-        self.before.seen, self.after.seen = [], []
+        SEEN.clear()
         return found
 
 

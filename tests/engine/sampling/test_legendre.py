@@ -22,6 +22,7 @@ def exact(n: int, k: int) -> tuple[mpf, mpf]:
 def test_nodes_and_weights(n: int) -> None:
     nodes, weights = gauss_legendre(n)
     assert len(nodes) == len(weights) == n
+    assert all(type(number) is float for number in (*nodes, *weights))
     assert nodes == sorted(nodes)
     assert nodes == [-x for x in reversed(nodes)]
     some = range(1, n // 2 + 1) if n < 60 else (1, 2, 3, 10, n // 5, n // 2) if n < 2000 else (1, 7, n // 2)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import attrfn
 from tests.tables.built import BUILT, JUDGES
-from tests.tables.method import Method, sample, suited
+from tests.tables.method import Method, in_training, sample, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images
 
@@ -171,6 +171,7 @@ def test_on_cuda_as_on_cpu(row: Method) -> None:
 
 
 @pytest.mark.cuda
+@in_training
 @rows_of([row for row in METHODS if not row.random])
 def test_one_draw_of_dropout_on_cuda(row: Method) -> None:
     net, x = suited(row).cuda(), images().cuda()

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 import attrfn
 from tests.laws.transforms.test_grad import state
 from tests.tables.built import BUILT, JUDGES
-from tests.tables.method import SEED, Method, suited
+from tests.tables.method import SEED, Method, in_training, suited
 from tests.tables.methods import DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images
 from tests.tables.unusual import UNUSUAL, unusual_nets
@@ -48,6 +48,7 @@ def dropping(row: Method) -> Split:
 
 
 @rows_of(METHODS)
+@in_training
 def test_a_model_with_dropout_in_a_vmap_that_does_not_say_how(row: Method) -> None:
     net, x = dropping(row), images(2)
     with pytest.raises(RuntimeError, match=UNSAID):

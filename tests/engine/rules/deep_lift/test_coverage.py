@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn._model import kernels
+from attrfn._model.fallbacks import WITHOUT_RULES
 from attrfn._rules.deep_lift import slopes
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
 from attrfn._torch.operations import ELEMENTWISE, Kind, names
@@ -17,6 +18,7 @@ from attrfn._torch.operations import OPERATIONS as RECORDS
 from attrfn._torch.written_out import COMPOSITES, WRITTEN_OUT
 from tests.tables.operations import OPERATIONS
 from tests.tables.operations_linear import LINEAR_CALLS
+from tests.tables.operations_many import MANY, grouped_product
 from tests.tables.operations_nn import FUNCTIONAL, MODULES, REFUSED
 
 Call = Callable[..., Tensor]
@@ -123,6 +125,7 @@ def test_random_slopes_sum() -> None:
 # ---------------------------------------------------------------- operations of the tables
 
 WITHOUT = {Kind.OPENED, Kind.CELL, Kind.FUSED, Kind.LINEAR, Kind.CONSTANT}
+CALLED = {**OPERATIONS, **MANY}
 CLASSES = names(*set(Kind) - WITHOUT - {Kind.ELEMENTWISE})
 
 
@@ -131,7 +134,7 @@ def test_what_stands_apart_from_a_record_is_of_an_operation_that_has_one() -> No
     assert set(COMPOSITES) == names(Kind.MADE)
     assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL)
     assert set(MULTIPLIER_RULES) - {"mul_by_reciprocal", "reciprocal_mul"} == CLASSES | ELEMENTWISE
-    assert set(kernels.REWRITES) <= set(RECORDS)
+    assert set(kernels.REWRITES) - set(WITHOUT_RULES) <= set(RECORDS)
     tables = [value for name, value in vars(slopes).items() if isinstance(value, dict) and name[:2] != "__"]
     assert tables
     assert all(set(table) <= ELEMENTWISE for table in tables)
@@ -144,12 +147,21 @@ def test_no_two_records_have_one_name() -> None:
 
 def test_every_entry_of_the_tables_has_a_call() -> None:
     """A new entry is tested by being added: it must be called in `tests.tables.operations`."""
-    assert {name for name in CLASSES if not any(key.split(",")[0] == name for key in OPERATIONS)} == set()
+    assert {name for name in CLASSES if not any(key.split(",")[0] == name for key in CALLED)} == {"grouped_mm"}
 
 
-@pytest.mark.parametrize("label", OPERATIONS)
+def test_products_of_groups_sum() -> None:
+    """In single precision, for which alone torch has a kernel."""
+    x, start = torch.randn(2, 2, 4, 6)
+    f = attrfn.deep_lift(lambda z: grouped_product(z).sum((1, 2)), x, start)
+    owed = grouped_product(x).sum((1, 2)) - grouped_product(start).sum((1, 2))
+    torch.testing.assert_close(f.sum((1, 2)), owed, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce.. is in beta")
+@pytest.mark.parametrize("label", CALLED)
 def test_operation(label: str) -> None:
-    call, shape = OPERATIONS[label]
+    call, shape = CALLED[label]
     x, start = 1.5 * torch.randn(2, 2, *shape, dtype=torch.float64)
     complete(call, x, start)
 
@@ -221,8 +233,8 @@ def check(call: Call, name: str, shape: tuple[int, ...]) -> None:
 
 
 WITHOUT_RULE = {
-    "topk": (2,), "sort": (), "median": (1,), "kthvalue": (2,), "prod": (1,), "cumprod": (1,), "quantile": (0.5, 1),
-    "cummax": (1,), "erfinv": (), "atan2": (torch.ones(4),), "remainder": (0.3,), "frac": (), "logcumsumexp": (1,),
+    "erfinv": (), "atan2": (torch.ones(4),), "logcumsumexp": (1,), "mode": (1,), "nanmedian": (1,),
+    "renorm": (2, 0, 1.0), "nanquantile": (0.5, 1),
 }  # fmt: skip
 
 

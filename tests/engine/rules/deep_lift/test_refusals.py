@@ -106,14 +106,14 @@ def test_a_wrong_number_of_gradients_is_an_error(given: int) -> None:
 # ---------------------------------------------------------------- operations without a rule
 
 
-class Sorted(nn.Module):
+class Frequent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sort(x, 1)[0]
+        return torch.mode(x, 1)[0]
 
 
-class Top(nn.Module):
+class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.topk(2, 1).values
+        return x.tanh().erfinv()
 
 
 class Recurrent(nn.Module):
@@ -126,8 +126,8 @@ class Recurrent(nn.Module):
 
 
 WITHOUT: list[tuple[nn.Module, str, str]] = [
-    (Sorted(), "sort", "Sorted"),
-    (Top(), "topk", "Top"),
+    (Frequent(), "mode", "Frequent"),
+    (Inverted(), "erfinv", "Inverted"),
     (Recurrent(nn.GRU), "gru", "GRU"),
     (Recurrent(nn.LSTM), "lstm", "LSTM"),
 ]

@@ -1,0 +1,105 @@
+"""What is at a place in a model: which of a layer's values, which leaf of it, and how another is put there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, split
+from attrfn._torch.context import compiling, level_of, top_level
+from attrfn._types import Index, Site
+
+
+def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
+    """Where the floating leaves of an activation are, as `index` takes them."""
+    if is_floating(value):
+        return [path[0] if len(path) == 1 else path]
+    if isinstance(value, Mapping):
+        return [p for key, item in value.items() for p in leaf_paths(item, (*path, key))]
+    if isinstance(value, (tuple, list)):
+        return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
+    return []
+
+
+def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """An activation with its floating leaves replaced, by copies that may be written over."""
+    leaves = split(value)
+    if len(leaves.tensors) != len(tensors):
+        raise ValueError(
+            f"the activation must have {len(leaves.tensors)} floating-point leaves, as the layer's value, "
+            f"{describe(value)}, has, but has {len(tensors)}"
+        )
+    return leaves.rebuild(t.clone() for t in tensors)
+
+
+def argument_of(given: dict[Any, Any], positional: int, index: Index | None) -> tuple[Any, Callable[[Any], Any]]:
+    """What an input site is, among a layer's arguments, and how its new value is put back."""
+    if index is not None:
+        return leaf_at(given, index), lambda new: with_leaf_at(given, index, new)
+    places = [k for k in given if isinstance(k, int)]
+    names = [k for k in given if isinstance(k, str)]
+    by_place = any(split(given[k]).tensors for k in places)
+    by_name = any(split(given[k]).tensors for k in names)
+    if by_name:
+        keys = [*places, *names] if by_place else names
+        return {k: given[k] for k in keys}, lambda new: {**given, **new}
+    value = tuple(given[k] for k in range(positional))
+    return value, lambda new: {**given, **dict(enumerate(new))}
+
+
+def _path(index: Index) -> tuple[int | str, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def leaf_at(value: Any, index: Index) -> Any:
+    found: Any = value
+    for depth, key in enumerate(_path(index)):
+        if not isinstance(found, (tuple, list, Mapping)):
+            raise _no_leaf(value, index)
+        try:
+            found = found[key]  # pyright: ignore
+        except (KeyError, IndexError, TypeError):  # TypeError: a key of a tuple
+            raise _no_leaf(value, index, found, _path(index)[:depth]) from None
+    return found
+
+
+def _no_leaf(value: Any, index: Index, inside: Any = None, path: tuple[Any, ...] = ()) -> ValueError:
+    """The error of an index that is not there, and what is."""
+    there = f", and behind {path} there are {_keys(inside)}" if path else ""
+    return ValueError(
+        f"index {index!r} is no leaf of the layer's value, {describe(value)}; its leaves are {leaf_paths(value)}{there}"
+    )
+
+
+def _keys(inside: Any) -> list[Any]:
+    return list(inside) if isinstance(inside, Mapping) else list(range(len(inside)))
+
+
+def with_leaf_at(value: Any, index: Index, new: Any) -> Any:
+    """`value` with the leaf at `index` replaced, its containers kept."""
+    key, *rest = _path(index)
+    inner = with_leaf_at(value[key], tuple(rest), new) if rest else new
+    if isinstance(value, Mapping):
+        return like_mapping(value, {k: inner if k == key else item for k, item in value.items()})
+    assert isinstance(key, int)
+    items = list(value)
+    items[key] = inner
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def refuse_transformed(site: Site, value: Any, level: int) -> None:
+    """Raise if a layer runs inside a transform of the model's own: its value ends with that transform.
+
+    Args:
+        site: The place.
+        value: What is there.
+        level: How many transforms ran when the pass began.
+    """
+    if compiling() or top_level() <= level:
+        return
+    if any(isinstance(leaf, Tensor) and level_of(leaf) > level for leaf in leaves_of(value)):
+        raise TypeError(
+            f"layer {type(site.layer).__name__} runs inside a torch.func transform of the model's own, such as vmap "
+            "over an ensemble, where its value is no tensor that the pass could let out; choose a layer outside of it, "
+            "or explain the members one by one"
+        )

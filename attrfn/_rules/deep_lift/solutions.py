@@ -1,0 +1,64 @@
+r"""The multipliers of what is not entry by entry, and no product: linear systems, and quotients that are rounded.
+
+Of $AX = B$ the quotient rule of matrices is exact: $\Delta X = \bar A^{-1} (\Delta B - \Delta A \bar X)$ at the
+midpoints, since $\Delta B = \bar A \Delta X + \Delta A \bar X$.
+"""
+
+import torch
+from torch import Tensor
+
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, sum_to_operand
+
+
+def solve(op: Comparison) -> Grads:
+    r"""$X$ with $AX = B$, or $XA = B$."""
+    matrix, right = op.inputs[0], op.inputs[1]
+    middle, x, grad = (op.inputs[0] + op.references[0]) / 2, (op.outputs[0] + op.reference_outputs[0]) / 2, op.grads[0]
+    of_vectors = right.ndim == 1 or (right.ndim == matrix.ndim - 1 and right.shape == matrix.shape[:-1])
+    if of_vectors:
+        x, grad = x.unsqueeze(-1), grad.unsqueeze(-1)
+    left = bool(op.kwargs.get("left", True))
+    to_right = torch.linalg.solve(middle.mT, grad, left=left)
+    to_matrix = -(to_right @ x.mT if left else x.mT @ to_right)
+    to_right = to_right.squeeze(-1) if of_vectors else to_right
+    return sum_to_operand(to_matrix, matrix), sum_to_operand(to_right, right)
+
+
+def solve_triangular(op: Comparison) -> Grads:
+    r"""The same, of a matrix of which one triangle counts: with ones on its diagonal, without that."""
+    matrix, right = op.inputs[0], op.inputs[1]
+    middle, x, grad = (op.inputs[0] + op.references[0]) / 2, (op.outputs[0] + op.reference_outputs[0]) / 2, op.grads[0]
+    upper, left, ones = (bool(op.kwargs.get(k, d)) for k, d in (("upper", 0), ("left", 1), ("unitriangular", 0)))
+    to_right = torch.linalg.solve_triangular(middle.mT, grad, upper=not upper, left=left, unitriangular=ones)
+    to_matrix = -(to_right @ x.mT if left else x.mT @ to_right)
+    to_matrix = to_matrix.triu(int(ones)) if upper else to_matrix.tril(-int(ones))
+    return sum_to_operand(to_matrix, matrix), sum_to_operand(to_right, right)
+
+
+def inverse(op: Comparison) -> Grads:
+    r"""$\Delta A^{-1} = -A_u^{-1} \Delta A A_v^{-1}$, and the other way round: their mean."""
+    x, z, grad = op.outputs[0].mT, op.reference_outputs[0].mT, op.grads[0]
+    return op.rest(-(x @ grad @ z + z @ grad @ x) / 2)
+
+
+def rounded(op: Comparison) -> Grads:
+    """Of two numbers, with jumps: half of each order in which they can change, by ratios, which have no rounding error.
+
+    `floor_divide`, `remainder`, `fmod`, and `div` with a `rounding_mode`.
+    """
+    if len(op.inputs) == 1:
+        u, v = op.inputs[0], op.references[0]
+        return (op.grads[0] * _ratio(op, u, v, op.outputs[0] - op.reference_outputs[0], 0),)
+    (a, s), (b, t) = op.inputs, op.references
+    mixed, other = op.call(a, t), op.call(b, s)
+    y, w = op.outputs[0], op.reference_outputs[0]
+    to_a = _ratio(op, a, b, (y - other + mixed - w) / 2, 0)
+    to_s = _ratio(op, s, t, (y - mixed + other - w) / 2, 1)
+    return sum_to_operand(op.grads[0] * to_a, a), sum_to_operand(op.grads[0] * to_s, s)
+
+
+def _ratio(op: Comparison, u: Tensor, v: Tensor, difference: Tensor, place: int) -> Tensor:
+    """Where nothing changes, the derivative: of a remainder after a division by what stays it is one."""
+    own = op.name in ("remainder", "fmod") and op.places[place] == 0
+    still = u == v
+    return torch.where(still, float(own), difference / torch.where(still, 1.0, u - v))

@@ -1,0 +1,153 @@
+"""DeepLIFT in a compiled graph takes the rule that it takes eagerly, for every operation and what may follow it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attrfn
+from attrfn._torch.operations import OPERATIONS
+
+Function = Callable[[Tensor], Tensor]
+
+RECIPROCALS: dict[str, Function] = {
+    "rsqrt": torch.rsqrt,
+    "reciprocal": torch.reciprocal,
+    "pow": lambda s: s**-0.5,
+    "pow of torch": lambda s: torch.pow(s, -1.0),
+    "in place": lambda s: (s + 0).rsqrt_(),
+    "one over": lambda s: 1 / s,
+    "a number over a root": lambda s: 2.0 / s.sqrt(),
+}
+BETWEEN: dict[str, Function] = {
+    "nothing": lambda r: r,
+    "cast": lambda r: r.float().double(),
+    "type_as": lambda r: r.type_as(r),
+    "view": lambda r: r.unsqueeze(1).squeeze(1),
+    "expand": lambda r: r.expand(-1, 6),
+    "reshape": lambda r: r.reshape(-1, 1),
+    "repeat": lambda r: r.repeat(1, 6),
+    "index": lambda r: r[:, :1],
+    "times a number": lambda r: r * 2,
+    "over a number": lambda r: r / 3.0,
+    "negative": lambda r: -r,
+    "clone": lambda r: r.clone(),
+}
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "first": lambda h, r: h * r,
+    "second": lambda h, r: r * h,
+    "in place": lambda h, r: (h + 0).mul_(r),
+    "multiply": torch.multiply,
+}
+
+
+class Net(nn.Module):
+    """Every reciprocal by every way between, times an activation: a sum of norms written out."""
+
+    def __init__(self, reciprocals: dict[str, Function], between: dict[str, Function], product: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.reciprocals, self.between, self.product = reciprocals, between, product
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        s = h.pow(2).mean(-1, keepdim=True) + 0.1
+        total = h * 0
+        for reciprocal in self.reciprocals.values():
+            for between in self.between.values():
+                total = total + PRODUCTS[self.product](h, between(reciprocal(s)))
+        return self.last(total)
+
+
+def same(one: Any, other: Any, within: float = 1e-9) -> None:
+    torch.testing.assert_close(one, other, rtol=within, atol=within)
+
+
+def only(table: dict[str, Function], *names: str) -> dict[str, Function]:
+    return {name: table[name] for name in names}
+
+
+def check(net: Net, backend: str) -> None:
+    x, start = torch.randn(3, 4).double(), torch.randn(3, 4).double() * 0.1
+
+    def attribute(x: Tensor, start: Tensor) -> Tensor:
+        return attrfn.deep_lift(net, x, start, target=1)
+
+    same(torch.compile(attribute, backend=backend, fullgraph=True)(x, start), attribute(x, start), 1e-6)
+
+
+@pytest.mark.parametrize("product", ["first", "second"])
+def test_a_norm_written_out_has_one_rule_in_a_graph_and_eagerly(product: str) -> None:
+    check(Net(only(RECIPROCALS, "rsqrt"), only(BETWEEN, "nothing", "cast", "view"), product).double(), "eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_so_it_has_by_every_spelling_and_every_way_between(product: str) -> None:
+    check(Net(RECIPROCALS, BETWEEN, product).double(), "aot_eager")
+
+
+@pytest.mark.slow
+def test_a_loss_of_a_norm_written_out_has_one_derivative() -> None:
+    net = Net(only(RECIPROCALS, "rsqrt"), only(BETWEEN, "nothing"), "first").double()
+    x, start = torch.randn(3, 4).double(), torch.randn(3, 4).double() * 0.1
+
+    def loss(x: Tensor, start: Tensor) -> Tensor:
+        return attrfn.deep_lift(net, x, start, target=1, create_graph=True).square().sum()
+
+    found = []
+    for function in (loss, torch.compile(loss, backend="aot_eager")):
+        given = x.clone().requires_grad_()
+        found.append(torch.autograd.grad(function(given, start), [given, *net.parameters()], allow_unused=True))
+    for one, other in zip(*found, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            same(one, other, 1e-6)
+
+
+def test_a_retry_with_copies_takes_the_same_rule() -> None:
+    """What a reciprocal gave is followed through the copy that a model may write over."""
+    first = nn.Linear(4, 6).double()
+
+    def model(x: Tensor, writes: bool) -> Tensor:
+        h = first(x)
+        y = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 0.1)
+        if writes:
+            y += 1
+            return y.sum(1)
+        return (y + 1).sum(1)
+
+    x, start = torch.randn(3, 4).double(), torch.randn(3, 4).double() * 0.1
+    same(attrfn.deep_lift(lambda z: model(z, True), x, start), attrfn.deep_lift(lambda z: model(z, False), x, start))
+
+
+@pytest.mark.slow
+def test_each_elementwise_operation_has_one_rule_before_and_behind_a_product() -> None:
+    """For every record of an operation of one tensor: it, its product, and the reciprocal of it, in one graph."""
+    names = [n for n, one in OPERATIONS.items() if one.kind.name == "ELEMENTWISE" and n not in _NEED_MORE]
+    weight = torch.randn(4, 4).double()
+
+    def model(x: Tensor) -> Tensor:
+        h = torch.sigmoid(x @ weight) * 0.8 + 0.1  # where all are defined
+        total = h * 0
+        for name in names:
+            y = _call(name, h)
+            total = total + y * h + h * torch.rsqrt(y * y + 1) + y * (1 / (1 + h))
+        return total.sum(1)
+
+    x, start = torch.randn(3, 4).double(), torch.randn(3, 4).double()
+
+    def attribute(x: Tensor, start: Tensor) -> Tensor:
+        return attrfn.deep_lift(model, x, start)
+
+    same(torch.compile(attribute, backend="aot_eager", fullgraph=True)(x, start), attribute(x, start))
+
+
+_NEED_MORE = {"prelu", "rrelu", "threshold", "pow", "clamp"}
+"""They take further arguments, and have cases of their own in `test_coverage`."""
+
+
+def _call(name: str, h: Tensor) -> Tensor:
+    return getattr(nn.functional if hasattr(nn.functional, name) else torch, name)(h)
