@@ -1,5 +1,6 @@
 """Players: which entries of x are switched on and off together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, is_floating, leaves_of, map_leaves
 from attrfn._torch.compiler import constant_in_graph
-from attrfn._torch.context import compiling, values_visible
+from attrfn._torch.context import as_constants, compiling, in_dynamo, with_numbers
 from attrfn._types import Groups, Inputs
 
 
@@ -129,24 +130,32 @@ def _each_entry(leaves: Sequence[Any], moved: Sequence[bool]) -> tuple[list[Seat
 
 def _by_number(leaves: Sequence[Any], given: Sequence[Tensor | None]) -> tuple[list[Seats | None], int]:
     """Entries with one number are one player, in whichever member they are."""
-    flat = [g.reshape(g.shape[0], -1) for g in given if g is not None]
-    rows = max([1, *(f.shape[0] for f in flat)])
+    numbers = [g for g in given if g is not None]
+    shapes = [(*(1,) * (leaf.ndim - g.ndim), *g.shape) for leaf, g in zip(leaves, given, strict=True) if g is not None]
+    rows = max([1, *(shape[0] for shape in shapes)])
     if rows > 1 and compiling():
         raise ValueError(
             f"groups differ between the {rows} examples, which is for eager calls alone; pass groups that are the "
             "same for all, with a leading 1 or without dimension 0"
         )
-    numbers = torch.cat([f.expand(rows, -1) for f in flat], 1) if flat else torch.empty(1, 0, dtype=torch.long)
-    ranks, count, gaps = _ranked(numbers)
-    parts = iter(ranks.split([f.shape[1] for f in flat], 1))
+    ranks, count, gaps = as_constants(_ranks_of, numbers, [shape[0] for shape in shapes], rows)
+    parts = iter(zip(ranks.split([math.prod(shape[1:]) for shape in shapes], 1), shapes, strict=True))
     seats: list[Seats | None] = []
     for leaf, group in zip(leaves, given, strict=True):
         if group is None:
             seats.append(None)
             continue
-        index = next(parts).reshape(rows, *group.shape[1:]).to(leaf.device)
-        seats.append(Seats(leaf.shape, index, gaps=gaps))
+        part, shape = next(parts)
+        seats.append(Seats(leaf.shape, part.reshape(rows, *shape[1:]).to(leaf.device), gaps=gaps))
     return seats, count
+
+
+def _ranks_of(given: Sequence[Tensor], own: Sequence[int], rows: int) -> tuple[Tensor, int, bool]:
+    """As `_ranked`, of the numbers of several members side by side, which have as many rows of their `own`."""
+    if not given:
+        return _ranked(torch.empty(1, 0, dtype=torch.long))
+    flat = [g.to(given[0].device).reshape(n, -1).expand(rows, -1) for g, n in zip(given, own, strict=True)]
+    return _ranked(torch.cat(flat, 1))
 
 
 @constant_in_graph
@@ -164,7 +173,7 @@ def _ranked(numbers: Tensor) -> tuple[Tensor, int, bool]:
 
 
 def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
-    """The numbers of one member, `(1 or N, *F)`, or what broadcasts to it."""
+    """The numbers of one member, which broadcast to it."""
     if given is OMITTED or given is None or (isinstance(given, Spread) and given.value is None):
         return None
     if not isinstance(given, Tensor) or given.dtype == torch.bool or given.is_floating_point() or given.is_complex():
@@ -174,11 +183,14 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} was given for a member of x that is no tensor, {describe(x)}; pass None for it")
-    if not values_visible(given) and not compiling():
-        raise TypeError(f"{name} must not be mapped over by a transform, which hides how many players there are")
-    broadcast(name, given, x.shape)
-    given = given.to(x.device)
-    return given.reshape(*(1,) * (x.ndim - given.ndim), *given.shape)
+    numbers = given if in_dynamo() else with_numbers(given)
+    if numbers is None:
+        raise TypeError(
+            f"{name} must hold numbers, which tell how many players there are, but is mapped over by a transform, or "
+            "without numbers; make it outside"
+        )
+    broadcast(name, numbers, x.shape)
+    return numbers
 
 
 def _check_examples(leaves: Sequence[Any], seats: Sequence[Seats | None], n: int) -> None:

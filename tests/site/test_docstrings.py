@@ -105,5 +105,5 @@ def test_help_explains_the_words_of_the_signatures() -> None:
     words = [
         name for name in dir(attrfn) if name[0] != "_" and getattr(attrfn._types, name, None) is getattr(attrfn, name)
     ]
-    assert len(words) == 13
+    assert len(words) == 16
     assert [word for word in words if f"\n{word}: " not in (attrfn.__doc__ or "")] == []

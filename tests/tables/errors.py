@@ -243,13 +243,15 @@ def number(name: str) -> list[Case]:
 OF_METHOD: list[Case] = [
     ("unknown", {"method": "simpson"}, ValueError, r"method must be one of \('gausslegendre', .*but is 'simpson'"),
 ]  # fmt: skip
-OF_RTOL: list[Case] = [
+OF_RTOL_OF_STEPS: list[Case] = [
     ("with a method", {"rtol": 0.1, "method": "riemann_left"}, ValueError,
      "rtol chooses .* method is 'riemann_left'; leave"),
+    ("with too few steps", {"rtol": 0.1, "n_steps": 2}, ValueError, "n_steps must be at least 3 with rtol, .*but is 2"),
+]  # fmt: skip
+OF_RTOL: list[Case] = [
     ("negative", {"rtol": -0.1}, ValueError, "rtol must be positive, but is -0.1"),
     ("zero", {"rtol": 0.0}, ValueError, "rtol must be positive, but is 0.0"),
     ("a name", {"rtol": "small"}, TypeError, "rtol must be a number, but is 'small'"),
-    ("with too few steps", {"rtol": 0.1, "n_steps": 2}, ValueError, "n_steps must be at least 3 with rtol, .*but is 2"),
 ]  # fmt: skip
 OF_STDEVS: list[Case] = [
     ("negative", {"stdevs": -0.1}, ValueError, "stdevs must not be negative, but is -0.1"),
@@ -294,7 +296,8 @@ def cases(row: Method) -> Iterator[tuple[str, Case]]:
         )
     for name in ("n_steps", "n_samples", "chunk_size"):
         yield from ((name, case) for case in (number(name) if name in takes else []))
-    several = {"method": OF_METHOD, "rtol": OF_RTOL, "stdevs": OF_STDEVS, "custom_attribution_func": OF_CUSTOM}
+    of_rtol = [*OF_RTOL, *(OF_RTOL_OF_STEPS if "n_steps" in takes else [])]
+    several = {"method": OF_METHOD, "rtol": of_rtol, "stdevs": OF_STDEVS, "custom_attribution_func": OF_CUSTOM}
     for name, listed in several.items():
         if row.settings.get("derivative") is None:
             yield from ((name, case) for case in (listed if name in takes else []))

@@ -19,6 +19,7 @@ from tests.tables.method import (
     sample,
     start,
     steps,
+    strips,
     tail,
     whole,
 )
@@ -265,4 +266,23 @@ ABLATIONS = (
         intervenes=True,
     ),
 )
-METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS)
+COALITIONS: dict[str, Any] = {"baselines": START, "groups": strips}
+SHAPLEYS = (
+    Method(
+        attrfn.shapley_values,
+        lambda net, x: without.shapley_values(whole(net), x, start(x), strips(x)),
+        settings=COALITIONS,
+        steps=True,
+        cancels=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.lime,
+        lambda net, x: without.lime(whole(net), x, start(x), strips(x)),
+        settings=COALITIONS,
+        dummy=False,  # absent players are likelier to come together, and a line shares among them what is not linear
+        steps=True,
+        intervenes=True,
+    ),
+)
+METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS)

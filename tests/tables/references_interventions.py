@@ -1,10 +1,13 @@
 """What an output loses without a part, again: one example, one part at a time, by a pass for each."""
 
 from collections.abc import Sequence
+from itertools import product
+from math import comb
 
 import torch
 from torch import Tensor
 
+from tests.tables.games import subsets_of
 from tests.tables.references import Function, each
 
 
@@ -42,5 +45,52 @@ def occlusion(f: Function, x: Tensor, start: Tensor, window: Sequence[int], stri
             total = total + part * without(f, x, start, part)
             count = count + part
         return total / count
+
+    return each(explain, x, start)
+
+
+def players(groups: Tensor, x: Tensor) -> list[Tensor]:
+    """Of each player its entries in one example."""
+    numbers = groups.expand(x.shape)
+    return [numbers == number for number in numbers.unique().tolist() if number >= 0]
+
+
+def present(x: Tensor, start: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """x where one of the parts is, else the baseline."""
+    return torch.where(torch.stack([torch.zeros_like(x, dtype=torch.bool), *parts]).any(0), x, start)
+
+
+def shapley_values(f: Function, x: Tensor, start: Tensor, groups: Tensor) -> Tensor:
+    """What a player adds to a coalition without it, the coalitions of each size weighing as much."""
+
+    def explain(x: Tensor, start: Tensor) -> Tensor:
+        everyone, found = players(groups, x), torch.zeros_like(x)
+        count = len(everyone)
+        values = {z: f(present(x, start, [everyone[k] for k in z])) for z in subsets_of([*range(count)])}
+        for player, part in enumerate(everyone):
+            for z in values:
+                if player not in z:
+                    share = 1 / (count * comb(count - 1, len(z)))
+                    found = found + part * (share * (values[tuple(sorted((*z, player)))] - values[z]))
+        return found
+
+    return each(explain, x, start)
+
+
+def lime(f: Function, x: Tensor, start: Tensor, groups: Tensor, width: float = 0.25, alpha: float = 1e-3) -> Tensor:
+    """Weighted ridge regression on all masks by the normal equations; the first column is the intercept's."""
+
+    def explain(x: Tensor, start: Tensor) -> Tensor:
+        everyone = players(groups, x)
+        count = len(everyone)
+        masks = list(product([0, 1], repeat=count))
+        values = [f(present(x, start, [e for e, on in zip(everyone, z, strict=True) if on])) for z in masks]
+        distances = [1 - (sum(z) / count) ** 0.5 for z in masks]  # of the cosine to all ones
+        weights = torch.exp(-((torch.tensor(distances, dtype=x.dtype) / width) ** 2))
+        design = torch.tensor([[1, *z] for z in masks], dtype=x.dtype)
+        penalty = torch.tensor([0.0, *[alpha] * count], dtype=x.dtype).diag()
+        normal = design.T @ (weights[:, None] * design) + penalty
+        answer = torch.linalg.solve(normal, design.T @ (weights[:, None] * torch.cat(values)[:, None]))[1:, 0]
+        return torch.stack([part * slope for part, slope in zip(everyone, answer, strict=True)]).sum(0)
 
     return each(explain, x, start)
