@@ -11,7 +11,7 @@ from attrfn._inputs import OMITTED, at_least_one, beside, describe, is_floating,
 from attrfn._sampling.coalitions import wide
 from attrfn._sampling.draws import own_generator, uniform
 from attrfn._sampling.game import Game
-from attrfn._torch.context import unwrapped
+from attrfn._torch.context import outside
 from attrfn._types import Baselines, Inputs
 
 _PIXELS = 1 << 22
@@ -29,8 +29,9 @@ def _pixels(_: str, x: Any, given: Any) -> Tensor | None:
         return None
     if x.ndim < 3:
         raise ValueError(f"x must hold pictures, (N, *C, H, W), but has {describe(x)}; leave it out of baselines")
-    numbers = torch.arange(x.shape[-2:].numel(), device=x.device).reshape(x.shape[-2:])
-    return unwrapped(numbers)  # no transform has to do with them
+    height, width = int(x.shape[-2]), int(x.shape[-1])
+    with outside():
+        return torch.arange(height * width, device=x.device).reshape(height, width)
 
 
 def coarse_means(

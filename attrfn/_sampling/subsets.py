@@ -30,13 +30,10 @@ def subsets(
         generator: The source of random numbers.
         device: Where they are drawn.
     """
-    drawn = torch.zeros(len(sizes), players, dtype=torch.bool, device=device)
-    for size in sorted(set(sizes)):
-        places = [k for k, s in enumerate(sizes) if s == size]
-        drawn[torch.tensor(places, device=device)] = _of_size(
-            players, size, len(places), there[size - 1], generator, device
-        )
-    return drawn
+    by_size = sorted(range(len(sizes)), key=lambda k: sizes[k])
+    counts = {size: sizes.count(size) for size in sorted(set(sizes))}
+    drawn = [_of_size(players, size, n, there[size - 1], generator, device) for size, n in counts.items()]
+    return torch.cat(drawn)[torch.tensor(by_size, device=device).argsort()]
 
 
 def _of_size(
@@ -58,7 +55,7 @@ def numbered(numbers: Tensor, players: int, size: int) -> Tensor:
     found = torch.zeros(len(numbers), players, dtype=torch.bool, device=numbers.device)
     for left in range(size, 0, -1):
         before = torch.tensor([comb(c, left) for c in range(players)], device=numbers.device)
-        largest = torch.searchsorted(before, numbers, right=True) - 1
+        largest = (before <= numbers[:, None]).sum(1) - 1
         found = found.scatter(1, largest[:, None], True)
         numbers = numbers - before[largest]
     return found

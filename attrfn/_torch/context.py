@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -151,11 +152,16 @@ def with_numbers(tensor: Tensor) -> Tensor | None:
     return None if fake or any(map(batched, layers)) else layers[-1]
 
 
+def outside() -> Any:
+    """What is made within is no part of what is being written down."""
+    return nullcontext() if in_dynamo() or _get_current_dispatch_mode() is None else _disable_current_modes()
+
+
 def as_constants(f: Callable[..., Sequence[Any]], *args: Any) -> list[Any]:
     """What `f` answers of tensors with numbers; what is being written down has its tensors as constants."""
     if in_dynamo() or _get_current_dispatch_mode() is None:
         return list(f(*args))
-    with _disable_current_modes():
+    with outside():
         found = [value.tolist() if isinstance(value, Tensor) else value for value in f(*args)]
     return [torch.tensor(value) if isinstance(value, list) else value for value in found]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import attrfn
-from tests.tables.method import INPUT, LAYER, START, Method
+from tests.tables.method import INPUT, LAYER, START, Method, strips
 
 
 def smoothed(model: Any, x: Any, target: Any, *, generator: Any = None, create_graph: bool = False, **how: Any) -> Any:
@@ -67,6 +67,24 @@ def unit(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = Fa
     return attrfn.saliency(lambda x: one(x) * select(model(x)), x, absolute=False, create_graph=create_graph)
 
 
+def ordered(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    given: Any = {"estimator": "permutation", "groups": strips(x), "target": target, **how}
+    return attrfn.shapley_values(model, x, baselines, 10, **given)
+
+
+def regressed(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    given: Any = {"estimator": "kernel", "groups": strips(x), "target": target, **how}
+    return attrfn.shapley_estimate(model, x, baselines, 8, **given).values
+
+
+def paired(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    return attrfn.shapley_interactions(model, x, baselines, groups=strips(x), target=target, **how)
+
+
+def seen_through(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    return attrfn.rise(model, x, baselines, 4, grid=2, target=target, **how)
+
+
 def gap(model: Any, x: Any, target: Any, *, baselines: Any = START) -> Tensor:
     attribution = attrfn.integrated_gradients(model, x, baselines, 2, target=target)
     return attrfn.convergence_delta(model, attribution, x, baselines, target=target)
@@ -104,6 +122,10 @@ BUILT = (
     row(referred, settings={"baselines": START}),
     row(behind, LAYER, of="layer"),
     row(unit, LAYER),
+    row(ordered, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(regressed, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(paired, steps=True, settings={"baselines": START}, intervenes=True),
+    row(seen_through, random=True, steps=True, settings={"baselines": START}, intervenes=True),
 )
 """Attributions."""
 JUDGES = (row(gap, settings={"baselines": START}), row(unfaithful, random=True), row(moving, random=True))

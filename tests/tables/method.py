@@ -5,11 +5,13 @@ its activation.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from tests.tables import references as ref
 from tests.tables.models import Split, relu_net, smooth_net
@@ -140,9 +142,11 @@ def strips(x: Any) -> Any:
 
 
 def strips_of(x: Tensor, first: int = 0) -> Tensor:
-    channels, width = (x.shape[1], x.shape[-1] // 2) if x.ndim > 2 else (1, x.shape[1])
-    each = torch.arange(channels * width, device=x.device).reshape(channels, *(1,) * max(x.ndim - 3, 0), width)
-    return first + (each.repeat_interleave(2, -1) if x.ndim > 2 else each[0])
+    channels, width = (int(x.shape[1]), int(x.shape[-1]) // 2) if x.ndim > 2 else (1, int(x.shape[1]))
+    outside: Any = nullcontext() if torch.compiler.is_dynamo_compiling() else _disable_current_modes()
+    with outside:  # they are the caller's, and no part of a program that is being written down
+        each = torch.arange(channels * width, device=x.device).reshape(channels, *(1,) * max(x.ndim - 3, 0), width)
+        return first + (each.repeat_interleave(2, -1) if x.ndim > 2 else each[0])
 
 
 def chosen(net: Split, x: Tensor) -> Tensor:
