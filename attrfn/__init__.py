@@ -7,6 +7,9 @@ Inputs: what is attributed to: a tensor, called as `model(x)`, a tuple, `model(*
 Attributions: what a method answers: the shape, dtype, device and container of what it attributes to.
 LayerAttributions: attributions to a layer, contained as its value is; a tuple for a list of layers.
 Baselines: where a path or a difference starts: `None` (zeros), a number, a tensor, or these contained as the inputs.
+Groups: which entries are one player, switched on and off together: `None` (each entry), or whole numbers.
+Evaluations: of `n_evals`: how many passes an example may take in all.
+Estimate: an estimate and its standard error, both contained as the attribution is.
 Target: which number of the output is explained: `None`, an int, a tuple, N of these, or a function of the output.
 Selector: which neuron of a layer's activation is explained: the grammar of `Target`, on the activation.
 Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`.

@@ -89,9 +89,10 @@ def shapley_estimate(
 ) -> Estimate:
     r"""`shapley_values` with their standard errors.
 
-    Errors are zero where all masks are asked. Of permutations they come from the pairs of an order and its reverse: a
-    95 % interval is a t quantile's multiple for that many pairs less one, 1.96 (for 93 %) from twenty on; of one pair
-    they are infinite. Of the regression from leaving out each pair of masks in turn; infinite where one decides.
+    1.96 errors are a 95 % interval: where few pairs tell them, they are larger by Student's t. They are zero where all
+    masks are asked. Of permutations they come from the spread over orders, each with its reverse: take six at least,
+    `n_evals` of 12 P; of one they are infinite. Of the regression they come from leaving out each pair of masks,
+    and are infinite where no pair can be spared.
 
     Args:
         model: The model $f$; see `Model`.

@@ -6,6 +6,12 @@ its complement therefore: what is even cancels, interactions of pairs among it. 
 Orders and their reverses: the prefixes of the reverse are the complements of those of the order. The regression:
 o(z) is linear in z but for interactions of three and more. For both a plan is masks, the odd part at which is asked.
 Of one or two players all coalitions are no more than the least budget: plans are for three and more.
+
+NOTE [Errors of few pairs]
+A standard error that few pairs tell is itself uncertain, and 1.96 of it would hold the value less often than in 95 of
+100 cases: in 83 with four orders. So what is told is larger by Student's t for the pairs beyond those that the answer
+takes, over 1.96, the normal quantile: 1.96 of it are a 95 % interval. With two or three orders they are not (82 to 92 %
+measured): a player who comes first or last in each adds the same in all, and shows no error.
 """
 
 from math import comb
@@ -24,6 +30,29 @@ class Found(NamedTuple):
 
     values: Tensor
     errors: Tensor
+
+
+_NORMAL = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution."""
+
+
+def widened(errors: Tensor, degrees: int) -> Tensor:
+    """Standard errors as they are told; see NOTE [Errors of few pairs]."""
+    return errors * (_student(degrees) / _NORMAL) if degrees > 0 else torch.full_like(errors, torch.inf)
+
+
+def _student(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t: in closed form for one and two, else by its expansion in 1 / degrees."""
+    if degrees < 3:
+        return {1: 12.706204736, 2: 4.302652730}[degrees]
+    z, n = _NORMAL, degrees
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / n**k for k, term in enumerate(terms, 1))
 
 
 class Plan(Protocol):
@@ -98,8 +127,8 @@ class Orders:
         prefixes = torch.cat([-ends, odd.reshape(len(ends), self.unit, -1), ends], 1)
         steps = prefixes.diff(dim=1)
         each = steps.gather(1, self.places[: len(ends), :, None].expand_as(steps))
-        errors = each.std(0) / len(each) ** 0.5 if len(each) > 1 else torch.full_like(each[0], torch.inf)
-        return Found(each.mean(0).mT, errors.mT)
+        errors = each.std(0, correction=1 if len(each) > 1 else 0) / len(each) ** 0.5
+        return Found(each.mean(0).mT, widened(errors, len(each) - 1).mT)
 
 
 class Regression:
@@ -135,7 +164,8 @@ class Regression:
         rows = (z * weights[:, None]) @ inverse  # (m, P): what a pair adds to the answers
         shift = rows.mT @ rest
         errors = _jackknife(rows, rest - z @ shift, (rows * z).sum(1), unseen)
-        return Found((shift + total / self.players).mT, errors.mT)
+        degrees = len(odd) - (self.players - 1)
+        return Found((shift + total / self.players).mT, widened(errors, degrees).mT)
 
     def _weights(self, count: int) -> tuple[Tensor, Tensor]:
         """Of each pair, and the share of its size that was not asked."""

@@ -1,16 +1,49 @@
 """The table of errors, its rows of interventions that no row of the table of methods has; see `errors.py`."""
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 import attrfn as a
+from tests.tables.errors import Refusal
 from tests.tables.errors_single import refusals
 from tests.tables.models import images, smooth_net
 
 X = torch.ones(2, 3, dtype=torch.float64)
+WIDE = torch.ones(2, 21, dtype=torch.float64)
+PICTURE = torch.ones(2, 1, 4, 4, dtype=torch.float64)
 
 
 def by_a_number() -> object:
     return a.feature_permutation(smooth_net(), images(), target=1, generator=7)  # pyright: ignore[reportArgumentType]
+
+
+def by_coalitions(function: Callable[..., object], least: str) -> list[Refusal]:
+    """What a method of players refuses, which asks so many coalitions at least."""
+    groups = torch.tensor([0, 1, 2])
+    return refusals(
+        function,
+        (lambda: function(squares, X, groups=groups.float()), TypeError,
+         "groups must be an integer tensor, entries with one number being one player, but is a float32 tensor"),
+        (lambda: function(squares, X, groups=groups - 3), ValueError, "groups has no player: no member of x has a "),
+        (lambda: function(squares, X, n_evals=0), ValueError, "n_evals must be at least 1, but is 0"),
+        (lambda: function(squares, WIDE, n_evals=7, generator=seeded()), ValueError,
+         f"n_evals is too small: with 21 players, {least} at least, but there are 7; pass more, or groups"),
+        (lambda: function(squares, X, n_evals=8.0), TypeError, "n_evals must be an int, but is 8.0"),
+        (lambda: function(squares, X, 0.0, reference=X), ValueError, "baselines and reference were both given; pass"),
+        (lambda: function(squares, WIDE, n_evals=500, generator=7), TypeError, "generator must be a torch.Generator"),
+        (lambda: function(smooth_net(), images(), groups=(images()[:1] > 0).long(), target=4), IndexError,
+         "target 4 is out of range"),
+    )  # fmt: skip
+
+
+def squares(x: Tensor) -> Tensor:
+    return (x**2).sum(1)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 INTERVENTIONS = [
@@ -27,5 +60,28 @@ INTERVENTIONS = [
          "x must hold two examples at least, .* but has 1; pass more examples, or use feature_ablation"),
         (by_a_number, TypeError, "generator must be a torch.Generator, but is 7"),
         (lambda: a.feature_permutation(smooth_net(), images(), target=4), IndexError, "target 4 is out of range"),
+    ),
+    *by_coalitions(a.shapley_values, "estimator='permutation' needs n_evals=44"),
+    *by_coalitions(a.shapley_estimate, "estimator='permutation' needs n_evals=44"),
+    *by_coalitions(a.shapley_interactions, "interactions of all pairs needs n_evals=464"),
+    *(row for row in by_coalitions(a.lime, "") if "too small" not in row.message),
+    *refusals(
+        a.lime,
+        (lambda: a.lime(squares, WIDE, n_evals=7, alpha=0), ValueError,
+         "with 21 players, a regression with alpha=0 needs n_evals=22 at least, but there are 7"),
+        (lambda: a.lime(squares, X, width=0), ValueError, "width must be positive, but is 0"),
+    ),
+    *refusals(
+        a.shapley_values,
+        (lambda: a.shapley_values(squares, WIDE, estimator="exact"), ValueError,
+         "asks all coalitions of 20 players at most, but there are 21; pass estimator='kernel' or 'permutation', or"),
+        (lambda: a.shapley_values(squares, X, estimator="sampling"), ValueError, "estimator must be one of "),
+    ),
+    *refusals(
+        a.rise,
+        (lambda: a.rise(squares, X), ValueError, r"x must hold pictures, \(N, \*C, H, W\), but has .*leave it out"),
+        (lambda: a.rise(len, PICTURE, keep=1), ValueError, "keep must be between 0 and 1, the share of cells that are"),
+        (lambda: a.rise(smooth_net(), images(), 0.0, 2, target=4), IndexError, "target 4 is out of range"),
+        (lambda: a.rise(len, PICTURE, keep=None), TypeError, "keep must be a number, .*but is a NoneType"),  # pyright: ignore[reportArgumentType]
     ),
 ]  # fmt: skip
