@@ -40,13 +40,13 @@ class Outside:
         _c._set_grad_enabled(self.grad_mode)
 
 
-def memory_of(tensor: Tensor, copied: bool) -> "Memory":
-    """Keep what is in a tensor; `copied`: by a copy at once."""
-    return Memory(tensor, copied) if _get_current_dispatch_mode() is None else _Traced(tensor, True)
+def kind_of_memory() -> "type[Memory]":
+    """What keeps tensors now."""
+    return Memory if _get_current_dispatch_mode() is None else _Traced
 
 
 class Memory:
-    """A tensor, and a copy of its numbers that costs nothing until one of the two is written to."""
+    """A tensor, and a copy of its numbers that costs nothing until one is written to; or made at once."""
 
     __slots__ = ("alias", "copy", "inference", "tensor", "version")
 
@@ -120,6 +120,9 @@ class _Traced(Memory):
     """The same while operations are written down: what is written back is written down with them."""
 
     __slots__ = ()
+
+    def __init__(self, tensor: Tensor, copied: bool) -> None:
+        super().__init__(tensor, True)
 
     def changed(self) -> bool:
         return not self.inference and self.tensor._version != self.version

@@ -11,6 +11,7 @@ again (`Written`), this time with a stand-in for each tensor that was written: t
 import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.utils._python_dispatch import (
 
 from attrfn._again import Written
 from attrfn._inputs import leaves_of
-from attrfn._model.memory import WRITTEN, Memory, Outside, memory_of
+from attrfn._model.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.modules import is_plain
 from attrfn._torch.context import compiling, wrapped
 
@@ -39,9 +40,13 @@ class ModuleState:
     """
 
     def __init__(self, modules: Sequence[nn.Module], owners: Sequence[Any] = ()) -> None:
+        self.names: dict[int, dict[str, Any]] = {}
+        """The dicts of modules, by their `id`; `copies` of them are compared at once, which is faster."""
         self.homes: dict[int, Home] = {}
         self.tensors: dict[int, Memory] = {}
+        self.copies: dict[int, dict[str, Any]] = {}
         self.entered = set[int]()
+        self.kind = kind_of_memory()
         if compiling():
             return
         with Outside():
@@ -49,26 +54,27 @@ class ModuleState:
                 self._hold_module(module)
             for owner in owners:
                 self._hold(owner, 2, _Notes if isinstance(owner, list) else _Aside)
+            self.copies = {key: names.copy() for key, names in self.names.items()}
             self._stand_in()
 
     def _hold_module(self, module: nn.Module) -> None:
         own = module.__dict__
-        if "_buffers" not in own:  # a TorchScript module holds its things elsewhere
+        if "_buffers" not in own or not isinstance(own["_modules"], dict):  # TorchScript, which holds them elsewhere
             return
-        self.homes[id(own)] = Home(own)
+        parameters, buffers = own["_parameters"], own["_buffers"]
+        for names in (own, parameters, buffers, own["_modules"]):
+            self.names[id(names)] = names
         copied = isinstance(module, nn.RNNBase)  # whose kernel asks for the address of its weights, as a writer does
-        for name in ("_parameters", "_buffers", "_modules"):
-            registry = own[name]
-            self.homes[id(registry)] = Home(registry)
-            for tensor in registry.values() if name != "_modules" else ():
-                if tensor is not None:
-                    self._hold_tensor(tensor, copied)
+        for tensor in (*parameters.values(), *buffers.values()):
+            if tensor is not None:
+                self._hold_tensor(tensor, copied)
         for name in own.keys() - _EVERY_MODULES:
-            self._hold(own[name], _DEPTH, Home)
+            if type(own[name]) not in _SIMPLE:
+                self._hold(own[name], _DEPTH, Home)
 
     def _hold(self, value: Any, depth: int, kind: "type[Home]") -> None:
         """Hold what is within an attribute's value: in containers and in plain objects."""
-        if value is None or type(value) in _SIMPLE:
+        if type(value) in _SIMPLE:
             return
         if isinstance(value, Tensor):
             self._hold_tensor(value)
@@ -78,7 +84,7 @@ class ModuleState:
             return
         self.entered.add(id(value))
         if isinstance(value, nn.Module):
-            if kind is Home and id(value.__dict__) not in self.homes:  # in a list, where it is not registered
+            if kind is Home and id(value.__dict__) not in self.names:  # in a list, where it is not registered
                 self._hold_module(value)
             return
         if contains and not isinstance(value, tuple):
@@ -95,19 +101,25 @@ class ModuleState:
             for name in tensor.__tensor_flatten__()[0]:
                 self._hold_tensor(getattr(tensor, name))
             return
-        self.tensors[id(tensor)] = memory_of(tensor, copied)
+        self.tensors[id(tensor)] = self.kind(tensor, copied)
 
     def _stand_in(self) -> None:
         """Put other tensors in the places of what is written to, and of what autograd cannot save."""
         known = set(WRITTEN) if WRITTEN else ()
         new = {key: memory.stand_in() for key, memory in self.tensors.items() if memory.inference or key in known}
-        for home in self.homes.values() if new else ():
-            home.replace(new)
+        if new:
+            for home in (*map(Home, self.names.values(), self.copies.values()), *self.homes.values()):
+                home.replace(new)
 
     def share(self, other: "ModuleState") -> None:
         """What another pass found, which is under way in another thread, is what was there before this one too."""
+        self.copies = {key: other.copies.get(key, copy) for key, copy in self.copies.items()}
         self.homes = {key: other.homes.get(key, home) for key, home in self.homes.items()}
         self.tensors = {key: other.tensors.get(key, memory) for key, memory in self.tensors.items()}
+
+    def holds(self, place: Any) -> bool:
+        """Whether a container, or a tensor, is put back by this."""
+        return id(place) in self.names or id(place) in self.homes or id(place) in self.tensors
 
     def restore(self, *, graph: bool = False, others: Sequence["ModuleState"] = ()) -> bool:
         """Put all back that a pass changed; answer whether there was any.
@@ -119,29 +131,37 @@ class ModuleState:
         Raises:
             Written: If a tensor was written to for the first time and `graph`.
         """
-        if not self.homes and not self.tensors:
+        if not (self.names or self.homes or self.tensors):
             return False
         with Outside():
-            bound = [home for home in self.homes.values() if home.changed()]
+            bound = [home for home in (*self._changed_names(), *self.homes.values()) if home.changed()]
             written = [memory for memory in self.tensors.values() if memory.changed()]
             if not bound and not written:
                 return False
             known = all(id(memory.tensor) in WRITTEN for memory in written)
             for home in bound:
-                if not any(id(home.place) in other.homes for other in others):
+                if not any(other.holds(home.place) for other in others):
                     home.restore()
             WRITTEN.update({id(memory.tensor): memory.tensor for memory in written})
             for memory in written:
-                if not any(id(memory.tensor) in other.tensors for other in others):
+                if not any(other.holds(memory.tensor) for other in others):
                     memory.restore(keep_version=not (graph and known))
         if graph and not known and _get_current_dispatch_mode() is None:
             raise Written
         return True
 
+    def _changed_names(self) -> list["Home"]:
+        """The dicts of modules as homes, if any of them may have changed."""
+        names, copies = self.names.values(), self.copies.values()
+        now, before = (chain.from_iterable(map(dict.values, places)) for places in (names, copies))
+        if sum(map(len, names)) == sum(map(len, copies)) and all(map(operator.is_, now, before)):
+            return []
+        return list(map(Home, names, copies))
+
 
 _CONTAINERS = (dict, list, deque, set, tuple)
 _TORCHS = (Tensor, nn.Parameter, nn.Buffer)
-_SIMPLE = frozenset((bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size))
+_SIMPLE = frozenset((type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size))
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -157,11 +177,9 @@ class Home:
 
     __slots__ = ("before", "place")
 
-    def __init__(self, place: Any) -> None:
+    def __init__(self, place: Any, before: Any = None) -> None:
         self.place = place
-        self.before: Any = (
-            dict.copy(place) if isinstance(place, dict) else set(place) if isinstance(place, set) else list(place)
-        )
+        self.before: Any = _copy_of(place) if before is None else before
 
     def changed(self) -> bool:
         place, before = self.place, self.before
@@ -203,6 +221,10 @@ class Home:
         for key, value in list(place.items() if isinstance(place, dict) else enumerate(place)):
             if id(value) in new:
                 place[key] = new[id(value)]
+
+
+def _copy_of(place: Any) -> Any:
+    return dict.copy(place) if isinstance(place, dict) else set(place) if isinstance(place, set) else list(place)
 
 
 _ABSENT = object()

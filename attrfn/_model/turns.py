@@ -42,7 +42,7 @@ class Turn:
                 if not _LEFT.wait(patience):
                     break
             self.state = ModuleState(parts.modules, parts.owners)
-            for other in self._beside():
+            for other in self._beside() if _UNDER_WAY else ():
                 self.state.share(other.state)
             _UNDER_WAY.append(self)
 
@@ -61,7 +61,7 @@ class Turn:
                 _UNDER_WAY.remove(self)
                 if changed:
                     _WRITTEN_TO.update(self.parts.modules)
-                if whole:
+                if whole and self.alone:
                     _SEEN.update(self.parts.roots)
                 _LEFT.notify_all()
 

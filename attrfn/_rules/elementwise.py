@@ -11,7 +11,7 @@ from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
 from attrfn._model.run import Pass, run
 from attrfn._rules.hidden import refuse_scripted, warn_of_functions, warn_of_scripted
-from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, elementwise_pullback, with_pullback
+from attrfn._rules.override import ALWAYS, IN_GRAPH, Overridden, Switch, elementwise_pullback, with_pullback
 from attrfn._torch.calls import SplitCall, normal_call, split_call
 from attrfn._torch.compiler import allow_in_graph
 from attrfn._torch.context import compiling, values_readable, warn
@@ -56,6 +56,8 @@ class RulePass(Pass):
     def _in_function(self, name: str) -> bool:
         """Whether an operation runs within an autograd function, which pulls back in its own way."""
         function = None if compiling() else function_running()
+        if function is Overridden:  # of a pass within this one, whose rule is the inner one
+            return False
         if function is not None:
             self.hiding.add(function.__name__)
             self.hidden.add(name)

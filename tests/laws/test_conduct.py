@@ -41,16 +41,20 @@ def picture(net: nn.Module, x: Tensor) -> dict[str, Any]:
 
 
 class Fuse(nn.Module):
-    """Lets pass what it is given, `left` times; then raises. The count is kept outside of the module."""
+    """Lets pass what it is given, `left` times; then raises. The count is a function's: a module's own is put back."""
 
     def __init__(self, left: list[int]) -> None:
         super().__init__()
-        self.left = left
+
+        def burn() -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise RuntimeError("injected")
+
+        self.burn = burn
 
     def forward(self, x: Tensor) -> Tensor:
-        self.left[0] -= 1
-        if self.left[0] < 0:
-            raise RuntimeError("injected")
+        self.burn()
         return x
 
 
@@ -107,7 +111,7 @@ def test_untouched_after_an_exception(row: Method, share: float) -> None:
     left[0] = round(share * (passes - 1))
     with pytest.raises(RuntimeError, match="injected"):
         row.call(net, x)
-    assert left[0] == -1
+    assert left[0] < 0  # where vmap fails, the ordinary pass is tried too
     assert picture(net, x) == before
     left[0] = 10**6
     torch.testing.assert_close(net(x), furnished_output(net, x), rtol=0.0, atol=0.0)

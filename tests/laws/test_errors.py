@@ -16,7 +16,7 @@ from tests.tables.errors_export import EXPORTS
 from tests.tables.errors_interventions import INTERVENTIONS
 from tests.tables.errors_single import SINGLE
 from tests.tables.errors_use import USE
-from tests.tables.method import START, suited
+from tests.tables.method import START, in_training, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images, smooth_net
 
@@ -25,6 +25,7 @@ REFUSALS = [*OF_METHODS, *SINGLE, *INTERVENTIONS, *USE, *EXPORTS]
 
 @pytest.mark.parametrize("row", REFUSALS, ids=[f"{k}-{row.case}" for k, row in enumerate(REFUSALS)])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@in_training
 def test_refuses(row: Refusal) -> None:
     with pytest.raises(row.error, match=re.compile(row.message, re.DOTALL)) as raised:
         row.call()

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.method import Method, suited
+from tests.tables.method import Method, in_training, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, rows, smooth_net
 
 every = pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+pytestmark = in_training
 
 # ---------------------------------------------------------------- a first operation in place
 

@@ -53,15 +53,15 @@ def test_equals_its_reference_on_a_smooth_net(row: Method) -> None:
 
 
 class Spy(Split):
-    """The net, keeping the points at which it was differentiated."""
+    """The net, noting the points at which it was differentiated."""
 
-    def __init__(self, net: Split) -> None:
+    def __init__(self, net: Split, note: Callable[[Tensor], None]) -> None:
         super().__init__(net.head, net.tail)
-        self.points: list[Tensor] = []
+        self.note = note
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            self.points.append(x.detach().clone())
+            self.note(x.detach().clone())
         return super().forward(x)
 
 
@@ -82,11 +82,11 @@ def draw_at(point: Tensor, x: Tensor, baselines: Tensor) -> Draw:
 @rows_where(lambda row: row.random)
 def test_equals_its_reference_at_its_own_draws(row: Method) -> None:
     net, x = smooth_net(), images()
-    spy = Spy(net)
-    attribution = row.call(spy, x, vectorize=False)
-    assert len(spy.points) == row.settings["n_samples"]
+    points: list[Tensor] = []
+    attribution = row.call(Spy(net, points.append), x, vectorize=False)
+    assert len(points) == row.settings["n_samples"]
     for i in range(len(x)):
-        draws = [draw_at(point[i : i + 1], x[i : i + 1], sample(x)) for point in spy.points]
+        draws = [draw_at(point[i : i + 1], x[i : i + 1], sample(x)) for point in points]
         same(attribution[i : i + 1], row.reference(net, x[i : i + 1], draws).detach())
 
 

@@ -103,7 +103,7 @@ IN_THE_PATH: Case = (
     {"x": torch.ones(2, 2, 4, 4, dtype=torch.long)},
     TypeError,
     r"x must have a floating-point member, since the path runs in the input, but is a int64 tensor of shape "
-    r"\(2, 2, 4, 4\); for token ids, give .* inputs_embeds.*, or take layer_integrated_gradients",
+    r"\(2, 2, 4, 4\); for token ids, give .*inputs_embeds.*, or take layer_integrated_gradients",
 )
 HOLDING: Case = ("no tensor", {"x": ("a", 3)}, TypeError, "x must hold a tensor, but is a tuple of 2")
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn as a
+from tests.engine.gradients.test_velocity import Once, behind, made
 from tests.engine.model.test_layers import Boxed
 from tests.engine.rules.deep_lift.test_passes import branching
 from tests.engine.rules.deep_lift.test_refusals import five
@@ -36,8 +37,13 @@ def squares(x: Tensor) -> Tensor:
     return (x**2).sum(1)
 
 
-def sorted_rows(x: Tensor) -> Tensor:
-    return torch.sort(x, 1)[0][:, 0]
+def singular(x: Tensor) -> Tensor:
+    return torch.linalg.svd(x[:, None])[1][:, 0]
+
+
+def once_differentiable() -> Any:
+    net, x = made(behind(Once, 1, 0))
+    return a.layer_conductance(net, "middle", x, target=1, vectorize=False)
 
 
 def traced() -> Any:
@@ -124,9 +130,13 @@ SINGLE = [
         (lambda: a.with_rules(torch.jit.script(nn.ReLU()), a.GUIDED), TypeError, "TorchScript .*pass the Python model"),
     ),
     *refusals(
+        a.layer_conductance,
+        (once_differentiable, NotImplementedError, "neither a backward pass.*pass derivative='difference'"),
+    ),
+    *refusals(
         a.with_reference,
-        (lambda: a.saliency(a.with_reference(sorted_rows, 0.0), X), ValueError,
-         "'sort', which ran in .*no DeepLIFT rule.*rules="),
+        (lambda: a.saliency(a.with_reference(singular, 0.0), X), ValueError,
+         "'linalg_svd', which ran in .*no DeepLIFT rule.*rules="),
         (lambda: a.with_reference(branching, -1.0)(X), ValueError, "path depends on its input.*choose a baseline"),
         (lambda: a.with_reference(torch.relu, torch.ones(3))(X[:, :2]), ValueError, "baselines must broadcast to"),
         (lambda: a.with_reference(torch.relu, 0.0, {torch.relu: 3}), TypeError,

@@ -60,8 +60,10 @@ class InputPass(DeepLiftPass):
         """Tensors that require a gradient for the parameters' sake alone, by `id`, until they are written over."""
         self.written = False
         """Whether a graph that is being compiled has written over anything."""
-        self.orders, self.chose_others = dict[int, Tensor](), ""
-        """Where `topk` chose the same entries as before in another order, and what others it chose."""
+        self.orders: dict[int, Tensor] = {}
+        """Where `topk` chose the same entries as before in another order."""
+        self.chose_others = ""
+        """What others it chose."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
 

@@ -76,8 +76,8 @@ class SeenFromBaselines:
         Returns:
             What `work` answers, and the values of `sites` on the baselines.
         """
-        error, orders = Mismatch(""), dict[int, Tensor]()
-        tries = 2
+        error, tries = Mismatch(""), 2
+        orders: dict[int, Tensor] = {}
         while tries:
             tries -= 1
             try:

@@ -100,6 +100,9 @@ FORMULAS: dict[str, tuple[Scalar, tuple[float, ...]]] = {
     "ceil": (mp.ceil, WHOLE),
     "round": (lambda z: mp.nint(z), tuple(k - 0.5 for k in WHOLE)),
     "trunc": (lambda z: mpf(int(z)), WHOLE),
+    "frac": (lambda z: z - int(z), WHOLE),
+    "lgamma": (lambda z: mp.loggamma(z), ()),
+    "digamma": (lambda z: mp.digamma(z), ()),
 }
 """Definitions, and where they are not smooth."""
 
@@ -111,7 +114,8 @@ CALLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Operations that need more than one argument."""
 
-DOMAINS = {"log": 0, "log2": 0, "log10": 0, "sqrt": 0, "rsqrt": 0, "reciprocal": 0, "log1p": -1}
+POSITIVE = ("log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "lgamma", "digamma")
+DOMAINS = {**dict.fromkeys(POSITIVE, 0), "log1p": -1}
 OTHERS: dict[str, Case] = {
     "gelu, tanh": Case(lambda z: F.gelu(z, approximate="tanh"), gelu_tanh),
     "leaky_relu, steep": Case(lambda z: F.leaky_relu(z, 3.0), lambda z: z if z > 0 else 3 * z, (0,)),
