@@ -82,8 +82,12 @@ from attrfn._methods.combinators import smooth_grad as smooth_grad
 # isort: split
 # Judging an attribution
 from attrfn._metrics.completeness import convergence_delta as convergence_delta
+from attrfn._metrics.deletion import deletion as deletion
+from attrfn._metrics.deletion import insertion as insertion
+from attrfn._metrics.randomization import randomization as randomization
 from attrfn._metrics.robustness import infidelity as infidelity
 from attrfn._metrics.robustness import sensitivity_max as sensitivity_max
+from attrfn._metrics.sensitivity_n import sensitivity_n as sensitivity_n
 
 # isort: split
 # Models from models: cut at a place, under other rules

@@ -11,7 +11,7 @@ from torch import Tensor
 from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, is_floating, leaves_of, map_leaves
 from attrfn._torch.compiler import constant_in_graph
 from attrfn._torch.context import as_constants, compiling, in_dynamo, with_numbers
-from attrfn._types import Groups, Inputs
+from attrfn._types import Attributions, Groups, Inputs
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Seats:
         if index.shape[0] == 1:
             return rows.index_select(1, index[0]).reshape(rows.shape[0], *self.index.shape[1:])
         return rows.expand(index.shape[0], -1).gather(1, index).reshape(self.index.shape)
+
+    def players_of_entries(self, n: int) -> Tensor:
+        """The player of each entry, `(n, F)`, P where there is none; by groups."""
+        assert self.index is not None
+        return self.index.expand(n, *self.shape[1:]).reshape(n, -1)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,21 @@ class Players:
         numbers = torch.cat([row.to(rows[0].device) for row in rows], 1)
         return torch.zeros(len(numbers), self.count + 1, device=numbers.device).scatter(1, numbers, 1)[:, :-1] > 0
 
+    def totals(self, attributions: Attributions) -> Tensor:
+        """A number for each player, `(N, P)`: the sum of its entries', or the one that all have."""
+        given = leaves_of(beside("attributions", self.x, attributions, _attribution))
+        pairs = [(here, a) for here, a in zip(self.seats, given, strict=True) if here is not None]
+        if any(a is None for _, a in pairs):
+            raise TypeError(
+                "attributions must hold numbers for each member of x that has players, but is "
+                f"{describe(attributions)}; leave the others out of baselines and groups"
+            )
+        values = torch.cat([a.flatten(1) if a.ndim > 1 else a[:, None] for _, a in pairs], 1).double()
+        if all(here.index is None for here, _ in pairs):
+            return values
+        numbers = torch.cat([here.players_of_entries(len(values)) for here, _ in pairs], 1)
+        return _totals(numbers.to(values.device), values, self.count)
+
     def spread(self, values: Tensor) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
         return self.answer([here and here.at_entries(values, 0) for here in self.seats], values.dtype)
@@ -91,6 +111,24 @@ class Players:
             return found.to(leaf.device, kind).expand(leaf.shape).contiguous()
 
         return map_leaves(self.x, act)
+
+
+def _totals(numbers: Tensor, values: Tensor, count: int) -> Tensor:
+    """The sum of the values with each number below `count`, or the one that they all are; 0 where there is none."""
+    room = values.new_zeros(len(values), count + 1)
+    low, high = (room.scatter_reduce(1, numbers, values, how, include_self=False) for how in ("amin", "amax"))
+    return torch.where(low == high, low, room.scatter_add(1, numbers, values))[:, :-1]
+
+
+def _attribution(name: str, x: Any, given: Any) -> Tensor | None:
+    """The attribution of one member of x."""
+    if given is OMITTED or given is None or (isinstance(given, Spread) and given.value is None):
+        return None
+    if not isinstance(given, Tensor) or not given.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point tensors, but is {describe(given)}")
+    if not isinstance(x, Tensor) or given.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {describe(x)}, but is {describe(given)}")
+    return given
 
 
 def players_of(x: Inputs, start: Any, groups: Groups, *, fixed: bool = False) -> Players:

@@ -36,7 +36,7 @@ def own_generator(generator: torch.Generator | None, device: torch.device) -> to
     check_generator(generator)
     if generator is not None or compiling() or transformed():
         return generator
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), device="cpu").item()))
+    return torch.Generator(device).manual_seed(whole_number(2**62, torch.device("cpu"), None))
 
 
 def check_generator(generator: Any) -> None:
@@ -67,6 +67,11 @@ def uniform(
 def choices(count: int, n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
     """`n` whole numbers below `count`."""
     return torch.randint(count, (n,), device=device, **_of(generator))
+
+
+def whole_number(count: int, device: torch.device, generator: torch.Generator | None) -> int:
+    """One below `count`, to begin other random numbers with."""
+    return int(torch.randint(count, (), device=device, **_of(generator)))
 
 
 def order_of(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,7 @@ from attrfn import plot
 
 SECTIONS = ["Args", "Returns", "Raises", "Example", "References"]
 UNIT = re.compile(r"\bunits?\b")
-SHAPE = re.compile(r"`\((N|K|C)\b[^`]*\)`")
+SHAPE = re.compile(r"`\((N|K|C|L)\b[^`]*\)`")
 PICTURES = [value for name, value in vars(plot).items() if inspect.isfunction(value) and not name.startswith("_")]
 ATTRIBUTIONS = [value for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
 FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]

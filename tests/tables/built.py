@@ -108,6 +108,24 @@ def moving(model: Any, x: Any, target: Any, *, generator: Any = None) -> Tensor:
     return attrfn.sensitivity_max(attribute, x, n_samples=3, generator=generator)
 
 
+def of_players(model: Any, x: Any, target: Any) -> Any:
+    return attrfn.saliency(model, x, target, absolute=False)
+
+
+def deleted(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    attribution = of_players(model, x, target)
+    return attrfn.deletion(model, attribution, x, baselines, groups=strips(x), target=target, **how)
+
+
+def inserted(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    return attrfn.insertion(model, of_players(model, x, target), x, baselines, n_steps=5, target=target, **how)
+
+
+def correlated(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    given: Any = {"n": 2, "n_samples": 6, "groups": strips(x), "target": target, **how}
+    return attrfn.sensitivity_n(model, of_players(model, x, target), x, baselines, **given)
+
+
 def row(attribute: Any, place: tuple[Any, ...] = INPUT, **flags: Any) -> Method:
     return Method(attribute, attribute, place, **flags)
 
@@ -128,5 +146,12 @@ BUILT = (
     row(seen_through, random=True, steps=True, settings={"baselines": START}, intervenes=True),
 )
 """Attributions."""
-JUDGES = (row(gap, settings={"baselines": START}), row(unfaithful, random=True), row(moving, random=True))
+JUDGES = (
+    row(gap, settings={"baselines": START}),
+    row(unfaithful, random=True),
+    row(moving, random=True),
+    row(deleted, steps=True, settings={"baselines": START}),
+    row(inserted, steps=True, settings={"baselines": START}),
+    row(correlated, steps=True, random=True, settings={"baselines": START}),
+)
 """Numbers about attributions, one for each example."""

@@ -94,3 +94,25 @@ def lime(f: Function, x: Tensor, start: Tensor, groups: Tensor, width: float = 0
         return torch.stack([part * slope for part, slope in zip(everyone, answer, strict=True)]).sum(0)
 
     return each(explain, x, start)
+
+
+def curve(
+    f: Function, scores: Sequence[float], x: Tensor, start: Tensor, groups: Tensor, counts: Sequence[int]
+) -> Tensor:
+    """Of one example the output without so many players of the highest scores, for each number in `counts`."""
+    everyone = players(groups, x)
+    order = sorted(range(len(everyone)), key=lambda k: -scores[k])  # which keeps the order of equals
+    return torch.cat([f(present(x, start, [everyone[k] for k in order[count:]])) for count in counts])
+
+
+def correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Pearson's, by its definition."""
+    means = sum(one) / len(one), sum(other) / len(other)
+    products = [(a - means[0]) * (b - means[1]) for a, b in zip(one, other, strict=True)]
+    sizes = [sum((a - mean) ** 2 for a in column) ** 0.5 for column, mean in zip((one, other), means, strict=True)]
+    return sum(products) / (sizes[0] * sizes[1])
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """The place of each among all, equals in the middle of theirs."""
+    return [sum(v < value for v in values) + (sum(v == value for v in values) + 1) / 2 for value in values]
