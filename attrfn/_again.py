@@ -19,7 +19,7 @@ class _Work(threading.local):
 
 
 _WORK = _Work()
-_TIMES = 16
+_TIMES = _KEPT = 16
 
 
 def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None) -> Answer:
@@ -51,5 +51,9 @@ def found_once(value: Any, find: Callable[[Any], Answer]) -> Answer:
     if found is None:
         return find(value)
     if id(value) not in found:
+        if len(found) == _KEPT:
+            del found[
+                next(iter(found))
+            ]  # the oldest: a function made for each draw is not kept with all it closes over
         found[id(value)] = value, find(value)  # the object too, whose `id` must not become another's
     return found[id(value)][1]

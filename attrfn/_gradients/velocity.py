@@ -149,7 +149,9 @@ def _pulled_twice(
 
 
 def _numbers(like: Tensor) -> Tensor:
-    """Normal numbers, always the same, for which no random state is asked."""
+    """Normal numbers, always the same, for which no random state is asked; zeros where nothing can look at them."""
+    if not values_readable():
+        return torch.zeros_like(like)
     generator = torch.Generator(like.device).manual_seed(0)
     return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
 

@@ -83,7 +83,7 @@ class Parts:
 
 def parts_of(model: Any) -> Parts:
     """The parts of a model; the passes of one call find them once."""
-    return found_once(model, Parts)
+    return Parts(model) if _is_ours(model) else found_once(model, Parts)
 
 
 def uncompiled(model: Model) -> Model:

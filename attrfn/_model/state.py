@@ -95,7 +95,7 @@ class ModuleState:
             self._hold(item, depth - 1, kind)
 
     def _hold_tensor(self, tensor: Tensor, copied: bool = False) -> None:
-        if id(tensor) in self.tensors or wrapped(tensor):
+        if id(tensor) in self.tensors or wrapped(tensor) or tensor.is_meta:
             return
         if type(tensor) not in _TORCHS and is_traceable_wrapper_subclass(tensor):
             for name in tensor.__tensor_flatten__()[0]:
