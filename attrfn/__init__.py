@@ -90,6 +90,10 @@ from attrfn._metrics.robustness import sensitivity_max as sensitivity_max
 from attrfn._metrics.sensitivity_n import sensitivity_n as sensitivity_n
 
 # isort: split
+# While it runs
+from attrfn._sampling.progress import progress as progress
+
+# isort: split
 # Models from models: cut at a place, under other rules
 from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer

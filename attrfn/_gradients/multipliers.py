@@ -176,7 +176,7 @@ class Sample:
         whole: list[bool] = []
         mapped = Beside(flat)
         sums: Sequence[Tensor] = ()
-        for some, values in in_chunks(mapped, self._rows, self.count, self._tensors(0), batching):
+        for some, values in in_chunks(mapped, self._rows, self.count, self._tensors(0), batching, "references"):
             for k in range(len(some)):
                 found = _unflattened([v[k] for v in values], mapped.value, whole[0])
                 found.check("deep_lift of one of the references")

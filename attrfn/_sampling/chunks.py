@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, device_of
+from attrfn._sampling.progress import followed
 from attrfn._torch.context import QUIET, compiling, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 
@@ -58,6 +59,7 @@ def in_chunks(
     count: int,
     like: Sequence[Tensor],
     batching: Batching,
+    what: str = "steps",
 ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
     """The chunk loop: some numbers below `count`, and `f` of each of their rows, stacked.
 
@@ -67,9 +69,10 @@ def in_chunks(
         count: How many there are.
         like: Tensors such as one row adds to a batch; see NOTE [Chunks].
         batching: How many at once.
+        what: Rows are, for who watches.
     """
     chunk = batching.chunk_of(count, like)
-    for first in range(0, count, chunk):
+    for first in followed(range(0, count, chunk), count, what):
         some = range(first, min(first + chunk, count))
         yield some, map_rows(f, rows(some), batching.vectorize)
 
@@ -182,13 +185,13 @@ def weighted(values: Sequence[Tensor], shares: Tensor) -> list[Tensor]:
 
 
 def values_at(
-    f: Callable[..., Sequence[Tensor]], rows: Any, like: Sequence[Tensor], batching: Batching
+    f: Callable[..., Sequence[Tensor]], rows: Any, like: Sequence[Tensor], batching: Batching, what: str = "steps"
 ) -> tuple[Tensor, ...]:
     """`f` of each of some rows of one column, stacked; other arguments as of `in_chunks`."""
     parts: list[tuple[Tensor, ...]] = []
     if compiling():  # the first by itself: it shows the sizes, see NOTE [Open sizes]
         parts, rows = [tuple(v[None] for v in f(rows[0]))], rows[1:]
-    parts += [values for _, values in in_chunks(f, columns(rows), len(rows), like, batching)]
+    parts += [values for _, values in in_chunks(f, columns(rows), len(rows), like, batching, what)]
     return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 

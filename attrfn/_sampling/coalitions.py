@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attrfn._sampling.progress import followed
+
 MOST_PLAYERS = 20
 """For all coalitions: a million of them."""
 _BLOCK = 4096
@@ -46,7 +48,7 @@ def all_masks(players: int, device: torch.device) -> Callable[[range], Tensor]:
 def all_values(game: Coalitional) -> Iterator[tuple[Tensor, Tensor]]:
     """All masks with their values, a block at a time."""
     rows = all_masks(game.players, game.device)
-    for first in range(0, 2**game.players, _BLOCK):
+    for first in followed(range(0, 2**game.players, _BLOCK), 2**game.players, "masks"):
         z = rows(range(first, min(first + _BLOCK, 2**game.players)))
         yield z, game.over(len(z), lambda some, z=z: z[some.start : some.stop])
 

@@ -11,6 +11,7 @@ from attrfn._inputs import OMITTED, at_least_one, beside, describe, is_floating,
 from attrfn._sampling.coalitions import wide
 from attrfn._sampling.draws import own_generator, uniform
 from attrfn._sampling.game import Game
+from attrfn._sampling.progress import followed
 from attrfn._torch.context import outside
 from attrfn._types import Baselines, Inputs
 
@@ -42,7 +43,7 @@ def coarse_means(
     masks = CoarseMasks(_size_of(pixels), at_least_one("grid", grid), _checked(keep), generator, game.device)
     block, total = max(1, _PIXELS // game.players), torch.zeros((), device=game.device)
     v = total
-    for first in range(0, count, block):
+    for first in followed(range(0, count, block), count, "masks"):
         m = masks.drawn(min(block, count - first))
         v = game(m)
         total = total + wide(v).mT @ m.double()

@@ -124,7 +124,10 @@ class Draws:
     def mean(self, f: Callable[["Draw"], Sequence[Tensor]], batching: Batching) -> tuple[Tensor, ...]:
         """The mean of `f` over the draws."""
         sums: Sequence[Tensor] = ()
-        for _, values in in_chunks(lambda *row: f(self._draw(row)), self._rows, self.n_samples, self.tensors, batching):
+        chunks = in_chunks(
+            lambda *row: f(self._draw(row)), self._rows, self.n_samples, self.tensors, batching, "samples"
+        )
+        for _, values in chunks:
             sums = added(sums, [v.sum(0) for v in values])
         return tuple(total / self.n_samples for total in sums)
 
@@ -199,7 +202,9 @@ class Noise:
     ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
         """`f` of the draws, a chunk at a time."""
         like = (*self.tensors, *self.tensors)  # x and its noise
-        return in_chunks(f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching)
+        return in_chunks(
+            f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching, "samples"
+        )
 
 
 def stacked(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:

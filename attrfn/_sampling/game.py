@@ -47,7 +47,7 @@ class Game:
 
         with nullcontext() if self.create_graph else torch.no_grad():
             like = self.value.like
-            chunks = in_chunks(lambda z, k: (self.value(z, k),), rows, count * references, like, self.batching)
+            chunks = in_chunks(lambda z, k: (self.value(z, k),), rows, count * references, like, self.batching, "masks")
             values = torch.cat([values for _, (values,) in chunks])
             return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
 

@@ -60,6 +60,14 @@ def by_model(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return x
 
 
+class Watched(torch.nn.Module):
+    """A model that wants to be watched, from within what is exported."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with a.progress():
+            return squares(x)
+
+
 def squares(x: Tensor) -> Tensor:
     return (x**2).sum(1)
 
@@ -137,5 +145,9 @@ INTERVENTIONS = [
         (lambda: a.randomization(by_model, flat_net(), X, layers="head"), TypeError, "layers must be a list of "),
         (lambda: a.randomization(by_model, flat_net(), X, similarity="ssim"), ValueError,
          r"similarity must be one of \('spearman', 'pearson', 'cosine'\), but is 'ssim'"),
+    ),
+    *refusals(
+        a.progress,
+        (lambda: torch.export.export(Watched(), (X,)), ValueError, "progress cannot be shown from within a graph"),
     ),
 ]  # fmt: skip
