@@ -81,4 +81,4 @@ def _dress(ax: "Axes", lines: dict[str, Array]) -> None:
     ax.set_axisbelow(True)
     bare(ax, "top", "right")
     if any(lines):
-        ax.legend(frameon=False, title="area", alignment="left")
+        ax.legend(framealpha=0.85, edgecolor="none", title="area", alignment="left")

@@ -130,7 +130,8 @@ def test_the_design_names_every_file() -> None:
 def signatures() -> dict[str, set[str]]:
     """Of each class and measure of Captum that has a counterpart, its arguments."""
     captum, metrics = pytest.importorskip("captum.attr"), pytest.importorskip("captum.metrics")
-    names = re.findall(r"^\| `([A-Z]\w+)\(", PAGES["docs/captum.md"], re.MULTILINE)
+    tables = PAGES["docs/captum.md"].partition("\n## From shap")[0]
+    names = re.findall(r"^\| `([A-Z]\w+)\(", tables, re.MULTILINE)
     found = {"infidelity": metrics.infidelity, "sensitivity_max": metrics.sensitivity_max}
     classes = {name: getattr(captum, name.removesuffix(".interpolate")) for name in names}
     methods = {name: (cls.__init__, cls.attribute) for name, cls in classes.items() if name != "LayerAttribution"}
