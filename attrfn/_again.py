@@ -52,8 +52,6 @@ def found_once(value: Any, find: Callable[[Any], Answer]) -> Answer:
         return find(value)
     if id(value) not in found:
         if len(found) == _KEPT:
-            del found[
-                next(iter(found))
-            ]  # the oldest: a function made for each draw is not kept with all it closes over
+            del found[next(iter(found))]  # the oldest: functions made for each draw are not all kept
         found[id(value)] = value, find(value)  # the object too, whose `id` must not become another's
     return found[id(value)][1]

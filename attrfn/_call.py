@@ -87,7 +87,9 @@ def public_call(function: Any = None, *, passes: int | None = None) -> Any:
 
 
 def _called(function: Method, one_pass: bool) -> Method:
-    parameters = {} if compiling() else inspect.signature(function).parameters
+    if compiling():  # a function that a graph makes is a part of the graph
+        return function
+    parameters = inspect.signature(function).parameters
     given, differentiates, starts = Given(function, parameters), "create_graph" in parameters, "baselines" in parameters
 
     @functools.wraps(function)
@@ -116,7 +118,9 @@ def _called(function: Method, one_pass: bool) -> Method:
 
 def makes_function(function: Method) -> Method:
     """A public function that answers a function: what was meant for that one is told in an error."""
-    given = Given(function, {} if compiling() else inspect.signature(function).parameters, makes=True)
+    if compiling():
+        return function
+    given = Given(function, inspect.signature(function).parameters, makes=True)
 
     @functools.wraps(function)
     def made(*args: Any, **kwargs: Any) -> Any:
@@ -147,8 +151,7 @@ def _warn_if_class(work: Callable[[], Answer], given: Given, args: Any, kwargs: 
 
 def _with_own_code(wrapper: Any, function: Any) -> Any:
     """The wrapper of a function, with code of its own: the compiler counts its graphs by code, and stops at eight."""
-    if not compiling():  # a function that a graph makes is a part of the graph
-        wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{function.__name__}")
+    wrapper.__code__ = wrapper.__code__.replace(co_name=f"{wrapper.__code__.co_name}_{function.__name__}")
     return wrapper
 
 

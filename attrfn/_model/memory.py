@@ -122,7 +122,10 @@ class _Traced(Memory):
     __slots__ = ()
 
     def __init__(self, tensor: Tensor, copied: bool) -> None:
-        super().__init__(tensor, True)
+        self.tensor = self.alias = tensor
+        self.inference = tensor.is_inference()
+        self.version = -1 if self.inference else tensor._version
+        self.copy = tensor.clone() if tensor.is_leaf else None  # torch asks what it copies for a gradient
 
     def changed(self) -> bool:
         return not self.inference and self.tensor._version != self.version

@@ -206,12 +206,17 @@ class _WithReference(Wrapped):
     def of(self, model: Model) -> Model:
         return _WithReference(model, self.baselines, self.given)
 
-    @public_call
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        x = packed(args, kwargs)
-        start = start_at(x, self.baselines, fixed=False)
-        seen = SeenFromBaselines(self.model, start, self.rules, ALWAYS, torch.is_grad_enabled())
-        return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
+        return _seen(self, args, kwargs)
+
+
+@public_call
+def _seen(model: _WithReference, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function of the module, which a graph finds where an object is made in it."""
+    x = packed(args, kwargs)
+    start = start_at(x, model.baselines, fixed=False)
+    seen = SeenFromBaselines(model.model, start, model.rules, ALWAYS, torch.is_grad_enabled())
+    return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
 
 
 def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:
