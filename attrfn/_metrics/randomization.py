@@ -63,9 +63,9 @@ def randomization(
     original = _module(model)
     names = _names(original, layers)
     generator = own_generator(generator, device_of(x))
-    before, redrawn, found = _rows(attribute(model, x), x), copy.deepcopy(original), list[Tensor]()
+    before, redrawn, found = _rows(attribute(model, x), x), _copy(original), list[Tensor]()
     for name in names:
-        redrawn = redrawn if cascade else copy.deepcopy(original)
+        redrawn = redrawn if cascade else _copy(original)
         _draw_anew(redrawn.get_submodule(name), whole_number(2**62, device_of(x), generator))
         after = _rows(attribute(redrawn, x), x)
         found.append(likeness(before.double(), after.double()).to(before.dtype))
@@ -82,9 +82,14 @@ def _likeness(attribute: Any, similarity: Any) -> Callable[[Tensor, Tensor], Ten
 
 def _module(model: Any) -> nn.Module:
     model = uncompiled(model)
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"model must be an nn.Module, whose layers are drawn anew, but is {describe(model)}")
     return model
+
+
+@torch.inference_mode(False)
+def _copy(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model)
 
 
 def _names(model: nn.Module, layers: Any) -> list[str]:
@@ -123,6 +128,7 @@ def _rows(attribution: Any, x: Inputs) -> Tensor:
     return torch.cat([t.detach().reshape(n, -1) for t in leaves], 1)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def _draw_anew(layer: nn.Module, seed: int) -> None:
     """Give a layer other parameters, all of its children's too; the global state of random numbers is put back."""

@@ -150,6 +150,13 @@ def test_containers_and_layers() -> None:
     assert of_layer.shape == (1, 2)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_no_graph_is_kept(mode: Any) -> None:
+    expected = attrfn.randomization(attribute, net(), X, generator=seeded())
+    with mode():
+        torch.testing.assert_close(attrfn.randomization(attribute, net(), X, generator=seeded()), expected)
+
+
 def test_buffers_of_a_model_are_as_they_were() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).double().eval()
     before = weights(model)

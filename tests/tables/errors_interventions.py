@@ -131,6 +131,8 @@ INTERVENTIONS = [
         a.randomization,
         (lambda: a.randomization(by_model, len, X), TypeError,  # pyright: ignore[reportArgumentType]
          "model must be an nn.Module, whose layers are drawn anew, but is a builtin_function_or_method"),
+        (lambda: a.randomization(by_model, torch.jit.trace(flat_net(), X), X), TypeError,  # pyright: ignore[reportArgumentType]
+         "model must be an nn.Module, whose layers are drawn anew, but is a TopLevelTracedModule"),
         (lambda: a.randomization(3, flat_net(), X), TypeError,  # pyright: ignore[reportArgumentType]
          "attribute must be a function of a model and x, but is 3"),
         (lambda: a.randomization(lambda model, x: x[0], flat_net(), X), ValueError,
