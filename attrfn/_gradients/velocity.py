@@ -43,7 +43,7 @@ def velocity(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Movi
         create_graph: Keep the graph, to differentiate the velocity.
     """
     if compiling() or (transformed() and taken()):
-        moving = _in_graph(f, x, step)
+        moving = _in_graph(f, x, step, create_graph)
     elif uses_autograd():
         moving = _in_a_call(f, x, step, create_graph)
     else:
@@ -173,12 +173,13 @@ def _inner(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     return sum(float((a * b).sum()) for a, b in wide), sum(float(a.norm() * b.norm()) for a, b in wide)
 
 
-def _in_graph(f: Function, x: Tensors, step: Tensors) -> Moving:
+def _in_graph(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
     """By a backward pass of a backward pass, whose values nothing needs: a compiler leaves them out.
 
     Of the forward derivatives of layer norm and some others it makes an internal error.
     """
-    with Following():
-        value, pull = vjp(f, *x)
-    _, pull_again = vjp(lambda *weights: pull(weights), *(torch.zeros_like(h) for h in value))
-    return Moving(value, pull_again(tuple(step)), True)
+    with nullcontext() if create_graph else torch.no_grad():  # else a convolution's graph holds for one size of batch
+        with Following():
+            value, pull = vjp(f, *x)
+        _, pull_again = vjp(lambda *weights: pull(weights), *(torch.zeros_like(h) for h in value))
+        return Moving(value, pull_again(tuple(step)), True)
