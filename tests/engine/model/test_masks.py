@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import attrfn
 from attrfn._model.masks import Scored, masked, masked_input
@@ -308,3 +309,46 @@ def test_groups_that_a_transform_hides_are_refused() -> None:
     x = torch.ones(2, 3)
     with pytest.raises(TypeError, match=r"groups must hold numbers, .* but is mapped over by a transform"):
         torch.func.vmap(lambda g: masked(lambda x: x.sum(1), x, groups=g)(torch.ones(1)))(torch.zeros(2, 3).long())
+
+
+GROUPS = torch.tensor([0, 0, 1])
+
+
+def explained(x: Tensor, groups: Tensor) -> Tensor:
+    return attrfn.shapley_values(lambda x: x.prod(1) + x.sum(1) ** 2, x, groups=groups, create_graph=True)
+
+
+def test_groups_that_are_made_within_a_transform() -> None:
+    """They belong to it by name alone: nothing is mapped over, and nothing differentiated."""
+    x = torch.randn(2, 3).double()
+
+    def made_within(x: Tensor) -> Tensor:
+        return explained(x, (torch.arange(3) // 2)).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(explained(leaf, GROUPS).square().sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(made_within)(x), slope)
+    torch.testing.assert_close(torch.func.grad(lambda x: torch.func.vmap(made_within)(x[None]).sum())(x), slope)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_groups_in_a_program(mode: Any) -> None:
+    """What is written down has them as constants, whatever the sizes stand for."""
+    x, other = torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    graph = make_fx(lambda x: explained(x, GROUPS), tracing_mode=mode, _allow_non_fake_inputs=True)(x)
+    torch.testing.assert_close(graph(other), explained(other, GROUPS))
+
+
+def test_groups_in_an_exported_program() -> None:
+    class Explained(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return explained(x, GROUPS)
+
+    x, other = torch.randn(2, 3).double(), torch.randn(2, 3).double()
+    program = torch.export.export(Explained(), (x,)).module()
+    torch.testing.assert_close(program(other), explained(other, GROUPS))
+
+
+def test_groups_without_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"groups must hold numbers, .* or without numbers; make it outside"):
+        explained(torch.randn(2, 3), GROUPS.to("meta"))
