@@ -7,6 +7,9 @@ Inputs: what is attributed to: a tensor, called as `model(x)`, a tuple, `model(*
 Attributions: what a method answers: the shape, dtype, device and container of what it attributes to.
 LayerAttributions: attributions to a layer, contained as its value is; a tuple for a list of layers.
 Baselines: where a path or a difference starts: `None` (zeros), a number, a tensor, or these contained as the inputs.
+Groups: which entries are one player, switched on and off together: `None` (each entry), or whole numbers.
+Evaluations: of `n_evals`: how many passes an example may take in all.
+Estimate: an estimate and its standard error, both contained as the attribution is.
 Target: which number of the output is explained: `None`, an int, a tuple, N of these, or a function of the output.
 Selector: which neuron of a layer's activation is explained: the grammar of `Target`, on the activation.
 Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`.
@@ -60,6 +63,19 @@ from attrfn._methods.grad_cam import interpolate as interpolate
 from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
 
 # isort: split
+# By what happens without a part
+from attrfn._methods.ablation import feature_ablation as feature_ablation
+from attrfn._methods.ablation import feature_permutation as feature_permutation
+from attrfn._methods.ablation import layer_feature_ablation as layer_feature_ablation
+from attrfn._methods.ablation import neuron_feature_ablation as neuron_feature_ablation
+from attrfn._methods.ablation import occlusion as occlusion
+from attrfn._methods.shapley import shapley_estimate as shapley_estimate
+from attrfn._methods.shapley import shapley_interactions as shapley_interactions
+from attrfn._methods.shapley import shapley_values as shapley_values
+from attrfn._methods.surrogates import lime as lime
+from attrfn._methods.surrogates import rise as rise
+
+# isort: split
 # Methods from methods
 from attrfn._methods.combinators import over_targets as over_targets
 from attrfn._methods.combinators import smooth_grad as smooth_grad
@@ -67,8 +83,16 @@ from attrfn._methods.combinators import smooth_grad as smooth_grad
 # isort: split
 # Judging an attribution
 from attrfn._metrics.completeness import convergence_delta as convergence_delta
+from attrfn._metrics.deletion import deletion as deletion
+from attrfn._metrics.deletion import insertion as insertion
+from attrfn._metrics.randomization import randomization as randomization
 from attrfn._metrics.robustness import infidelity as infidelity
 from attrfn._metrics.robustness import sensitivity_max as sensitivity_max
+from attrfn._metrics.sensitivity_n import sensitivity_n as sensitivity_n
+
+# isort: split
+# While it runs
+from attrfn._sampling.progress import progress as progress
 
 # isort: split
 # Models from models: cut at a place, under other rules
@@ -76,6 +100,7 @@ from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer
 from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import to_layer as to_layer
+from attrfn._model.masks import masked as masked
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
@@ -93,6 +118,9 @@ from attrfn._types import Attributions as Attributions
 from attrfn._types import AttributionWarning as AttributionWarning
 from attrfn._types import Baselines as Baselines
 from attrfn._types import DeepLiftRule as DeepLiftRule
+from attrfn._types import Estimate as Estimate
+from attrfn._types import Evaluations as Evaluations
+from attrfn._types import Groups as Groups
 from attrfn._types import Inputs as Inputs
 from attrfn._types import Layer as Layer
 from attrfn._types import LayerAttributions as LayerAttributions

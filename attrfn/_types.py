@@ -44,6 +44,17 @@ of these for each member; what a mapping omits stays as it is in the input. Of t
 sample of the reference distribution, `(K, *F)` or `(K, N, *F)`, or a function of `x` that returns one.
 """
 
+Groups: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any] | None
+"""Which entries of `Inputs` are one player: switched on and off together.
+
+`None`: each entry of each member that has a baseline is one. Otherwise an integer tensor that broadcasts to the input's
+shape: without dimension 0, or with a leading 1, the same for all examples, or its own for each (eager only). Entries
+with one number are one player; players are the distinct numbers, sorted, P of them; a negative number is never
+replaced. Contained as `Inputs` are: one number in several members is one joint player, and a member that a mapping
+omits, or `None` in a tuple, has none. Where examples have different groups, P is the largest count, and an example
+without a player gets zero for it.
+"""
+
 Tolerance: TypeAlias = float | None
 """Of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
 
@@ -61,6 +72,13 @@ Vectorize: TypeAlias = bool | Literal["fold"]
 `vmap` refuses. `"fold"`: a chunk of them is one ordinary call at a batch as many times as large, in which x, held-fixed
 members too, the baselines and the target are repeated: for models that `vmap` refuses or is slow on, whose rows do not
 look at each other, and which close over nothing of N rows. Random numbers of the model's are then drawn for each step.
+"""
+
+Evaluations: TypeAlias = int | None
+"""Of `n_evals`: how many passes of the model an example may take in all.
+
+M masks count M; with a `reference` of K rows M K; the doublings of `rtol` are included. `None`: all $2^P$ masks of P
+players where they are no more than 4,096, else 16 P of them.
 """
 
 Index: TypeAlias = int | str | tuple[int | str, ...]
@@ -109,6 +127,13 @@ DeepLiftRule: TypeAlias = Callable[
 ]
 """DeepLIFT's rule of an operation:
 `(grad_output, inputs, reference_inputs, output, reference_output) -> grad_inputs`."""
+
+
+class Estimate(NamedTuple):
+    """An estimate and its standard error, both contained as the attribution is."""
+
+    values: Any
+    errors: Any
 
 
 class AttributionWarning(UserWarning):

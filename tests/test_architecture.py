@@ -20,7 +20,7 @@ FLOORS = (
     ("_gradients",),
     ("_rules", "_metrics", "_export"),
     ("_model", "_sampling"),
-    ("_call",),
+    ("_call", "_references", "_players"),
     ("_errors",),
     ("_inputs", "_torch", "_again"),
     ("_types",),

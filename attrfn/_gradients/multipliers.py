@@ -18,10 +18,11 @@ from attrfn._model.run import run
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
 from attrfn._model.tiled import Scores, dims_of_examples
+from attrfn._references import sample_of
 from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
 from attrfn._rules.override import Switch
 from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
-from attrfn._sampling.draws import sample_of, stacked
+from attrfn._sampling.draws import stacked
 from attrfn._sampling.fold import ByRow, unfold
 from attrfn._torch.context import values_readable, warn
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
@@ -202,7 +203,7 @@ class Sample:
         mapped = Beside(flat)
         of_row = ByRow(self.asked, mapped, lambda _: (*self.dims, *self.dims))
         sums: Sequence[Tensor] = ()
-        for some, values in in_chunks(of_row, self._rows, self.count, self._tensors(0), batching):
+        for some, values in in_chunks(of_row, self._rows, self.count, self._tensors(0), batching, "references"):
             for k in range(len(some)):
                 found = _unflattened([v[k] for v in values], mapped.value, whole[0])
                 found.check("deep_lift of one of the references")

@@ -182,5 +182,5 @@ def _over(attribute: Callable[[Any], Any], targets: Iterable[Any], batching: Bat
         rows = torch.tensor(rows, device=targets.device if isinstance(targets, Tensor) else "cpu")
     else:
         batching = Batching(vectorize=False)
-    values = values_at(mapped, rows, (), batching)
+    values = values_at(mapped, rows, (), batching, "targets")
     return mapped.value.answer(values)

@@ -20,6 +20,7 @@ from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
 from attrfn._sampling.held import Held
+from attrfn._sampling.progress import shown
 from attrfn._torch.context import QUIET, compiling, in_make_fx, size_is_symbol, values_readable, values_visible
 from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
 from attrfn._types import Vectorize
@@ -100,6 +101,7 @@ def in_chunks(
     count: int,
     like: Sequence[Tensor],
     batching: Batching,
+    what: str = "steps",
 ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
     """The chunk loop: some numbers below `count`, and `f` of each of their rows, stacked.
 
@@ -109,7 +111,19 @@ def in_chunks(
         count: How many there are.
         like: Tensors such as one row adds to a batch; see NOTE [Chunks].
         batching: How many at once.
+        what: Rows are, for who watches.
     """
+    chunks = _chunks(f, rows, count, like, batching)
+    return chunks if compiling() else shown(chunks, count, what)
+
+
+def _chunks(
+    f: Callable[..., Sequence[Tensor]],
+    rows: Callable[[range], Sequence[Any]],
+    count: int,
+    like: Sequence[Tensor],
+    batching: Batching,
+) -> Generator[tuple[range, tuple[Tensor, ...]]]:
     chunk, first = batching.chunk_of(count, like), 0
     size = batching.first_of(chunk, like)
     while first < count:
@@ -255,13 +269,13 @@ def weighted(values: Sequence[Tensor], shares: Tensor) -> list[Tensor]:
 
 
 def values_at(
-    f: Callable[..., Sequence[Tensor]], rows: Any, like: Sequence[Tensor], batching: Batching
+    f: Callable[..., Sequence[Tensor]], rows: Any, like: Sequence[Tensor], batching: Batching, what: str = "steps"
 ) -> tuple[Tensor, ...]:
     """`f` of each of some rows of one column, stacked; other arguments as of `in_chunks`."""
     parts: list[tuple[Tensor, ...]] = []
     if compiling():  # the first by itself: it shows the sizes, see NOTE [Open sizes]
         parts, rows = [tuple(v[None] for v in f(rows[0]))], rows[1:]
-    parts += [values for _, values in in_chunks(f, columns(rows), len(rows), like, batching)]
+    parts += [values for _, values in in_chunks(f, columns(rows), len(rows), like, batching, what)]
     return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 

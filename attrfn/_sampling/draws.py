@@ -1,7 +1,6 @@
 """Random numbers: of the caller's generator, of one that is the call's own, or of the global state."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -14,16 +13,15 @@ from attrfn._inputs import (
     batch_size,
     beside,
     describe,
-    held_fixed,
+    device_of,
     is_floating,
     is_number,
     leaves_of,
     map_leaves,
-    not_contained,
-    refuse_integers,
     split,
     take,
 )
+from attrfn._references import sample_of
 from attrfn._sampling.chunks import Batching, added, in_chunks, precision
 from attrfn._sampling.fold import ByRow, along
 from attrfn._torch.context import compiling, transformed
@@ -39,7 +37,7 @@ def own_generator(generator: torch.Generator | None, device: torch.device) -> to
     check_generator(generator)
     if generator is not None or compiling() or transformed():
         return generator
-    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), device="cpu").item()))
+    return torch.Generator(device).manual_seed(whole_number(2**62, torch.device("cpu"), None))
 
 
 def check_generator(generator: Any) -> None:
@@ -72,79 +70,44 @@ def choices(count: int, n: int, device: torch.device, generator: torch.Generator
     return torch.randint(count, (n,), device=device, **_of(generator))
 
 
+def whole_number(count: int, device: torch.device, generator: torch.Generator | None) -> int:
+    """One below `count`, to begin other random numbers with."""
+    return int(torch.randint(count, (), device=device, **_of(generator)))
+
+
+def order_of(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """The whole numbers below `count` in any order."""
+    return torch.randperm(count, device=device, **_of(generator))
+
+
+def another_example(n: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """For each of `n` examples another one, each taken once: a permutation of one cycle."""
+    order = order_of(n, device, generator)
+    return torch.empty_like(order).scatter(0, order, order.roll(-1))
+
+
+def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> Any:
+    """A reference sample of x's own examples, `(n_samples, N, *F)`, contained as x is: for each example others."""
+    take(x, floating=False)
+    n, device = batch_size(x), device_of(x)
+    if at_least_one("n_samples", n_samples) and n < 2:
+        raise ValueError(
+            "x must hold two examples at least, since a player's entries are taken from another example, but has 1; "
+            "pass more examples, or use feature_ablation with a reference"
+        )
+    generator = own_generator(generator, device)
+    orders = torch.stack([another_example(n, device, generator) for _ in range(n_samples)])
+
+    def act(leaf: Any) -> Any:
+        moves = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n
+        return leaf[orders.to(leaf.device)] if moves else None
+
+    return map_leaves(dict(x) if isinstance(x, Mapping) else x, act)
+
+
 def _of(generator: torch.Generator | None) -> dict[str, Any]:
     """No keyword at all without a generator: with one, a compiled graph would hold for one batch size alone."""
     return {} if generator is None else {"generator": generator}
-
-
-def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[int, Callable[[Any], Any]]:
-    """The reference sample of a `*_shap` method.
-
-    Returns:
-        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
-        container of those baselines, aligned over its members.
-    """
-    x = dict(x) if isinstance(x, Mapping) else x
-    if callable(baselines):
-        baselines = baselines(x)
-    if baselines is None or is_number(baselines):
-        raise ValueError(
-            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
-            "pass a tensor such as some rows of the training data"
-        )
-    pairs = beside("baselines", x, baselines, lambda name, leaf, rows: _references(name, leaf, rows, fixed))
-    sizes = {pair.rows.shape[0] for pair in leaves_of(pairs) if pair.rows is not None}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
-        )
-    (count,) = sizes
-    if count == 0:
-        raise ValueError("baselines must hold one reference at least, but have 0 rows")
-    n = batch_size(x)
-    return count, lambda rows_at: map_leaves(pairs, lambda pair: pair.at(rows_at, n))
-
-
-@dataclass(frozen=True)
-class _References:
-    """A member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
-
-    x: Any
-    rows: Tensor | None = None
-
-    def at(self, at: Any, n: int) -> Any:
-        """Row `at` (an int: for all examples; N indices: one for each)."""
-        if self.rows is None:
-            return self.x
-        if isinstance(at, int):
-            return self.rows[at].expand_as(self.x)
-        device = self.rows.device
-        example = torch.arange(n, device=device) if self.rows.shape[1] == n else torch.zeros_like(at)
-        return self.rows[at.to(device), example].expand_as(self.x)
-
-
-def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
-    rows = rows.value if isinstance(rows, Spread) else rows
-    if rows is None or rows is OMITTED:
-        return _References(x)
-    if isinstance(rows, (tuple, Mapping)):
-        raise not_contained(name, x, rows)
-    if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
-    if x.is_floating_point():
-        refuse_integers(name, rows)
-    elif fixed:
-        raise held_fixed(name, x)
-    elif rows.is_floating_point():
-        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
-    shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
-    features = rows.shape[1:] if shared else rows.shape[2:]
-    if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
-        raise ValueError(
-            f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
-            f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
-        )
-    return _References(x, (rows[:, None] if shared else rows).to(x))
 
 
 class Draws:
@@ -163,7 +126,7 @@ class Draws:
         """The mean of `f`, of a source and a `Draw`, over the draws."""
         sums: Sequence[Tensor] = ()
         drawn = ByRow(f.source, lambda source, *row: f.act(source, self._draw(row)), f.dims)
-        for _, values in in_chunks(drawn, self._rows, self.n_samples, self.tensors, batching):
+        for _, values in in_chunks(drawn, self._rows, self.n_samples, self.tensors, batching, "samples"):
             sums = added(sums, [v.sum(0) for v in values])
         return tuple(total / self.n_samples for total in sums)
 
@@ -235,7 +198,9 @@ class Noise:
     ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
         """`f` of the draws, a chunk at a time."""
         like = (*self.tensors, *self.tensors)  # x and its noise
-        return in_chunks(f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching)
+        return in_chunks(
+            f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching, "samples"
+        )
 
 
 def stacked(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -4,11 +4,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
+from torch.utils._python_dispatch import (
+    _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
+    _get_current_dispatch_mode,  # pyright: ignore[reportPrivateUsage]
+)
 
 from attrfn._types import AttributionWarning
 
@@ -29,6 +33,11 @@ def constant_in_graph(function: Function) -> Function:
 
 def compiling() -> bool:
     return torch.compiler.is_compiling()
+
+
+def in_dynamo() -> bool:
+    """Whether this very code is being compiled, line by line; while `torch.export` writes down what runs it runs."""
+    return torch.compiler.is_dynamo_compiling()
 
 
 def transformed() -> bool:
@@ -150,6 +159,27 @@ def numbers_of_all_rows(tensor: Tensor) -> list[Any] | None:
     """The numbers in a tensor, seen through transforms; `None` where they differ between the rows of a `vmap`."""
     layers = wrappings(tensor)
     return None if any(_functorch.is_batchedtensor(layer) for layer in layers) else layers[-1].tolist()
+
+
+def with_numbers(tensor: Tensor) -> Tensor | None:
+    """The tensor that holds the numbers, of no transform; `None` where there are none, or other ones in each row."""
+    layers = wrappings(tensor)
+    fake = type(layers[-1]).__name__ in ("FakeTensor", "FunctionalTensor") or layers[-1].is_meta
+    return None if fake or any(map(batched, layers)) else layers[-1]
+
+
+def outside() -> Any:
+    """What is made within is no part of what is being written down."""
+    return nullcontext() if in_dynamo() or _get_current_dispatch_mode() is None else _disable_current_modes()
+
+
+def as_constants(f: Callable[..., Sequence[Any]], *args: Any) -> list[Any]:
+    """What `f` answers of tensors with numbers; what is being written down has its tensors as constants."""
+    if in_dynamo() or _get_current_dispatch_mode() is None:
+        return list(f(*args))
+    with outside():
+        found = [value.tolist() if isinstance(value, Tensor) else value for value in f(*args)]
+    return [torch.tensor(value) if isinstance(value, list) else value for value in found]
 
 
 def vjp(f: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:

@@ -9,6 +9,7 @@ from attrfn.plot._bars import bars as bars
 from attrfn.plot._bars import layer as layer
 from attrfn.plot._colours import Sign as Sign
 from attrfn.plot._convergence import convergence as convergence
+from attrfn.plot._curves import curves as curves
 from attrfn.plot._grid import Share as Share
 from attrfn.plot._grid import grid as grid
 from attrfn.plot._image import Style as Style

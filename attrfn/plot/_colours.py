@@ -18,6 +18,8 @@ STOPS = ("053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "
 NEGATIVE, POSITIVE = "#2166ac", "#b2182b"
 ONE_SIGN = "#31688e"  # a third of viridis
 INK = "#1a1a1a"
+# Okabe and Ito's, of lines that the colour-blind tell apart.
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def signed(values: Array, sign: Sign) -> Array:

@@ -8,15 +8,14 @@ import numpy as np
 
 from attrfn.plot._arrays import Array, finite
 from attrfn.plot._axes import axes_of, bare, pyplot
+from attrfn.plot._colours import LINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _Curve: TypeAlias = dict[int, Array]
 
-# Okabe and Ito's colours, which the colour-blind tell apart, and marks for those who print without.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARKS = "osD^vPX"
+_MARKS = "osD^vPX"  # for those who print without colours
 _REMEDY = "pass {n: convergence_delta(…) for n in (5, 10, 20)}, or a mapping from a name to such"
 
 
@@ -57,7 +56,7 @@ def convergence(
     axes = axes_of(ax, 5.6, 3.6)
     for i, (name, curve) in enumerate(curves.items()):
         low, median, high = np.array([np.percentile(gap.clip(floor), (5, 50, 95)) for gap in curve.values()]).T
-        colour = _COLOURS[i % len(_COLOURS)]
+        colour = LINES[i % len(LINES)]
         axes.fill_between(list(curve), low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(list(curve), median, color=colour, marker=_MARKS[i % len(_MARKS)], markersize=5, label=name)
     _dress(axes, curves)

@@ -44,7 +44,12 @@ def test_lower_precision_is_near(row: Method, dtype: torch.dtype, within: float)
     """Within some tens of units of the last place: 1.2e-7 in float32, 8e-3 in bfloat16."""
     net, x = suited(row), images().to(dtype).double()
     exact = row.call(net, x)
-    assert relative(row.call(net.to(dtype), x.to(dtype)), exact) < within
+    assert relative(row.call(net.to(dtype), x.to(dtype)), exact) < within * rounding(row)
+
+
+def rounding(row: Method) -> int:
+    """A difference of outputs has their rounding errors, whatever is left of them: here they are thrice as large."""
+    return 3 if row.intervenes else 1
 
 
 # ---------------------------------------------------------------- containers
@@ -98,10 +103,13 @@ def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None
         same(as_mapping, alone)
         return
     assert type(as_tuple) is tuple
-    assert as_tuple[1] is None
     assert type(as_mapping) is dict
     assert list(as_mapping) == ["mask", "values"]
-    assert as_mapping["mask"] is None
+    for answer in (as_tuple[1], as_mapping["mask"]):
+        if row.intervenes:  # it could have a baseline, and players
+            same(answer, torch.zeros_like(x))
+        else:
+            assert answer is None
     same(as_tuple[0], alone)
     same(as_mapping["values"], alone)
 
@@ -187,7 +195,7 @@ def test_frozen_parameters(row: Method) -> None:
     same(kept.detach(), expected)
 
 
-@every
+@pytest.mark.parametrize("row", [row for row in METHODS if row.dummy or row.of == "layer"], ids=lambda row: row.name)
 def test_a_member_that_does_not_count(row: Method) -> None:
     """The output does not depend on it: zeros, of its shape."""
     net, x = suited(row), images()
@@ -208,6 +216,6 @@ def test_autocast_around_a_call(row: Method) -> None:
     expected = row.call(net, x).double()
     with torch.autocast("cpu", torch.bfloat16):
         answer = row.call(net, x)
-    assert relative(answer, expected) < 0.15
+    assert relative(answer, expected) < 0.15 * rounding(row)
     if row.of == "input":
         assert answer.dtype is torch.float32

@@ -150,7 +150,9 @@ def test_dummy(case: Case) -> None:
             first.weight[:, 0] = 0
         for row in rows_of(lambda row, of=of: row.dummy and row.of == of):
             found = attributed(row, case.net, case)
-            assert torch.count_nonzero(found[:, 0]) == 0
+            assert found[:, 0].abs().max() <= (
+                1e-14 if row.intervenes else 0.0
+            )  # a row of a product rounds by its place
             assert row.spec == "selector" or torch.count_nonzero(found[:, 1:]) > 0
 
 

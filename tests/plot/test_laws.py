@@ -44,6 +44,8 @@ ON_AXES = {
     "times": Picture(lambda v, **o: plot.series(torch.ones(5), torch.ones(5), times=v, **o), whole(5), "times"),
     "gaps": Picture(lambda v, **o: plot.convergence({2: v}, **o), whole(3), r"gaps\[2\]"),
     "lines": Picture(lambda v, **o: plot.convergence({"a": {2: v}}, **o), whole(3), r"gaps\['a'\]\[2\]"),
+    "curves": Picture(plot.curves, whole(2, 5), "outputs"),
+    "named curves": Picture(lambda v, **o: plot.curves({"a": v}, **o), whole(2, 5), r"outputs\['a'\]"),
 }
 FIGURES = ON_AXES | {
     "rows": Picture(lambda v: plot.grid(v, {"a": torch.ones(2, 1, 4, 4)}), whole(2, 3, 4, 4), "rows"),
@@ -181,6 +183,7 @@ for name, call in {
     "image": lambda: plot.image([[1.0]]), "grid": lambda: plot.grid([[1.0]], {"a": [[1.0]]}),
     "bars": lambda: plot.bars(["a"], [1.0]), "layer": lambda: plot.layer([[1.0]]),
     "series": lambda: plot.series([1.0], [1.0]), "convergence": lambda: plot.convergence({1: 1.0}),
+    "curves": lambda: plot.curves([1.0, 0.0]),
     "text": lambda: plot.text(["a"], [1.0]), "ansi": lambda: plot.ansi(["a"], [1.0]),
 }.items():
     try: said[name] = type(call()).__name__
@@ -202,7 +205,7 @@ def test_import_needs_no_matplotlib() -> None:
 def test_missing_extra_is_one_line() -> None:
     said = json.loads(run(CALLS))
     assert said.pop("text") == said.pop("ansi") == "str"
-    assert len(said) == 6
+    assert len(said) == 7
     for line in said.values():
         assert line.startswith("attrfn.plot needs matplotlib")
         assert line.endswith(": pip install 'attrfn[plot]'")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import attrfn
-from tests.tables.method import INPUT, LAYER, START, Method
+from tests.tables.method import INPUT, LAYER, START, Method, strips
 
 
 def smoothed(model: Any, x: Any, target: Any, *, generator: Any = None, create_graph: bool = False, **how: Any) -> Any:
@@ -67,6 +67,24 @@ def unit(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = Fa
     return attrfn.saliency(lambda x: one(x) * select(model(x)), x, absolute=False, create_graph=create_graph)
 
 
+def ordered(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    given: Any = {"estimator": "permutation", "groups": strips(x), "target": target, **how}
+    return attrfn.shapley_values(model, x, baselines, 10, **given)
+
+
+def regressed(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    given: Any = {"estimator": "kernel", "groups": strips(x), "target": target, **how}
+    return attrfn.shapley_estimate(model, x, baselines, 8, **given).values
+
+
+def paired(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    return attrfn.shapley_interactions(model, x, baselines, groups=strips(x), target=target, **how)
+
+
+def seen_through(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    return attrfn.rise(model, x, baselines, 4, grid=2, target=target, **how)
+
+
 def gap(model: Any, x: Any, target: Any, *, baselines: Any = START) -> Tensor:
     attribution = attrfn.integrated_gradients(model, x, baselines, 2, target=target)
     return attrfn.convergence_delta(model, attribution, x, baselines, target=target)
@@ -90,6 +108,24 @@ def moving(model: Any, x: Any, target: Any, *, generator: Any = None) -> Tensor:
     return attrfn.sensitivity_max(attribute, x, n_samples=3, generator=generator)
 
 
+def of_players(model: Any, x: Any, target: Any) -> Any:
+    return attrfn.saliency(model, x, target, absolute=False)
+
+
+def deleted(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    attribution = of_players(model, x, target)
+    return attrfn.deletion(model, attribution, x, baselines, groups=strips(x), target=target, **how)
+
+
+def inserted(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    return attrfn.insertion(model, of_players(model, x, target), x, baselines, n_steps=5, target=target, **how)
+
+
+def correlated(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Tensor:
+    given: Any = {"n": 2, "n_samples": 6, "groups": strips(x), "target": target, **how}
+    return attrfn.sensitivity_n(model, of_players(model, x, target), x, baselines, **given)
+
+
 def row(attribute: Any, place: tuple[Any, ...] = INPUT, **flags: Any) -> Method:
     return Method(attribute, attribute, place, **flags)
 
@@ -104,7 +140,18 @@ BUILT = (
     row(referred, settings={"baselines": START}),
     row(behind, LAYER, of="layer"),
     row(unit, LAYER),
+    row(ordered, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(regressed, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(paired, steps=True, settings={"baselines": START}, intervenes=True),
+    row(seen_through, random=True, steps=True, settings={"baselines": START}, intervenes=True),
 )
 """Attributions."""
-JUDGES = (row(gap, settings={"baselines": START}), row(unfaithful, random=True), row(moving, random=True))
+JUDGES = (
+    row(gap, settings={"baselines": START}),
+    row(unfaithful, random=True),
+    row(moving, random=True),
+    row(deleted, steps=True, settings={"baselines": START}),
+    row(inserted, steps=True, settings={"baselines": START}),
+    row(correlated, steps=True, random=True, settings={"baselines": START}),
+)
 """Numbers about attributions, one for each example."""

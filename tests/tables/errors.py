@@ -34,6 +34,7 @@ FIXED = [
     attrfn.layer_integrated_gradients,
     attrfn.layer_deep_lift,
     attrfn.layer_deep_lift_shap,
+    attrfn.layer_feature_ablation,
 ]
 """Methods that need no floating-point member of x."""
 ALONG_THE_INPUT = [
@@ -95,6 +96,8 @@ FLOATING: Case = (
     r"x must have a floating-point member to attribute to, but is a int64 tensor of shape \(2, 2, 4, 4\); for token "
     "ids, attribute to the embedding with a layer method, or pass the embeddings",
 )
+START_OF_IDS: Case = ("no floating member", {"x": torch.ones(2, 3).long(), "baselines": None}, ValueError,
+     "baselines are required, since x, a int64 tensor of .*has no floating-point member")  # fmt: skip
 IN_THE_PATH: Case = (
     "no floating member",
     {"x": torch.ones(2, 2, 4, 4, dtype=torch.long)},
@@ -106,6 +109,8 @@ HOLDING: Case = ("no tensor", {"x": ("a", 3)}, TypeError, "x must hold a tensor,
 
 
 def of_no_floating_member(row: Method) -> Case:
+    if row.intervenes and row.of == "input":
+        return START_OF_IDS
     return IN_THE_PATH if row.attribute in ALONG_THE_INPUT else HOLDING if row.attribute in FIXED else FLOATING
 
 
@@ -238,13 +243,15 @@ def number(name: str) -> list[Case]:
 OF_METHOD: list[Case] = [
     ("unknown", {"method": "simpson"}, ValueError, r"method must be one of \('gausslegendre', .*but is 'simpson'"),
 ]  # fmt: skip
-OF_RTOL: list[Case] = [
+OF_RTOL_OF_STEPS: list[Case] = [
     ("with a method", {"rtol": 0.1, "method": "riemann_left"}, ValueError,
      "rtol chooses .* method is 'riemann_left'; leave"),
+    ("with too few steps", {"rtol": 0.1, "n_steps": 2}, ValueError, "n_steps must be at least 3 with rtol, .*but is 2"),
+]  # fmt: skip
+OF_RTOL: list[Case] = [
     ("negative", {"rtol": -0.1}, ValueError, "rtol must be positive, but is -0.1"),
     ("zero", {"rtol": 0.0}, ValueError, "rtol must be positive, but is 0.0"),
     ("a name", {"rtol": "small"}, TypeError, "rtol must be a number, but is 'small'"),
-    ("with too few steps", {"rtol": 0.1, "n_steps": 2}, ValueError, "n_steps must be at least 3 with rtol, .*but is 2"),
 ]  # fmt: skip
 OF_STDEVS: list[Case] = [
     ("negative", {"stdevs": -0.1}, ValueError, "stdevs must not be negative, but is -0.1"),
@@ -289,7 +296,8 @@ def cases(row: Method) -> Iterator[tuple[str, Case]]:
         )
     for name in ("n_steps", "n_samples", "chunk_size"):
         yield from ((name, case) for case in (number(name) if name in takes else []))
-    several = {"method": OF_METHOD, "rtol": OF_RTOL, "stdevs": OF_STDEVS, "custom_attribution_func": OF_CUSTOM}
+    of_rtol = [*OF_RTOL, *(OF_RTOL_OF_STEPS if "n_steps" in takes else [])]
+    several = {"method": OF_METHOD, "rtol": of_rtol, "stdevs": OF_STDEVS, "custom_attribution_func": OF_CUSTOM}
     for name, listed in several.items():
         if row.settings.get("derivative") is None:
             yield from ((name, case) for case in (listed if name in takes else []))

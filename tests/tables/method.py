@@ -5,11 +5,13 @@ its activation.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes  # pyright: ignore[reportPrivateUsage]
 
 from tests.tables import references as ref
 from tests.tables.models import Split, relu_net, smooth_net
@@ -44,6 +46,8 @@ class Method(NamedTuple):
     steps: bool = False  # takes chunk_size and vectorize
     random: bool = False  # takes a generator
     relu: bool = False  # is about ReLUs: warns where none ran
+    cancels: bool = False  # its zeros are sums of terms that cancel, to rounding
+    intervenes: bool = False  # takes no derivative, and answers members that are not floating point too
 
     @property
     def name(self) -> str:
@@ -58,6 +62,8 @@ class Method(NamedTuple):
             settings.setdefault("target", TARGET)
         if self.spec == "selector":
             place = (*place, settings.pop("selector", NEURON))
+        if callable(settings.get("groups")):
+            settings["groups"] = settings["groups"](x)
         if self.random and "generator" not in settings:
             settings["generator"] = torch.Generator(torch.get_default_device()).manual_seed(SEED)
         return self.attribute(net, *place, x, **settings)
@@ -71,6 +77,10 @@ class Method(NamedTuple):
         if self.settings["baselines"] is sample:
             return [row.expand_as(x) for row in sample(x)]
         return [start(x)]
+
+
+def is_nothing(row: Method, found: Tensor) -> bool:
+    return float(found.abs().max()) <= (1e-14 if row.cancels else 0.0)
 
 
 def column(output: Tensor) -> Tensor:
@@ -115,6 +125,28 @@ def sample(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(sample(member) if member.is_floating_point() else None for member in x)
     return {name: sample(member) for name, member in x.items() if member.is_floating_point()}
+
+
+def strips(x: Any) -> Any:
+    """Groups: of a picture two strips of each channel, of a row every entry; their own for each member of x."""
+    members = x if isinstance(x, tuple) else x.values() if isinstance(x, Mapping) else [x]
+    found: list[Tensor | None] = []
+    count = 0
+    for member in members:
+        moves = isinstance(member, Tensor) and member.is_floating_point() and member.ndim > 1
+        found.append(strips_of(member, count) if moves else None)
+        count += int(moves and strips_of(member).numel())
+    if isinstance(x, Mapping):
+        return {name: groups for name, groups in zip(x, found, strict=True) if groups is not None}
+    return tuple(found) if isinstance(x, tuple) else found[0]
+
+
+def strips_of(x: Tensor, first: int = 0) -> Tensor:
+    channels, width = (int(x.shape[1]), int(x.shape[-1]) // 2) if x.ndim > 2 else (1, int(x.shape[1]))
+    outside: Any = nullcontext() if torch.compiler.is_dynamo_compiling() else _disable_current_modes()
+    with outside:  # they are the caller's, and no part of a program that is being written down
+        each = torch.arange(channels * width, device=x.device).reshape(channels, *(1,) * max(x.ndim - 3, 0), width)
+        return first + (each.repeat_interleave(2, -1) if x.ndim > 2 else each[0])
 
 
 def chosen(net: Split, x: Tensor) -> Tensor:

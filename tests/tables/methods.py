@@ -4,6 +4,7 @@ from typing import Any
 
 import attrfn
 from tests.tables import references as ref
+from tests.tables import references_interventions as without
 from tests.tables import references_rules as rules
 from tests.tables.method import (
     LAYER,
@@ -18,6 +19,7 @@ from tests.tables.method import (
     sample,
     start,
     steps,
+    strips,
     tail,
     whole,
 )
@@ -230,4 +232,57 @@ DEEP_LIFTS = (
         steps=True,
     ),
 )
-METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS)
+ABLATIONS = (
+    Method(
+        attrfn.feature_ablation,
+        lambda net, x: without.feature_ablation(whole(net), x, start(x)),
+        settings={"baselines": START},
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.occlusion,
+        lambda net, x: without.feature_ablation(whole(net), x, start(x)),
+        settings={"baselines": START, "window": 1},  # which suits every net; larger ones are in test_ablation.py
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.layer_feature_ablation,
+        lambda net, x: without.feature_ablation(tail(net), net.head(x), net.head(start(x))),
+        LAYER,
+        {"baselines": START},
+        of="layer",
+        steps=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.neuron_feature_ablation,
+        lambda net, x: without.feature_ablation(cut(net), x, start(x)),
+        LAYER,
+        {"baselines": START},
+        spec="selector",
+        steps=True,
+        intervenes=True,
+    ),
+)
+COALITIONS: dict[str, Any] = {"baselines": START, "groups": strips}
+SHAPLEYS = (
+    Method(
+        attrfn.shapley_values,
+        lambda net, x: without.shapley_values(whole(net), x, start(x), strips(x)),
+        settings=COALITIONS,
+        steps=True,
+        cancels=True,
+        intervenes=True,
+    ),
+    Method(
+        attrfn.lime,
+        lambda net, x: without.lime(whole(net), x, start(x), strips(x)),
+        settings=COALITIONS,
+        dummy=False,  # absent players are likelier to come together, and a line shares among them what is not linear
+        steps=True,
+        intervenes=True,
+    ),
+)
+METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS)

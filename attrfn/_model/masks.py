@@ -1,0 +1,194 @@
+"""The model as a function of what is present: players that a mask leaves out are replaced by a baseline."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, split_activation, start_at, take
+from attrfn._model.layers import from_layer, listed, resolve
+from attrfn._model.run import run_plainly
+from attrfn._model.taps import run_reading
+from attrfn._model.targets import pick
+from attrfn._players import Players, players_of
+from attrfn._references import sample_of
+from attrfn._types import Baselines, Groups, Inputs, Model, Target
+
+
+def masked(
+    model: Model, x: Inputs, baselines: Baselines = None, groups: Groups = None, *, reference: Baselines = None
+) -> Callable[[Tensor], Any]:
+    r"""The model as a function of what is present.
+
+    $z \mapsto f(z \odot x + (1 - z) \odot x')$: from a mask to the output with the absent players replaced. It is a
+    model, so every method takes it: `integrated_gradients(masked(model, x, b, groups), torch.ones(n, p), target=3)`
+    is integrated gradients of groups, of the shape `(N, P)`. Under `vmap` over masks, what precedes the layer of
+    `masked(from_layer(model, layer, x), h, h_start, groups)` runs once.
+
+    Args:
+        model: The model $f$; see `Model`.
+        x: Inputs, `(N, *F)`; see `Inputs`.
+        baselines: What replaces absent players, $x'$; members that are not floating point may have one too; see
+            `Baselines`.
+        groups: Which entries are one player, P of them; `None`: each entry of each member that has a baseline; see
+            `Groups`.
+        reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean of the outputs over it.
+
+    Returns:
+        A function from a mask `z`, `(P,)` for all examples or `(N, P)`, to the model's output, `(N, *C)`, in output
+        units. 1 or `True` keeps x's entries, 0 puts the baseline's, between is the point between; members that are not
+        floating point take their baseline below ½.
+
+    Raises:
+        TypeError: If `x`, `baselines` or `groups` holds what it cannot, or the mask is no tensor.
+        ValueError: If a shape does not fit, there is no player, or both `baselines` and `reference` are given.
+
+    Example:
+        >>> f = masked(lambda x: x.sum(1), torch.tensor([[1.0, 2.0, 4.0]]), groups=torch.tensor([0, 0, 1]))
+        >>> f(torch.tensor([1.0, 0.0]))
+        tensor([3.])
+
+    References:
+        Covert et al., Explaining by removing: a unified framework for model explanation, 2021. arXiv:2011.14878
+    """
+    return masked_input(model, x, baselines, groups, reference)
+
+
+class Masked:
+    """What `masked` answers: a model whose input is a mask."""
+
+    def __init__(self, model: Model, x: Any, starts: "Starts", groups: Groups, *, fixed: bool = False) -> None:
+        self.model, self.x, self.n = model, x, batch_size(x)
+        self.references, self._start = starts
+        self.players: Players = players_of(x, self._start(0), groups, fixed=fixed)
+
+    def __call__(self, z: Tensor) -> Any:
+        self._check(z)
+        outputs = [run_plainly(self.model, self.at(z, k)) for k in range(self.references)]
+        return outputs[0] if len(outputs) == 1 else _mean(outputs)
+
+    def at(self, z: Tensor, k: int | Tensor) -> Any:
+        """x, contained as it is, with the players that are absent from row k of the reference."""
+        k = k if isinstance(k, int) else k.expand(self.n)
+        starts, seats = iter(leaves_of(self._start(k))), iter(self.players.seats)
+
+        def act(leaf: Any) -> Any:
+            start, here = next(starts), next(seats)
+            return leaf if here is None else _between(leaf, start, here.at_entries(z, 1))
+
+        return map_leaves(self.x, act)
+
+    def _check(self, z: Any) -> None:
+        count = self.players.count
+        if not isinstance(z, Tensor):
+            raise TypeError(f"z, the mask, must be a tensor of shape (P,) or (N, P), but is {describe(z)}")
+        if z.ndim not in (1, 2) or z.shape[-1] != count or (z.ndim == 2 and z.shape[0] != self.n):
+            raise ValueError(
+                f"z, the mask, must have the shape (P,) = ({count},) or (N, P) = ({self.n}, {count}), a column for "
+                f"each player, but is {describe(z)}"
+            )
+
+
+class Scored:
+    """The explained number of each example, as a function of a mask and of which reference replaces absent players."""
+
+    def __init__(self, masked: Masked, target: Target) -> None:
+        self._masked, self._target = masked, target
+        self.players = masked.players.count
+        """P."""
+        self.references = masked.references
+        """K, of which the value of a mask is the mean."""
+        self.there = masked.players.there
+        """Which players an example has, `(N, P)`, where not all have the same."""
+
+    @property
+    def like(self) -> list[Tensor]:
+        """Tensors such as one mask adds to a batch."""
+        masked = self._masked
+        return [leaf for leaf, here in zip(leaves_of(masked.x), masked.players.seats, strict=True) if here is not None]
+
+    def __call__(self, z: Tensor, k: int | Tensor) -> Tensor:
+        """`(N,)`, floating point, also where the model answers whole numbers, or one for all examples."""
+        masked = self._masked
+        value = pick(run_plainly(masked.model, masked.at(z, k)), self._target, n=masked.n)
+        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        return value.expand(masked.n)
+
+
+def masked_input(model: Model, x: Inputs, baselines: Baselines, groups: Groups, reference: Baselines) -> Masked:
+    """The model as a function of which players of x are present, all arguments checked."""
+    inputs = take(x, floating=False)
+    container = inputs.rebuild(inputs.tensors)
+    return Masked(model, container, _starts(container, baselines, reference), groups)
+
+
+def masked_layers(
+    model: Model, layer: Any, x: Inputs, baselines: Baselines, groups: Any, *, create_graph: bool
+) -> list[Masked]:
+    """The rest of the model behind each layer, as a function of which players of its activation are present."""
+    take(x, floating=False)
+    start, sites = start_at(x, baselines, fixed=False), [resolve(model, one) for one in listed(layer)]
+    with nullcontext() if create_graph else torch.no_grad():
+        here, there = run_reading(model, x, sites), run_reading(model, start, sites)
+    found: list[Masked] = []
+    for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups), strict=True):
+        starts = (1, functools.partial(_same, _activation(other)))
+        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, fixed=True))
+    return found
+
+
+def _groups_of(layer: Any, groups: Any) -> Sequence[Any]:
+    """The groups of each layer."""
+    if not isinstance(layer, list):
+        return [groups]
+    count = len(listed(layer))
+    if groups is None:
+        return [None] * count
+    if not isinstance(groups, list) or len(groups) != count:
+        raise ValueError(
+            f"groups must be a list with one entry for each of the {count} layers, or None, but is {describe(groups)}"
+        )
+    return groups
+
+
+def _activation(value: Any) -> Any:
+    """One floating leaf alone as a tensor, all else as it is."""
+    leaves = split_activation(value)
+    return leaves.tensors[0] if len(leaves.tensors) == 1 else value
+
+
+Starts: TypeAlias = tuple[int, Callable[[Any], Any]]
+"""How many baselines there are, and the k-th, contained as x is."""
+
+
+def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
+    if reference is None:
+        return 1, functools.partial(_same, start_at(x, baselines, fixed=False))
+    if baselines is not None:
+        raise ValueError("baselines and reference were both given; pass the one or the other")
+    return sample_of(x, reference, fixed=False)
+
+
+def _same(start: Any, _: Any) -> Any:
+    return start
+
+
+def _between(x: Tensor, start: Tensor, z: Tensor) -> Tensor:
+    """x where z is 1, `start` where it is 0, both to the bit; on the line between where it is between."""
+    if x.is_floating_point() and z.is_floating_point():
+        return torch.lerp(start, x, z.to(x.dtype))
+    return torch.where(z >= 0.5 if z.is_floating_point() else z > 0, x, start)
+
+
+def _mean(outputs: Sequence[Any]) -> Any:
+    """The mean of outputs, contained as they are."""
+    if isinstance(outputs[0], Tensor) and not outputs[0].is_floating_point():
+        outputs = [output.to(torch.get_default_dtype()) for output in outputs]
+    leaves = [split(output) for output in outputs]
+    means: Iterator[Tensor] = (
+        torch.stack(column).mean(0) for column in zip(*(part.tensors for part in leaves), strict=True)
+    )
+    return leaves[0].rebuild(means)

@@ -1,0 +1,98 @@
+"""The sample of the reference distribution, which stands where one baseline could."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attrfn._inputs import (
+    OMITTED,
+    Spread,
+    batch_size,
+    beside,
+    describe,
+    held_fixed,
+    is_number,
+    leaves_of,
+    map_leaves,
+    not_contained,
+    refuse_integers,
+)
+from attrfn._types import Baselines, Inputs
+
+
+def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[int, Callable[[Any], Any]]:
+    """The reference sample of a `*_shap` method.
+
+    Returns:
+        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
+        container of those baselines, aligned over its members.
+    """
+    x = dict(x) if isinstance(x, Mapping) else x
+    if callable(baselines):
+        baselines = baselines(x)
+    if baselines is None or is_number(baselines):
+        raise ValueError(
+            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
+            "pass a tensor such as some rows of the training data"
+        )
+    pairs = beside("baselines", x, baselines, lambda name, leaf, rows: _references(name, leaf, rows, fixed))
+    sizes = {pair.rows.shape[0] for pair in leaves_of(pairs) if pair.rows is not None}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
+        )
+    (count,) = sizes
+    if count == 0:
+        raise ValueError("baselines must hold one reference at least, but have 0 rows")
+    n = batch_size(x)
+    return count, functools.partial(_picked, pairs, n)
+
+
+def _picked(pairs: Any, n: int, at: Any) -> Any:
+    return map_leaves(pairs, lambda pair: pair.at(at, n))
+
+
+@dataclass(frozen=True)
+class _References:
+    """A member of x beside its `(K, 1 or N, *F)` references; `None` where it stays as it is."""
+
+    x: Any
+    rows: Tensor | None = None
+
+    def at(self, at: Any, n: int) -> Any:
+        """Row `at` (an int: for all examples; N indices: one for each)."""
+        if self.rows is None:
+            return self.x
+        if isinstance(at, int):
+            return self.rows[at].expand_as(self.x)
+        device = self.rows.device
+        example = torch.arange(n, device=device) if self.rows.shape[1] == n else torch.zeros_like(at)
+        return self.rows[at.to(device), example].expand_as(self.x)
+
+
+def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
+    rows = rows.value if isinstance(rows, Spread) else rows
+    if rows is None or rows is OMITTED:
+        return _References(x)
+    if isinstance(rows, (tuple, Mapping)):
+        raise not_contained(name, x, rows)
+    if not isinstance(rows, Tensor) or not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of references, (K, *F), but is {describe(rows)}")
+    if x.is_floating_point():
+        refuse_integers(name, rows)
+    elif fixed:
+        raise held_fixed(name, x)
+    elif rows.is_floating_point():
+        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
+    features = rows.shape[1:] if shared else rows.shape[2:]
+    if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
+        raise ValueError(
+            f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
+            f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
+        )
+    return _References(x, (rows[:, None] if shared else rows).to(x))

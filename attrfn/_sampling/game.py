@@ -1,0 +1,65 @@
+"""A value of masks, asked a chunk at a time."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from attrfn._sampling.chunks import Batching, in_chunks
+
+
+class Value(Protocol):
+    """A number for each example, as a function of who is present and of which reference replaces the others."""
+
+    players: int
+    references: int
+    there: Tensor | None
+
+    @property
+    def like(self) -> list[Tensor]: ...
+
+    def __call__(self, z: Tensor, k: Tensor) -> Tensor: ...
+
+
+class Game:
+    r"""$v(z)$: players, and the value of who is present; with a reference of several rows the mean over them."""
+
+    def __init__(self, value: Value, batching: Batching, create_graph: bool) -> None:
+        self.value, self.batching, self.create_graph = value, batching, create_graph
+        self.players = value.players
+        """P."""
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        """The values, `(M, N)`, of masks, `(M, P)` for all examples or `(M, N, P)`."""
+        return self.over(masks.shape[0], lambda some: masks[some.start : some.stop])
+
+    def over(self, count: int, masks: Callable[[range], Tensor]) -> Tensor:
+        """The same, of masks that are made no sooner than they are needed: from some numbers below `count`."""
+        references, device = self.value.references, self.device
+
+        def rows(some: range) -> tuple[Tensor, Tensor]:
+            first, last = some.start // references, (some.stop - 1) // references
+            numbers = torch.arange(some.start, some.stop, device=device)
+            made = masks(range(first, last + 1))
+            return made[numbers // references - first] if references > 1 else made, numbers % references
+
+        with nullcontext() if self.create_graph else torch.no_grad():
+            like = self.value.like
+            chunks = in_chunks(lambda z, k: (self.value(z, k),), rows, count * references, like, self.batching, "masks")
+            values = torch.cat([values for _, (values,) in chunks])
+            return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
+
+    def without_each(self) -> Tensor:
+        """The value of all players less that of all but one, `(N, P)`, a column a player."""
+        players = torch.arange(self.players, device=self.device)
+        values = self.over(
+            self.players + 1,  # the first of which has all
+            lambda some: players != torch.arange(some.start - 1, some.stop - 1, device=self.device)[:, None],
+        )
+        return (values[0] - values[1:]).T
+
+    @property
+    def device(self) -> torch.device:
+        return self.value.like[0].device

@@ -1,0 +1,32 @@
+"""A linear model in place of a game, near the mask of ones."""
+
+import torch
+from torch import Tensor
+
+from attrfn._sampling.coalitions import Coalitional, all_masks, wide
+from attrfn._sampling.draws import choices
+
+
+def uniform_masks(game: Coalitional, budget: int, generator: torch.Generator | None) -> Tensor:
+    """All masks, `(M, P)`, where the budget allows; else drawn a mask at a time, each as likely."""
+    players, device = game.players, game.device
+    if 2**players <= budget:
+        return all_masks(players, device)(range(2**players))
+    drawn = [choices(2, players, device, generator) for _ in range(budget)]
+    return torch.stack(drawn) > 0
+
+
+def ridge(game: Coalitional, masks: Tensor, width: float, alpha: float) -> Tensor:
+    r"""The coefficients of the ridge regression of values on masks, `(N, P)`.
+
+    $\min_{c, \beta} \sum_z w(z)\, (v(z) - c - z \cdot \beta)^2 + \alpha\, |\beta|^2$ with
+    $w(z) = \exp(-(1 - \cos(z, 1))^2 / width^2)$: in closed form, about the weighted means, which frees the intercept.
+    """
+    z = masks.double()
+    cosine = z.mean(1).sqrt()  # s / (sqrt(s) sqrt(P))
+    weights = torch.exp(-(((1 - cosine) / width) ** 2))
+    z = z - (weights @ z) / weights.sum()
+    normal = (z.mT * weights) @ z + alpha * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    rows = (z * weights[:, None]) @ torch.linalg.pinv(normal, rtol=1e-12, hermitian=True)
+    values = game.over(len(masks), lambda some: masks[some.start : some.stop])
+    return (wide(values).mT @ rows).to(values.dtype)

@@ -1,0 +1,333 @@
+"""What the output loses without a part: groups, windows, other examples, layers; and where Captum stands."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attrfn
+from tests.tables import references_interventions as ref
+from tests.tables.method import START, TARGET, column, start, tail, whole
+from tests.tables.models import images, relu_net, smooth_net
+
+
+def same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other.detach(), rtol=1e-11, atol=1e-11)
+
+
+# ---------------------------------------------------------------- groups
+
+GROUPS: dict[str, Tensor] = {
+    "channels": torch.tensor([3, 1]).reshape(2, 1, 1),
+    "quarters": torch.tensor([[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2),
+    "a frame that stays": torch.tensor([[-1] * 4, [-1, 7, 7, -1], [-1, 5, 5, -1], [-1] * 4]),
+    "all": torch.tensor(0),
+}
+
+
+@pytest.mark.parametrize("groups", GROUPS.values(), ids=GROUPS)
+@pytest.mark.parametrize("how", [{}, {"chunk_size": 1}, {"vectorize": False}])
+def test_groups(groups: Tensor, how: dict[str, Any]) -> None:
+    net, x = smooth_net(), images()
+    found = attrfn.feature_ablation(net, x, START, groups, target=TARGET, **how)
+    same(found, ref.feature_ablation(whole(net), x, start(x), groups))
+    found = attrfn.feature_ablation(net, x, START, groups.expand(1, 2, 4, 4), target=TARGET, **how)
+    same(found, ref.feature_ablation(whole(net), x, start(x), groups))
+
+
+def test_groups_of_each_example() -> None:
+    net, x = smooth_net(), images(4)
+    groups = torch.stack([g.expand(2, 4, 4) for g in GROUPS.values()])
+    found = attrfn.feature_ablation(net, x, START, groups, target=TARGET)
+    for i, own in enumerate(groups):
+        same(found[i : i + 1], attrfn.feature_ablation(net, x[i : i + 1], START, own, target=TARGET))
+
+
+def test_the_mean_over_a_sample() -> None:
+    net, x = smooth_net(), images()
+    sample, groups = images(3), GROUPS["quarters"]
+    alone = [attrfn.feature_ablation(net, x, row[None], groups, target=TARGET) for row in sample]
+    for how in ({}, {"chunk_size": 2}, {"vectorize": False}):
+        found = attrfn.feature_ablation(net, x, groups=groups, reference=sample, target=TARGET, **how)
+        same(found, torch.stack(alone).mean(0))
+    neuron = (0, slice(None), slice(None))
+    found = attrfn.neuron_feature_ablation(net, "head", neuron, x, groups=groups, reference=sample)
+    alone = [attrfn.neuron_feature_ablation(net, "head", neuron, x, row[None], groups) for row in sample]
+    same(found, torch.stack(alone).mean(0))
+
+
+# ---------------------------------------------------------------- models without derivatives
+
+
+def test_token_ids() -> None:
+    """A word's share, by a mask token; what has no player is zero."""
+    table = torch.randn(10, 3).double()
+
+    def model(ids: Tensor, mask: Tensor) -> Tensor:
+        return (table[ids] * mask[..., None]).sum(1).tanh()
+
+    x = {"ids": torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]), "mask": torch.ones(2, 4).long()}
+    words = {"ids": torch.tensor([0, 0, 1, -1])}
+    found = attrfn.feature_ablation(lambda ids, mask: model(ids, mask), x, {"ids": torch.tensor(9)}, words, target=2)
+    for word, places in enumerate(([0, 1], [2])):
+        ids = x["ids"].clone()
+        ids[:, places] = 9
+        lost = (model(**x) - model(ids, x["mask"]))[:, 2]
+        for place in places:
+            same(found["ids"][:, place], lost)
+        assert word in (0, 1)
+    assert found["ids"].dtype == torch.float64
+    assert not found["ids"][:, 3].any()
+    assert not found["mask"].any()
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_models_that_are_not_differentiable(vectorize: bool) -> None:
+    def counts(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return (x > 0).sum(1)
+
+    found = attrfn.feature_ablation(counts, torch.tensor([[1.0, -1.0, 2.0]]), vectorize=vectorize)
+    assert found.tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_keeps_a_graph_only_if_asked() -> None:
+    net, x = smooth_net(), images(2).requires_grad_()
+    assert not attrfn.occlusion(net, x, 2, target=1).requires_grad
+    loss = attrfn.occlusion(net, x, 2, target=1, create_graph=True).square().sum()
+    assert torch.autograd.grad(loss, x)[0].abs().sum() > 0
+
+
+# ---------------------------------------------------------------- windows
+
+WINDOWS: list[tuple[Any, Any, list[int], list[int]]] = [
+    (2, None, [2, 2, 2], [2, 2, 2]),
+    ((1, 3, 2), None, [1, 3, 2], [1, 3, 2]),
+    ((2, 3, 3), 1, [2, 3, 3], [1, 1, 1]),
+    ((1, 3, 4), (1, 2, 3), [1, 3, 4], [1, 2, 3]),
+    ((2, 4, 4), None, [2, 4, 4], [2, 4, 4]),
+]
+
+
+@pytest.mark.parametrize(("window", "strides", "sizes", "steps"), WINDOWS)
+@pytest.mark.parametrize("how", [{}, {"chunk_size": 2}, {"vectorize": False}])
+def test_windows(window: Any, strides: Any, sizes: list[int], steps: list[int], how: dict[str, Any]) -> None:
+    net, x = smooth_net(), images()
+    found = attrfn.occlusion(net, x, window, START, strides=strides, target=TARGET, **how)
+    same(found, ref.occlusion(whole(net), x, start(x), sizes, steps))
+
+
+def test_windows_of_several_members() -> None:
+    """Each alone; a member without a window, or a baseline, is answered by zeros."""
+    net, x = smooth_net(), images()
+    ids = torch.ones(3, 5).long()
+    members, windows = (x, ids, images()[:, 0, 0]), ((1, 2, 4), None, None)
+    found = attrfn.occlusion(lambda x, ids, y: net(x) + y, members, windows, START, strides=1, target=TARGET)
+    same(found[0], attrfn.occlusion(net, x, (1, 2, 4), START, strides=1, target=TARGET))
+    assert not found[1].any()
+    assert not found[2].any()
+    one = attrfn.occlusion(lambda x, spare: net(x), {"x": x, "spare": torch.ones(3).double()}, 2, START, target=TARGET)
+    same(one["x"], attrfn.occlusion(net, x, 2, START, target=TARGET))
+    assert one["spare"].tolist() == [0, 0, 0]
+
+
+# ---------------------------------------------------------------- other examples
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def draws(n: int, count: int) -> list[Tensor]:
+    """The permutations that a generator gives: of one cycle, so that nobody stays."""
+    source, found = generator(), list[Tensor]()
+    for _ in range(count):
+        order = torch.randperm(n, generator=source).tolist()
+        others = torch.zeros(n, dtype=torch.long)
+        for here, there in zip(order, order[1:] + order[:1], strict=True):
+            others[here] = there
+        found.append(others)
+    return found
+
+
+@pytest.mark.parametrize("how", [{}, {"chunk_size": 2}, {"vectorize": False}])
+@pytest.mark.parametrize("groups", [None, GROUPS["quarters"]])
+def test_permutation(how: dict[str, Any], groups: Tensor | None) -> None:
+    net, x = smooth_net(), images(4)
+    found = attrfn.feature_permutation(net, x, groups, target=TARGET, n_samples=3, generator=generator(), **how)
+    each = [ref.feature_ablation(whole(net), x, x[others], groups) for others in draws(4, 3)]
+    same(found, torch.stack(each).mean(0))
+    assert all(int(k) != place for others in draws(4, 3) for place, k in enumerate(others))
+
+
+def test_permutation_of_ids() -> None:
+    """Members that are not floating point are players too."""
+    ids = torch.tensor([[1, 2], [3, 4]])
+    found = attrfn.feature_permutation(lambda ids: ids.sum(1).double(), ids)
+    assert found.tolist() == [[-2, -2], [2, 2]]
+
+
+def test_permutation_by_the_generator_alone() -> None:
+    net, x = smooth_net(), images(5)
+    before = torch.get_rng_state()
+    one = attrfn.feature_permutation(net, x, target=TARGET, n_samples=2, generator=generator())
+    assert torch.equal(torch.get_rng_state(), before)
+    other = attrfn.feature_permutation(net, x, target=TARGET, n_samples=2, generator=generator().manual_seed(4))
+    assert not torch.equal(one, other)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_groups_of_a_layer_and_a_list_of_layers() -> None:
+    net, x = smooth_net(), images()
+    channels = torch.arange(3).reshape(3, 1, 1)
+    found = attrfn.layer_feature_ablation(net, "head", x, START, channels, target=TARGET)
+    same(found, ref.feature_ablation(tail(net), net.head(x), net.head(start(x)), channels))
+    layers: list[Any] = ["head", "head.0"]
+    both = attrfn.layer_feature_ablation(net, layers, x, START, [channels, None], target=TARGET)
+    same(both[0], found)
+    same(both[1], attrfn.layer_feature_ablation(net, "head.0", x, START, target=TARGET))
+
+
+def test_a_layer_that_answers_several_leaves() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return 2 * x, x.argmax(1), x.square()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two = Two()
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, k, b = self.two(x)
+            return (a * b).sum(1) + k
+
+    x = torch.tensor([[1.0, 3.0]])
+    groups = (torch.tensor([0, 1]), None, torch.tensor([0, 0]))
+    found = attrfn.layer_feature_ablation(Net(), "two", x, groups=groups)
+    assert found[0].tolist() == [[56.0, 54.0]]
+    assert found[1] is None
+    assert found[2].tolist() == [[56.0, 56.0]]
+
+
+def test_what_precedes_the_layer_runs_once() -> None:
+    rows = list[int]()
+
+    class Counts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows.append(x.shape[0])
+            return x
+
+    net, x = smooth_net(), images()
+    net.head.insert(1, Counts())
+    attrfn.layer_feature_ablation(net, "head", x, target=TARGET)
+    assert len(rows) <= 3  # at x, at the baseline, and once for all masks
+
+
+# ---------------------------------------------------------------- refused
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "a window that is too large": (lambda: attrfn.occlusion(len, images(), (1, 5, 2)), ValueError,
+        r"window must not be larger than the input, \(2, 4, 4\), but is \(1, 5, 2\)"),
+    "strides that leave entries out": (lambda: attrfn.occlusion(len, images(), 2, strides=(1, 3, 2)), ValueError,
+        r"strides must not be larger than the window, \(2, 2, 2\), which would leave entries out, but is \(1, 3, 2\)"),
+    "too few numbers": (lambda: attrfn.occlusion(len, images(), (2, 2)), ValueError,
+        r"window must have a number for each of the 3 dimensions of x after the first, but is \(2, 2\)"),
+    "a window of zero": (lambda: attrfn.occlusion(len, images(), 0), ValueError, "window must be at least 1"),
+    "a floating window": (lambda: attrfn.occlusion(len, images(), 1.5), TypeError, "window must be an int"),
+    "a list": (lambda: attrfn.occlusion(len, images(), [1, 2, 2]), TypeError, "window must be a number or a tuple"),
+    "one example": (lambda: attrfn.feature_permutation(len, images(1)), ValueError,
+        "x must hold two examples at least, .* but has 1; pass more examples, or use feature_ablation"),
+    "no draw": (lambda: attrfn.feature_permutation(len, images(), n_samples=0), ValueError, "n_samples must be at"),
+    "groups of one layer": (
+        lambda: attrfn.layer_feature_ablation(relu_net(), ["head"], images(), groups=torch.arange(4)), ValueError,
+        "groups must be a list with one entry for each of the 1 layers, or None, but is a int64 tensor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# ---------------------------------------------------------------- compiled
+
+
+@pytest.mark.parametrize("name", ["feature_ablation", "occlusion"])
+def test_compiled_in_one_graph(name: str) -> None:
+    net, x, groups = smooth_net(), images(4), GROUPS["quarters"]
+    calls: dict[str, Callable[[Tensor], Tensor]] = {
+        "feature_ablation": lambda x: attrfn.feature_ablation(net, x, START, groups, target=TARGET),
+        "occlusion": lambda x: attrfn.occlusion(net, x, (2, 3, 2), START, target=TARGET),
+    }
+    compiled = torch.compile(calls[name], fullgraph=True, backend="aot_eager")
+    for n in (4, 2, 3):
+        same(compiled(x[:n]), calls[name](x[:n]))
+
+
+# ---------------------------------------------------------------- Captum
+
+captum: Any = pytest.importorskip("captum.attr")
+
+
+@pytest.mark.parametrize("per_pass", [1, 4])
+def test_captums_ablation(per_pass: int) -> None:
+    net, x, groups = relu_net(), images(), GROUPS["quarters"]
+    theirs = captum.FeatureAblation(net).attribute(
+        x, start(x), target=TARGET, feature_mask=groups.expand(1, 2, 4, 4), perturbations_per_eval=per_pass
+    )
+    same(attrfn.feature_ablation(net, x, START, groups, target=TARGET), theirs)
+
+
+def test_captums_occlusion_where_the_windows_fit() -> None:
+    net, x = relu_net(), images()
+    theirs = captum.Occlusion(net).attribute(x, (1, 2, 2), (1, 1, 2), start(x), target=TARGET)
+    ours = attrfn.occlusion(net, x, (1, 2, 2), START, strides=(1, 1, 2), target=TARGET)
+    torch.testing.assert_close(ours, theirs.double(), rtol=1e-5, atol=1e-6)  # theirs is float32, whatever x is
+
+
+def test_captums_last_window_is_cut_off() -> None:
+    """Of 4 columns and a window of 3: theirs has a last window of one column, ours one of three that ends with them."""
+    x, zero = torch.tensor([[1.0, 2.0, 4.0, 8.0]]), 0.0
+    theirs = captum.Occlusion(lambda x: x.sum(1)).attribute(x, (3,), (3,), zero)
+    assert theirs.tolist() == [[7.0, 7.0, 7.0, 8.0]]
+    assert attrfn.occlusion(lambda x: x.sum(1), x, 3).tolist() == [[7.0, 10.5, 10.5, 14.0]]
+
+
+def test_captums_permutation_with_our_draw() -> None:
+    net, x, groups = relu_net(), images(4), GROUPS["channels"]
+    (others,) = draws(4, 1)
+
+    def permuted(x: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask.bool(), x[others], x)
+
+    theirs = captum.FeaturePermutation(net, permuted).attribute(
+        x, target=TARGET, feature_mask=(groups // 2).expand(1, 2, 4, 4)
+    )
+    same(attrfn.feature_permutation(net, x, groups, target=TARGET, generator=generator()), theirs)
+
+
+def test_captums_layer_ablation() -> None:
+    net, x = relu_net(), images()
+    channels = torch.arange(3).reshape(1, 3, 1, 1)
+    there, mask = net.head(start(x)).detach(), channels.expand(1, *net.head(x).shape[1:])
+    theirs = captum.LayerFeatureAblation(net, net.head).attribute(x, there, target=TARGET, layer_mask=mask)
+    same(attrfn.layer_feature_ablation(net, "head", x, START, channels, target=TARGET), theirs)
+
+
+def test_captums_neuron_ablation() -> None:
+    net, x = relu_net(), images()
+    theirs = captum.NeuronFeatureAblation(net, net.head).attribute(
+        x, (1, 0, 0), start(x), feature_mask=GROUPS["quarters"].expand(1, 2, 4, 4)
+    )
+    same(attrfn.neuron_feature_ablation(net, "head", (1, 0, 0), x, START, GROUPS["quarters"]), theirs)
+
+
+def test_the_explained_number_is_the_tables() -> None:
+    net, x = smooth_net(), images()
+    assert torch.equal(column(net(x)), net(x)[:, TARGET])

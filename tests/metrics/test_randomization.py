@@ -1,0 +1,165 @@
+"""Randomization: likeness by definition, which layers and in which way, and a model that stays as it is."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import attrfn
+from tests.tables.references_interventions import correlation, ranks
+
+
+class Scaled(nn.Module):
+    """A module whose parameters nothing draws anew but their mean and deviation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.tensor([1.0, 2.0, 5.0])), nn.Parameter(torch.full((3,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = nn.Sequential(nn.Linear(4, 3), nn.Tanh()), Scaled(), nn.Linear(3, 2)
+    return nn.Sequential(*parts).double()
+
+
+def attribute(model: Any, x: Tensor) -> Tensor:
+    return attrfn.saliency(model, x, 1, absolute=False)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(model: nn.Module) -> dict[str, list[Any]]:
+    return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+
+
+X = torch.tensor([[0.5, -1.0, 2.0, 0.25], [1.0, 0.0, -0.5, 3.0]]).double()
+NAMES = ["2", "1", "0.0"]
+
+
+class Kept:
+    """An attribute that keeps the models it was given, as they were."""
+
+    def __init__(self) -> None:
+        self.models: list[nn.Module] = []
+
+    def __call__(self, model: nn.Module, x: Tensor) -> Tensor:
+        self.models.append(copy.deepcopy(model))
+        return attribute(model, x)
+
+
+@pytest.mark.parametrize("similarity", ["spearman", "pearson", "cosine"])
+def test_likeness_by_its_definition(similarity: str) -> None:
+    kept = Kept()
+    found = attrfn.randomization(kept, net(), X, similarity=similarity, generator=seeded())
+    before, *after = [attribute(model, X).tolist() for model in kept.models]
+    assert found.shape == (3, 2)
+    for k, other in enumerate(after):
+        for i in range(2):
+            one, two = before[i], other[i]
+            if similarity == "cosine":  # the correlation about zero
+                one, two = [*one, *(-a for a in one)], [*two, *(-a for a in two)]
+            expected = correlation(ranks(one), ranks(two)) if similarity == "spearman" else correlation(one, two)
+            assert abs(float(found[k, i]) - expected) < 1e-12
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_which_layers_are_drawn_anew(cascade: bool) -> None:
+    """The last first; each besides those before it, or alone."""
+    kept, model = Kept(), net()
+    before = weights(model)
+    attrfn.randomization(kept, model, X, cascade=cascade, generator=seeded())
+    assert weights(model) == before
+    assert weights(kept.models[0]) == before
+    for k, redrawn in enumerate(kept.models[1:]):
+        changed = {name.rpartition(".")[0] for name, value in weights(redrawn).items() if value != before[name]}
+        assert changed == set(NAMES[: k + 1] if cascade else NAMES[k : k + 1])
+
+
+def test_how_they_are_drawn() -> None:
+    """A linear layer by its own `reset_parameters`; what has none by a normal of its mean and deviation."""
+    kept = Kept()
+    attrfn.randomization(kept, net(), X, generator=seeded())
+    last = kept.models[-1]
+    assert weights(last)["1.shift"] == [0.5] * 3
+    assert weights(last)["1.scale"] != [1.0, 2.0, 5.0]
+    assert all(abs(w) <= 4**-0.5 for row in weights(last)["0.0.weight"] for w in row)
+    many = nn.Sequential(Scaled())
+    many[0].scale = nn.Parameter(3 + 2 * torch.randn(10_000))
+    models: list[nn.Module] = []
+
+    def keeping(model: nn.Module, x: Tensor) -> Tensor:
+        models.append(copy.deepcopy(model))
+        return x
+
+    attrfn.randomization(keeping, many, torch.ones(1, 3), generator=seeded())
+    drawn = models[-1].get_parameter("0.scale").detach()
+    assert abs(float(drawn.mean()) - 3) < 0.1
+    assert abs(float(drawn.std()) - 2) < 0.1
+
+
+def test_layers_by_name_and_as_modules() -> None:
+    model = net()
+    by_name = attrfn.randomization(attribute, model, X, layers=["0", "2"], generator=seeded())
+    as_modules = attrfn.randomization(attribute, model, X, layers=[model[0], model[2]], generator=seeded())
+    assert torch.equal(by_name, as_modules)
+    assert by_name.shape == (2, 2)
+
+
+def test_the_generator_alone_decides() -> None:
+    once, again, other = (attrfn.randomization(attribute, net(), X, generator=seeded(k)) for k in (0, 0, 1))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    model = net()
+    state = torch.get_rng_state()
+    attrfn.randomization(attribute, model, X, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    first = attrfn.randomization(attribute, model, X)
+    torch.manual_seed(3)
+    assert torch.equal(attrfn.randomization(attribute, model, X), first)
+
+
+def test_one_for_what_does_not_look_at_the_model() -> None:
+    """Input times anything; zero for what does not vary."""
+    torch.testing.assert_close(attrfn.randomization(lambda model, x: x, net(), X), torch.ones(3, 2).double())
+    assert attrfn.randomization(lambda model, x: 0 * x, net(), X).tolist() == [[0.0, 0.0]] * 3
+
+
+def test_containers_and_layers() -> None:
+    """All of an attribution counts, whatever its container; attributions of a layer by its name."""
+    model = net()
+    whole = attrfn.randomization(attribute, model, X, generator=seeded())
+    parts = attrfn.randomization(
+        lambda model, x: (attribute(model, x)[:, :2], {"rest": attribute(model, x)[:, 2:]}),
+        model,
+        X,
+        generator=seeded(),
+    )
+    torch.testing.assert_close(parts, whole)
+    of_layer = attrfn.randomization(
+        lambda model, x: attrfn.layer_integrated_gradients(model, "0", x, target=1), model, X, layers=["2"]
+    )
+    assert of_layer.shape == (1, 2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_no_graph_is_kept(mode: Any) -> None:
+    expected = attrfn.randomization(attribute, net(), X, generator=seeded())
+    with mode():
+        torch.testing.assert_close(attrfn.randomization(attribute, net(), X, generator=seeded()), expected)
+
+
+def test_buffers_of_a_model_are_as_they_were() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).double().eval()
+    before = weights(model)
+    found = attrfn.randomization(attribute, model, X)
+    assert weights(model) == before
+    assert found.shape == (3, 2)

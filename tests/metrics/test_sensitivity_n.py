@@ -1,0 +1,77 @@
+"""Sensitivity-n: by its definition at its own draws, one for what is linear, and what decides the draws."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import attrfn
+from tests.tables.method import TARGET, start, strips, whole
+from tests.tables.models import Split, images, smooth_net
+from tests.tables.references_interventions import correlation, players, present
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def setting() -> tuple[Split, Tensor, Tensor, Tensor]:
+    net, x = smooth_net(), images()
+    return net, x, attrfn.saliency(net, x, TARGET, absolute=False), strips(x)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_by_the_definition_at_its_own_draws(n: int) -> None:
+    net, x, attribution, groups = setting()
+    given: Any = {"n": n, "n_samples": 7, "groups": groups, "target": TARGET}
+    found = attrfn.sensitivity_n(net, attribution, x, start(x), generator=seeded(), **given)
+    drawn = seeded()
+    sets = [[k for k, place in enumerate(torch.randperm(4, generator=drawn).tolist()) if place < n] for _ in range(7)]
+    for i in range(3):
+        row, base, parts = x[i : i + 1], start(x)[i : i + 1], players(groups, x[i : i + 1])
+        sums = [sum(float(attribution[i : i + 1][parts[k]].sum()) for k in some) for some in sets]
+        rest = [[part for k, part in enumerate(parts) if k not in some] for some in sets]
+        lost = [(whole(net)(row) - whole(net)(present(row, base, those))).item() for those in rest]
+        assert abs(float(found[i]) - correlation(sums, lost)) < 1e-10
+
+
+def test_one_where_the_model_is_linear() -> None:
+    x, weight = torch.randn(3, 9).double(), torch.randn(9).double()
+    for n in (1, 4, 8):
+        found = attrfn.sensitivity_n(lambda x: x @ weight, x * weight, x, n=n, generator=seeded())
+        torch.testing.assert_close(found, torch.ones(3).double())
+        opposite = attrfn.sensitivity_n(lambda x: x @ weight, -x * weight, x, n=n, generator=seeded())
+        torch.testing.assert_close(opposite, -torch.ones(3).double())
+
+
+def test_zero_where_nothing_varies() -> None:
+    x = torch.randn(2, 5)
+    assert attrfn.sensitivity_n(lambda x: x.sum(1), torch.ones_like(x), x, n=2).tolist() == [0.0, 0.0]
+    assert attrfn.sensitivity_n(lambda x: 0 * x.sum(1), x, x, n=2).tolist() == [0.0, 0.0]
+
+
+def test_generator_chunks_and_batch_mates() -> None:
+    net, x, attribution, groups = setting()
+    given: Any = {"n": 2, "n_samples": 9, "groups": groups, "target": TARGET}
+    state = torch.get_rng_state()
+    once = attrfn.sensitivity_n(net, attribution, x, generator=seeded(), **given)
+    assert torch.equal(torch.get_rng_state(), state)
+    for how in ({"chunk_size": 2}, {"vectorize": False}):
+        again = attrfn.sensitivity_n(net, attribution, x, generator=seeded(), **given, **how)
+        torch.testing.assert_close(once, again, rtol=1e-11, atol=1e-11)
+    alone = attrfn.sensitivity_n(net, attribution[1:2], x[1:2], generator=seeded(), **given)
+    torch.testing.assert_close(alone, once[1:2], rtol=1e-11, atol=1e-11)
+    assert not torch.equal(attrfn.sensitivity_n(net, attribution, x, generator=seeded(1), **given), once)
+
+
+def test_it_differentiates_in_x_and_the_attribution() -> None:
+    net, x, attribution, groups = setting()
+    given: Any = {"n": 2, "n_samples": 5, "groups": groups, "target": TARGET}
+    net = net.double()
+
+    def judged(x: Tensor, attribution: Tensor) -> Tensor:
+        return attrfn.sensitivity_n(net, attribution, x, generator=seeded(), create_graph=True, **given)
+
+    torch.autograd.gradcheck(judged, (x.requires_grad_(), attribution.requires_grad_()))
+    assert not attrfn.sensitivity_n(net, attribution, x, generator=seeded(), **given).requires_grad
