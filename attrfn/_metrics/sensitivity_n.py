@@ -11,7 +11,7 @@ from attrfn._metrics.correlation import pearson
 from attrfn._model.masks import Scored, masked_input
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.draws import check_generator, order_of, own_generator
-from attrfn._sampling.game import Game
+from attrfn._sampling.masks.game import Game
 from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._sampling.coarse import CoarseMasks
+from attrfn._sampling.masks.coarse import CoarseMasks
 
 
 def net() -> nn.Sequential:

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import attrfn
 from attrfn._model.masks import Scored, masked, masked_input
 from attrfn._sampling.chunks import Batching
-from attrfn._sampling.game import Game
+from attrfn._sampling.masks.game import Game
 
 
 def net() -> nn.Sequential:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attrfn._sampling.coalitions import all_masks, exact_interactions, exact_shapley
+from attrfn._sampling.masks.all_masks import all_masks, exact_interactions, exact_shapley
 from tests.tables.games import Abstract, interactions_of, pairwise_game, random_game, shapley_of, unanimity
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from attrfn._sampling.coarse import CoarseMasks
+from attrfn._sampling.masks.coarse import CoarseMasks
 
 
 def masks(size: tuple[int, int], grid: int, keep: float, count: int, seed: int = 0) -> torch.Tensor:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attrfn._sampling.coalitions import exact_interactions
-from attrfn._sampling.neighbours import least_for_interactions, sampled_interactions
+from attrfn._sampling.masks.all_masks import exact_interactions
+from attrfn._sampling.masks.neighbours import least_for_interactions, sampled_interactions
 from tests.tables.games import pairwise_game, random_game
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attrfn._sampling.coalitions import exact_shapley
-from attrfn._sampling.pairs import Found, OddPart, Orders, Regression, sizes_in_turn, widened
+from attrfn._sampling.masks.all_masks import exact_shapley
+from attrfn._sampling.masks.pairs import Found, OddPart, Orders, Regression, sizes_in_turn, widened
 from tests.tables.games import Abstract, pairwise_game, random_game, smooth_game
 
 PLANS = pytest.mark.parametrize("kind", [Orders, Regression])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attrfn._sampling.surrogates import ridge, uniform_masks
+from attrfn._sampling.masks.surrogates import ridge, uniform_masks
 from tests.tables.games import Abstract, random_game
 
 

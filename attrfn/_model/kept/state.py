@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import (
 
 from attrfn._again import Written
 from attrfn._inputs import leaves_of
-from attrfn._model.memory import WRITTEN, Memory, Outside, kind_of_memory
+from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.modules import is_plain
 from attrfn._torch.context import compiling, wrapped
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attrfn._sampling.coalitions import Coalitional, all_masks, wide
+from attrfn._sampling.masks.all_masks import Coalitional, all_masks, wide
 from attrfn._sampling.draws import choices
 
 

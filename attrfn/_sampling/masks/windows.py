@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import OMITTED, Spread, at_least_one, beside, describe, leaves_of
-from attrfn._sampling.game import Game
+from attrfn._sampling.masks.game import Game
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from attrfn._inputs import leaves_of, map_leaves
-from attrfn._model.memory import lazy_copy
+from attrfn._model.kept.memory import lazy_copy
 from attrfn._model.modules import is_plain
 from attrfn._torch.context import batched, compiling, unwrapped, wrapped, wrappings
 

@@ -14,7 +14,7 @@ References:
 import torch
 from torch import Tensor
 
-from attrfn._sampling.coalitions import Coalitional, wide, with_diagonal
+from attrfn._sampling.masks.all_masks import Coalitional, wide, with_diagonal
 from attrfn._sampling.draws import order_of
 
 

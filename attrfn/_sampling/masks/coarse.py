@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._inputs import OMITTED, at_least_one, beside, describe, is_floating, is_number, leaves_of, take
-from attrfn._sampling.coalitions import wide
+from attrfn._sampling.masks.all_masks import wide
 from attrfn._sampling.draws import own_generator, uniform
-from attrfn._sampling.game import Game
+from attrfn._sampling.masks.game import Game
 from attrfn._sampling.progress import followed
 from attrfn._torch.context import outside
 from attrfn._types import Baselines, Inputs
