@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import call, describe, leaves_of, refuse_class
-from attrfn._torch.context import transformed
+from attrfn._torch import transformed
 
 _CAPTUMS = {
     "inputs": "pass x, the second argument (of a layer method the third)",

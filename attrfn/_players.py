@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import OMITTED, Spread, batch_size, beside, broadcast, describe, is_floating, leaves_of, map_leaves
-from attrfn._torch.compiler import constant_in_graph
-from attrfn._torch.context import as_constants, compiling, in_dynamo, with_numbers
+from attrfn._torch import as_constants, compiling, constant_in_graph, in_dynamo, with_numbers
 from attrfn._types import Attributions, Groups, Inputs
 
 

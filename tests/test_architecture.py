@@ -54,22 +54,7 @@ LONG_BODIES = {
 LONG_RECIPES = {
     "_methods/gradient_shap.py: layer_gradient_shap": "it needs a place and draws",
 }
-MANY_IMPORTS = {
-    "_gradients/at_layer.py": JOINS,
-    "_gradients/flow.py": JOINS,
-    "_gradients/line.py": JOINS,
-    "_gradients/multipliers.py": JOINS,
-    "_gradients/place.py": JOINS,
-    "_methods/conductance.py": JOINS,
-    "_methods/grad_cam.py": JOINS,
-    "_model/layers.py": JOINS,
-    "_model/run.py": JOINS,
-    "_rules/deep_lift/input_pass.py": JOINS,
-    "_rules/deep_lift/multipliers.py": JOINS,
-    "_rules/deep_lift/passes.py": JOINS,
-    "_rules/deep_lift/reference.py": JOINS,
-    "_rules/elementwise.py": JOINS,
-}
+MANY_IMPORTS: dict[str, str] = {}
 FULL_FOLDERS: dict[str, str] = {}
 
 # ---------------------------------------------------------------- what the files say
@@ -236,8 +221,27 @@ def test_recipes_are_short() -> None:
     only(recipes, RECIPE, LONG_RECIPES, "lines of body")
 
 
+def is_face(file: str) -> bool:
+    """Whether a file is what a room shows to others: a list of names, each from where it lives."""
+    return file.endswith("/__init__.py")
+
+
+def test_rooms_are_used_by_their_faces() -> None:
+    """What a room offers stands in its `__init__.py`; how it is cut into files is its own affair."""
+    past = {
+        (name(path), other)
+        for path in housed()
+        for other in imported(path)
+        if room(name(path)) != room(other) and "/" in other and not is_face(other) and room(other) != "_types"
+    }
+    assert not past, "these reach past a room's face: " + ", ".join(
+        f"{file} -> {other}" for file, other in sorted(past)
+    )
+
+
 def test_files_use_few_others() -> None:
-    found = {name(path): len(imported(path)) for path in files() if name(path).split("/")[0] not in OUTSIDE[:2]}
+    others = (path for path in housed() if not is_face(name(path)))
+    found = {name(path): len(imported(path)) for path in others}
     only(found, IMPORTS, MANY_IMPORTS, "imports from other files of the package")
 
 

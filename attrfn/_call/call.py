@@ -14,7 +14,7 @@ from attrfn._call.constants import warn_if_constant
 from attrfn._call.running import RUNNING, CallUnderWay, finite, first_to_say, keeping_graph, warn_not_finite
 from attrfn._errors import Given, shortened
 from attrfn._inputs import split
-from attrfn._torch.context import compiling, transformed, values_readable, warn
+from attrfn._torch import compiling, transformed, values_readable, warn
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Answer = TypeVar("Answer")

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from attrfn._call.running import RUNNING
 from attrfn._inputs import map_leaves
-from attrfn._torch.context import compiling, grad_levels, level_of, warn, wrappings
+from attrfn._torch import compiling, grad_levels, level_of, warn, wrappings
 
 Answer = TypeVar("Answer")
 _NOTHING = nullcontext()

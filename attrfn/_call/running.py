@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._torch.context import compiling, warn
+from attrfn._torch import compiling, warn
 
 Answer = TypeVar("Answer")
 

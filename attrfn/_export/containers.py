@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._inputs import describe
-from attrfn._model.run import run
+from attrfn._model import run
 from attrfn._types import Inputs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attrfn._export.containers import Both, contained, leaves, members
 from attrfn._inputs import batch_size, call, describe, is_floating, take
-from attrfn._model.modules import refuse_scripted, uncompiled
+from attrfn._model import refuse_scripted, uncompiled
 from attrfn._types import Attributions, AttributionWarning, Inputs
 
 

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attrfn._export.containers import Both, contained, leaves, members, refilled
 from attrfn._export.onnx import KEPT_WHOLE
 from attrfn._inputs import batch_size
-from attrfn._model.kept.state import ModuleState
+from attrfn._model import ModuleState
 from attrfn._types import Inputs
 
 

@@ -1,1 +1,17 @@
 """The gradient, in which the number, the rule and the place join."""
+
+from attrfn._gradients.at_layer import gradient_at as gradient_at
+from attrfn._gradients.at_layer import gradients_of_one_pass as gradients_of_one_pass
+from attrfn._gradients.flow import Flow as Flow
+from attrfn._gradients.gradient import detached as detached
+from attrfn._gradients.gradient import gradient as gradient
+from attrfn._gradients.gradient import score_of as score_of
+from attrfn._gradients.line import LayerLine as LayerLine
+from attrfn._gradients.line import Line as Line
+from attrfn._gradients.multipliers import Multipliers as Multipliers
+from attrfn._gradients.multipliers import Sample as Sample
+from attrfn._gradients.multipliers import input_multipliers as input_multipliers
+from attrfn._gradients.multipliers import layer_multipliers as layer_multipliers
+from attrfn._gradients.place import Place as Place
+from attrfn._gradients.place import moving as moving
+from attrfn._gradients.selection import selection_mask as selection_mask

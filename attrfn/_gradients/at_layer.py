@@ -29,11 +29,9 @@ from attrfn._gradients.gradient import (
     turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activation
-from attrfn._model.explained import explained
-from attrfn._model.taps import keep, run_reading, run_replacing, with_leaves
-from attrfn._model.targets import pick
-from attrfn._rules.override import Switch
-from attrfn._torch.context import compiling, grad_levels, uses_autograd, vjp, wrapped
+from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
+from attrfn._rules import Switch
+from attrfn._torch import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
 

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from attrfn._call import first_to_say, unnoted
 from attrfn._inputs import Leaves
-from attrfn._model.run import run_plainly
-from attrfn._torch.context import values_readable, warn
+from attrfn._model import run_plainly
+from attrfn._torch import values_readable, warn
 from attrfn._types import Model, Target
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import device_of, split_activation
-from attrfn._model.taps import run_replacing, with_leaves
-from attrfn._torch.context import uses_autograd, vjp
+from attrfn._model import run_replacing, with_leaves
+from attrfn._torch import uses_autograd, vjp
 from attrfn._types import Inputs, Model, Site
 
 

@@ -10,9 +10,8 @@ from attrfn._gradients.line import Line
 from attrfn._gradients.place import Place
 from attrfn._gradients.velocity import filled, one_pass_will_do, pointing_to_differences, velocity
 from attrfn._inputs import split, start_at
-from attrfn._sampling.chunks import Batching, added, columns, in_chunks, numbers
-from attrfn._sampling.fold import ByRow, along, tile
-from attrfn._torch.forward import jvp
+from attrfn._sampling import Batching, ByRow, added, along, columns, in_chunks, numbers, tile
+from attrfn._torch import jvp
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 

@@ -16,10 +16,9 @@ from torch import Tensor
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
-from attrfn._model.explained import explained
-from attrfn._model.tiled import Scores
-from attrfn._rules.override import Switch, rules_off, rules_on, with_copies_at_need
-from attrfn._torch.context import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
+from attrfn._model import Scores, explained
+from attrfn._rules import Switch, rules_off, rules_on, with_copies_at_need
+from attrfn._torch import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]

@@ -13,13 +13,18 @@ from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.feeding import refuse_feeding
 from attrfn._gradients.gradient import Scores, detached, gradient, gradient_and_kept, grouped
 from attrfn._inputs import batch_size, split, split_activation
-from attrfn._model.explained import explained
-from attrfn._model.layers import resolve
-from attrfn._model.taps import run_reading, run_replacing, with_leaves
-from attrfn._model.targets import pick
-from attrfn._model.tiled import dims_of_examples, tiled_question
-from attrfn._sampling.fold import along, tile
-from attrfn._torch.context import size_is_symbol
+from attrfn._model import (
+    dims_of_examples,
+    explained,
+    pick,
+    resolve,
+    run_reading,
+    run_replacing,
+    tiled_question,
+    with_leaves,
+)
+from attrfn._sampling import along, tile
+from attrfn._torch import size_is_symbol
 from attrfn._types import Layer, Model, Target
 
 

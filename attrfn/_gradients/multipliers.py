@@ -12,19 +12,12 @@ from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient_and_kept
 from attrfn._inputs import Leaves, batch_size, describe, leaves_of, map_leaves, split
-from attrfn._model.explained import scored
-from attrfn._model.layers import resolve
-from attrfn._model.run import run
-from attrfn._model.taps import run_reading
-from attrfn._model.targets import pick
-from attrfn._model.tiled import Scores, dims_of_examples
+from attrfn._model import Scores, dims_of_examples, pick, resolve, run, run_reading, scored
 from attrfn._references import sample_of
-from attrfn._rules.deep_lift.reference import SeenFromBaselines, all_rules
-from attrfn._rules.override import Switch
-from attrfn._sampling.chunks import Batching, Beside, added, in_chunks, per_example
-from attrfn._sampling.draws import stacked
-from attrfn._sampling.fold import ByRow, unfold
-from attrfn._torch.context import values_readable, warn
+from attrfn._rules import Switch
+from attrfn._rules.deep_lift import SeenFromBaselines, all_rules
+from attrfn._sampling import Batching, Beside, ByRow, added, in_chunks, per_example, stacked, unfold
+from attrfn._torch import values_readable, warn
 from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 

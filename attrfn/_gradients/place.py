@@ -13,11 +13,16 @@ from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
-from attrfn._model.explained import explained
-from attrfn._model.layers import pinned
-from attrfn._model.taps import run_reading, run_replacing, with_leaves
-from attrfn._model.targets import pick
-from attrfn._model.tiled import dims_of_examples, tiled_question
+from attrfn._model import (
+    dims_of_examples,
+    explained,
+    pick,
+    pinned,
+    run_reading,
+    run_replacing,
+    tiled_question,
+    with_leaves,
+)
 from attrfn._types import Inputs, Layer, Model, Target
 
 PlaceT = TypeVar("PlaceT", bound="Place")

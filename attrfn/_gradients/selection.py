@@ -9,9 +9,8 @@ from attrfn._call import unnoted
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._gradients.place import Place
 from attrfn._inputs import batch_size, split
-from attrfn._model.layers import one_leaf
-from attrfn._model.targets import pick
-from attrfn._torch.context import values_readable
+from attrfn._model import one_leaf, pick
+from attrfn._torch import values_readable
 from attrfn._types import Selector
 
 

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import differentiated_twice, note_pull
-from attrfn._torch.context import compiling, transformed, uses_autograd, values_readable, vjp
-from attrfn._torch.forward import Following, Unfollowed, jvp, taken
+from attrfn._torch import Following, Unfollowed, compiling, jvp, taken, transformed, uses_autograd, values_readable, vjp
 
 Tensors = Sequence[Tensor]
 Function = Callable[..., tuple[Tensor, ...]]

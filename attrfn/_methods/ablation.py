@@ -5,12 +5,8 @@ from typing import Any
 import torch
 
 from attrfn._call import public_call
-from attrfn._model.layers import pinned_neuron
-from attrfn._model.masks import Scored, masked_input, masked_layers
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.draws import shuffled
-from attrfn._sampling.masks.game import Game
-from attrfn._sampling.masks.windows import occluded, windows_of
+from attrfn._model import Scored, masked_input, masked_layers, pinned_neuron
+from attrfn._sampling import Batching, Game, occluded, shuffled, windows_of
 from attrfn._types import Baselines, Groups, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 

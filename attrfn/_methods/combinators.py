@@ -9,10 +9,8 @@ from torch import Tensor
 
 from attrfn._call import makes_function, public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
-from attrfn._model.tiled import Examples
-from attrfn._sampling.chunks import Batching, Beside, values_at, visible
-from attrfn._sampling.draws import Noise, check_generator, deviations
-from attrfn._sampling.fold import ByRow
+from attrfn._model import Examples
+from attrfn._sampling import Batching, Beside, ByRow, Noise, check_generator, deviations, values_at, visible
 from attrfn._types import AttributionsT, Inputs, Vectorize
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")

@@ -1,14 +1,9 @@
 """Conductance: how much of a path's change in output flows through a layer's units."""
 
 from attrfn._call import public_call
-from attrfn._gradients.flow import Flow
-from attrfn._gradients.gradient import detached
-from attrfn._gradients.selection import selection_mask
+from attrfn._gradients import Flow, detached, selection_mask
 from attrfn._inputs import at_least_one, describe
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.fold import ByRow
-from attrfn._sampling.integrate import integrate
-from attrfn._sampling.quadrature import quadrature
+from attrfn._sampling import Batching, ByRow, integrate, quadrature
 from attrfn._types import (
     Baselines,
     Inputs,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrfn._call import public_call
-from attrfn._gradients.multipliers import input_multipliers, layer_multipliers
+from attrfn._gradients import input_multipliers, layer_multipliers
 from attrfn._inputs import start_at, take
-from attrfn._model.layers import pinned_neuron
+from attrfn._model import pinned_neuron
 from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrfn._call import public_call
-from attrfn._gradients.multipliers import Multipliers, Sample, input_multipliers, layer_multipliers
+from attrfn._gradients import Multipliers, Sample, input_multipliers, layer_multipliers
 from attrfn._inputs import take
-from attrfn._model.layers import pinned_neuron
-from attrfn._model.tiled import Scores
-from attrfn._sampling.chunks import Batching
+from attrfn._model import Scores, pinned_neuron
+from attrfn._sampling import Batching
 from attrfn._types import (
     Baselines,
     DeepLiftRule,

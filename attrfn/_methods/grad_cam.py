@@ -6,13 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attrfn._call import public_call, warn
-from attrfn._gradients.at_layer import gradient_at, gradients_of_one_pass
-from attrfn._gradients.gradient import detached
+from attrfn._gradients import detached, gradient_at, gradients_of_one_pass
 from attrfn._inputs import Leaves, describe, split, take
 from attrfn._methods.relu import guided_backprop
-from attrfn._model.layers import one_leaf, resolve
-from attrfn._rules.elementwise import guided_model
-from attrfn._rules.override import Switch
+from attrfn._model import one_leaf, resolve
+from attrfn._rules import Switch, guided_model
 from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")

@@ -6,11 +6,9 @@ from typing import Any
 import torch
 
 from attrfn._call import public_call
-from attrfn._gradients.at_layer import gradient_at
-from attrfn._gradients.gradient import detached, gradient, score_of
+from attrfn._gradients import detached, gradient, gradient_at, score_of
 from attrfn._inputs import split, take
-from attrfn._model.layers import listed, neuron, resolve
-from attrfn._model.taps import run_reading
+from attrfn._model import listed, neuron, resolve, run_reading
 from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 

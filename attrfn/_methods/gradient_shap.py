@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._gradients.gradient import detached, gradient, score_of
-from attrfn._gradients.place import Place, moving
-from attrfn._model.layers import pinned_neuron
-from attrfn._model.tiled import Scores
-from attrfn._sampling.chunks import Batching, ByRow
-from attrfn._sampling.draws import Draw, Draws
+from attrfn._gradients import Place, detached, gradient, moving, score_of
+from attrfn._model import Scores, pinned_neuron
+from attrfn._sampling import Batching, ByRow, Draw, Draws
 from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Vectorize
 
 

@@ -1,12 +1,10 @@
 """Integrated gradients: the mean gradient along the straight line from the baseline."""
 
 from attrfn._call import public_call
-from attrfn._gradients.gradient import score_of
-from attrfn._gradients.line import LayerLine, Line
+from attrfn._gradients import LayerLine, Line, score_of
 from attrfn._inputs import split, start_at, take
-from attrfn._model.layers import listed, pinned_neuron
-from attrfn._sampling.chunks import Batching, ByRow
-from attrfn._sampling.integrate import integrate
+from attrfn._model import listed, pinned_neuron
+from attrfn._sampling import Batching, ByRow, integrate
 from attrfn._types import (
     Baselines,
     Inputs,

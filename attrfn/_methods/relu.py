@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrfn._call import public_call
-from attrfn._gradients.gradient import gradient, score_of
+from attrfn._gradients import gradient, score_of
 from attrfn._inputs import take
-from attrfn._model.explained import scored
-from attrfn._model.layers import neuron
-from attrfn._rules.elementwise import DECONVOLUTION_RULES, GUIDED_RULES, under_rules
-from attrfn._rules.override import Switch
+from attrfn._model import neuron, scored
+from attrfn._rules import DECONVOLUTION_RULES, GUIDED_RULES, Switch, under_rules
 from attrfn._types import Inputs, InputsT, Layer, Model, Rule, Selector, Target
 
 

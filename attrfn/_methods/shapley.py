@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._model.masks import Scored, masked_input
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.masks.estimators import interactions, shapley
-from attrfn._sampling.masks.game import Game
+from attrfn._model import Scored, masked_input
+from attrfn._sampling import Batching, Game, interactions, shapley
 from attrfn._types import Baselines, Estimate, Evaluations, Groups, Inputs, InputsT, Model, Target
 
 

@@ -3,11 +3,8 @@
 import torch
 
 from attrfn._call import public_call
-from attrfn._model.masks import Scored, masked_input
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.masks.coarse import coarse_means, pixels_of
-from attrfn._sampling.masks.estimators import linear_model
-from attrfn._sampling.masks.game import Game
+from attrfn._model import Scored, masked_input
+from attrfn._sampling import Batching, Game, coarse_means, linear_model, pixels_of
 from attrfn._types import Baselines, Evaluations, Groups, InputsT, Model, Target
 
 

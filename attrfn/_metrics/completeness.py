@@ -8,10 +8,9 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import Leaves, batch_size, describe, split, start_at, take
-from attrfn._model.run import run
-from attrfn._model.targets import pick
+from attrfn._model import pick, run
 from attrfn._references import sample_of
-from attrfn._sampling.chunks import per_example
+from attrfn._sampling import per_example
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 

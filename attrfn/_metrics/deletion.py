@@ -7,9 +7,8 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import at_least_one, is_floating, leaves_of
-from attrfn._model.masks import Masked, Scored, masked_input
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.masks.game import Game
+from attrfn._model import Masked, Scored, masked_input
+from attrfn._sampling import Batching, Game
 from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target
 
 _MOST_STEPS = 100

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from attrfn._call import public_call
 from attrfn._inputs import attributions_of, batch_size, describe, device_of, take
 from attrfn._metrics.correlation import SIMILARITIES
-from attrfn._model.modules import uncompiled
-from attrfn._sampling.draws import own_generator, whole_number
+from attrfn._model import uncompiled
+from attrfn._sampling import own_generator, whole_number
 from attrfn._types import Attributions, Inputs
 
 

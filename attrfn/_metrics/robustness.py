@@ -10,10 +10,8 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, split, take
 from attrfn._metrics.completeness import fitting, total_of
-from attrfn._model.tiled import Examples, Scores
-from attrfn._sampling.chunks import Batching, in_chunks
-from attrfn._sampling.draws import check_generator, stacked, uniform
-from attrfn._sampling.fold import ByRow
+from attrfn._model import Examples, Scores
+from attrfn._sampling import Batching, ByRow, check_generator, in_chunks, stacked, uniform
 from attrfn._types import Attributions, Inputs, Model, Target, Vectorize
 
 

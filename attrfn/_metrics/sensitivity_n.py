@@ -8,10 +8,8 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import at_least_one
 from attrfn._metrics.correlation import pearson
-from attrfn._model.masks import Scored, masked_input
-from attrfn._sampling.chunks import Batching
-from attrfn._sampling.draws import check_generator, order_of, own_generator
-from attrfn._sampling.masks.game import Game
+from attrfn._model import Scored, masked_input
+from attrfn._sampling import Batching, Game, check_generator, order_of, own_generator
 from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target
 
 

@@ -1,1 +1,32 @@
 """Which number is explained: one pass of a model, its places and its targets."""
+
+from attrfn._model.explained import Wrapped as Wrapped
+from attrfn._model.explained import explained as explained
+from attrfn._model.explained import scored as scored
+from attrfn._model.kept.state import ModuleState as ModuleState
+from attrfn._model.layers import listed as listed
+from attrfn._model.layers import neuron as neuron
+from attrfn._model.layers import one_leaf as one_leaf
+from attrfn._model.layers import pinned as pinned
+from attrfn._model.layers import pinned_neuron as pinned_neuron
+from attrfn._model.layers import resolve as resolve
+from attrfn._model.masks import Masked as Masked
+from attrfn._model.masks import Scored as Scored
+from attrfn._model.masks import masked_input as masked_input
+from attrfn._model.masks import masked_layers as masked_layers
+from attrfn._model.modules import refuse_scripted as refuse_scripted
+from attrfn._model.modules import uncompiled as uncompiled
+from attrfn._model.run import Pass as Pass
+from attrfn._model.run import run as run
+from attrfn._model.run import run_plainly as run_plainly
+from attrfn._model.run import without_graph as without_graph
+from attrfn._model.sites import with_leaves as with_leaves
+from attrfn._model.taps import keep as keep
+from attrfn._model.taps import run_reading as run_reading
+from attrfn._model.taps import run_replacing as run_replacing
+from attrfn._model.taps import taps_paused as taps_paused
+from attrfn._model.targets import pick as pick
+from attrfn._model.tiled import Examples as Examples
+from attrfn._model.tiled import Scores as Scores
+from attrfn._model.tiled import dims_of_examples as dims_of_examples
+from attrfn._model.tiled import tiled_question as tiled_question

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._torch.context import compiling, numbers_of_all_rows, transformed
-from attrfn._torch.naming import name_in_torch
+from attrfn._torch import compiling, name_in_torch, numbers_of_all_rows, transformed
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 

@@ -10,10 +10,19 @@ from torch import Tensor
 
 from attrfn._call import twice
 from attrfn._model.fallbacks import WITHOUT_RULES
-from attrfn._torch.context import compiling, differentiated_once, in_make_fx, transformed, wrapped
-from attrfn._torch.fused import fusable, fused_attention
-from attrfn._torch.naming import name_in_torch
-from attrfn._torch.written_out import CELLS, attention, lstm_cell
+from attrfn._torch import (
+    CELLS,
+    attention,
+    compiling,
+    differentiated_once,
+    fusable,
+    fused_attention,
+    in_make_fx,
+    lstm_cell,
+    name_in_torch,
+    transformed,
+    wrapped,
+)
 
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from attrfn._model.modules import uncompiled
 from attrfn._model.sites import leaf_paths, with_leaves
 from attrfn._model.taps import run_reading, run_replacing
 from attrfn._model.targets import pick
-from attrfn._torch.context import compiling
+from attrfn._torch import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
 
 

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from attrfn._again import found_once
-from attrfn._torch.compiled import as_written
-from attrfn._torch.context import compiling
-from attrfn._torch.functions import scripted_functions
+from attrfn._torch import as_written, compiling, scripted_functions
 from attrfn._types import Model
 
 _FEW = 64

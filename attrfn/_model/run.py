@@ -14,15 +14,10 @@ from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.kept.copies import fresh, lasting, written_outside
+from attrfn._model.kept.turns import take_turn
 from attrfn._model.modules import Parts, parts_of, reachable_parts, uncompiled
 from attrfn._model.training import warn_of_training
-from attrfn._model.kept.turns import take_turn
-from attrfn._torch.compiled import as_written
-from attrfn._torch.compiler import give_marks
-from attrfn._torch.context import compiling, values_readable
-from attrfn._torch.forward import detached
-from attrfn._torch.naming import name_in_torch
-from attrfn._torch.written_out import WRITTEN_OUT
+from attrfn._torch import WRITTEN_OUT, as_written, compiling, detached, give_marks, name_in_torch, values_readable
 from attrfn._types import Inputs, Model
 
 _autograd: Any = torch._C._autograd  # pyright: ignore

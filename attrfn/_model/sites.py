@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, split
-from attrfn._torch.context import compiling, level_of, top_level
+from attrfn._torch import compiling, level_of, top_level
 from attrfn._types import Index, Site
 
 

@@ -20,7 +20,7 @@ from attrfn._again import as_one
 from attrfn._inputs import split
 from attrfn._model.run import Pass, run, without_graph
 from attrfn._model.sites import argument_of, leaf_at, refuse_transformed, with_leaf_at, with_leaves
-from attrfn._torch.context import compiling, top_level, values_readable
+from attrfn._torch import compiling, top_level, values_readable
 from attrfn._types import Inputs, Model, Site
 
 

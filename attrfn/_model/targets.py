@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attrfn._call import makes_function
 from attrfn._inputs import describe
-from attrfn._torch.context import compiling, unwrapped, values_visible
+from attrfn._torch import compiling, unwrapped, values_visible
 from attrfn._types import Target
 
 

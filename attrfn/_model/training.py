@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from torch.nn.modules.dropout import _DropoutNd  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._call import first_to_say, said
-from attrfn._torch.context import compiling, warn
+from attrfn._torch import compiling, warn
 
 _DROPPING = ("DropPath", "DropBlock", "StochasticDepth")
 """Modules of other libraries that drop whole branches or blocks; of a probability `drop_prob` or `p`."""

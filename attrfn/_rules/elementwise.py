@@ -7,18 +7,25 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import describe, packed
-from attrfn._model.explained import Wrapped
-from attrfn._model.modules import refuse_scripted, uncompiled
-from attrfn._model.run import Pass, run
+from attrfn._model import Pass, Wrapped, refuse_scripted, run, uncompiled
 from attrfn._rules.hidden import warn_of_functions, warn_of_scripted
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Overridden, Switch, elementwise_pullback, with_pullback
-from attrfn._torch.calls import SplitCall, normal_call, split_call
-from attrfn._torch.compiler import allow_in_graph
-from attrfn._torch.context import compiling, values_readable, warn
-from attrfn._torch.functions import function_running
-from attrfn._torch.naming import FUNCTIONS, key_of, name_in_torch, shown_name
-from attrfn._torch.operations import ELEMENTWISE
-from attrfn._torch.written_out import CELLS
+from attrfn._torch import (
+    CELLS,
+    ELEMENTWISE,
+    FUNCTIONS,
+    SplitCall,
+    allow_in_graph,
+    compiling,
+    function_running,
+    key_of,
+    name_in_torch,
+    normal_call,
+    shown_name,
+    split_call,
+    values_readable,
+    warn,
+)
 from attrfn._types import Model, Rule
 
 

@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrfn._inputs import split
-from attrfn._torch.context import warn
-from attrfn._torch.functions import came_by, operations_of
-from attrfn._torch.naming import IN_PLACE, NAMES
+from attrfn._torch import IN_PLACE, NAMES, came_by, operations_of, warn
 
 
 def warn_of_scripted(scripted: Iterable[Any], output: Any, ruled: Iterable[str]) -> None:

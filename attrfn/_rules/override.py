@@ -22,9 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from attrfn._torch.calls import SplitCall, of_floating
-from attrfn._torch.compiler import allow_in_graph
-from attrfn._torch.context import ThreadFlag, compiling, vjp
+from attrfn._torch import SplitCall, ThreadFlag, allow_in_graph, compiling, of_floating, vjp
 from attrfn._types import Rule
 
 Answer = TypeVar("Answer")

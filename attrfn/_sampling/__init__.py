@@ -1,1 +1,36 @@
 """How a derivative is gathered: points, draws, and how many at once."""
+
+from attrfn._sampling.chunks import Batching as Batching
+from attrfn._sampling.chunks import Beside as Beside
+from attrfn._sampling.chunks import added as added
+from attrfn._sampling.chunks import columns as columns
+from attrfn._sampling.chunks import in_chunks as in_chunks
+from attrfn._sampling.chunks import numbers as numbers
+from attrfn._sampling.chunks import per_example as per_example
+from attrfn._sampling.chunks import values_at as values_at
+from attrfn._sampling.chunks import visible as visible
+from attrfn._sampling.draws import Draw as Draw
+from attrfn._sampling.draws import Draws as Draws
+from attrfn._sampling.draws import Noise as Noise
+from attrfn._sampling.draws import check_generator as check_generator
+from attrfn._sampling.draws import deviations as deviations
+from attrfn._sampling.draws import order_of as order_of
+from attrfn._sampling.draws import own_generator as own_generator
+from attrfn._sampling.draws import shuffled as shuffled
+from attrfn._sampling.draws import stacked as stacked
+from attrfn._sampling.draws import uniform as uniform
+from attrfn._sampling.draws import whole_number as whole_number
+from attrfn._sampling.fold import ByRow as ByRow
+from attrfn._sampling.fold import along as along
+from attrfn._sampling.fold import tile as tile
+from attrfn._sampling.fold import unfold as unfold
+from attrfn._sampling.integrate import integrate as integrate
+from attrfn._sampling.masks.coarse import coarse_means as coarse_means
+from attrfn._sampling.masks.coarse import pixels_of as pixels_of
+from attrfn._sampling.masks.estimators import interactions as interactions
+from attrfn._sampling.masks.estimators import linear_model as linear_model
+from attrfn._sampling.masks.estimators import shapley as shapley
+from attrfn._sampling.masks.game import Game as Game
+from attrfn._sampling.masks.windows import occluded as occluded
+from attrfn._sampling.masks.windows import windows_of as windows_of
+from attrfn._sampling.quadrature import quadrature as quadrature

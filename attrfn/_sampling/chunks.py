@@ -9,7 +9,6 @@ steps, and a result can be reproduced. What the passes of a chunk hold limits it
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,8 +20,20 @@ from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
 from attrfn._sampling.held import Held
 from attrfn._sampling.progress import shown
-from attrfn._torch.context import QUIET, compiling, in_make_fx, size_is_symbol, values_readable, values_visible
-from attrfn._torch.loops import batched, looped, scanned, scanned_rows, scanned_sums
+from attrfn._sampling.refused import pointing_to_loops as pointing_to_loops
+from attrfn._torch import (
+    QUIET,
+    compiling,
+    in_make_fx,
+    in_one_batch,
+    looped,
+    scanned,
+    scanned_rows,
+    scanned_sums,
+    size_is_symbol,
+    values_readable,
+    values_visible,
+)
 from attrfn._types import Vectorize
 
 _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -165,11 +176,11 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
     if vectorize and scanned():
         return scanned_rows(f, rows)
     if vectorize and compiling():
-        return batched(f, rows)
+        return in_one_batch(f, rows)
     if vectorize and not size_is_symbol():
         grad_mode = torch.is_grad_enabled()  # which leaving inference mode would turn on
         with torch.inference_mode(False), torch.set_grad_enabled(grad_mode), QUIET, pointing_to_loops(f, rows):
-            values = batched(f, rows)
+            values = in_one_batch(f, rows)
         if values_readable() and not all(map(finite, values)):
             warn_not_finite(
                 "the model's output, or its gradient, is not finite somewhere on the path or at a sample, so neither "
@@ -178,35 +189,6 @@ def map_rows(f: Callable[..., Sequence[Tensor]], rows: Sequence[Any], vectorize:
         return values
     values = [tuple(f(*row)) for row in zip(*rows, strict=True)]
     return tuple(torch.stack(column) for column in zip(*values, strict=True))
-
-
-@contextmanager
-def pointing_to_loops(f: Callable[..., Any], rows: Sequence[Any]) -> Generator[None]:
-    """What torch says of a model that no transform takes, and the way around it.
-
-    A model that fails in an ordinary call too, of wrong dtypes say, is let speak for itself.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "vectorize=False" in str(error) or "randomness error mode" in str(error):
-            raise
-        if (own := _error_of(f, [column[0] for column in rows])) is not None:
-            raise own from None
-        raise RuntimeError(
-            f"the model failed under torch.func.vmap: {error}\nIf it runs in an ordinary call, pass vectorize=False: "
-            'one ordinary call for each step; or vectorize="fold": one for many steps, each a part of its batch, if '
-            "the examples do not look at each other"
-        ) from error
-
-
-def _error_of(f: Callable[..., Any], row: Sequence[Any]) -> Exception | None:
-    """What `f` raises in an ordinary call, if it does."""
-    try:
-        f(*row)
-    except Exception as error:
-        return error
-    return None
 
 
 class Beside:

@@ -24,7 +24,7 @@ from attrfn._inputs import (
 from attrfn._references import sample_of
 from attrfn._sampling.chunks import Batching, added, in_chunks, precision
 from attrfn._sampling.fold import ByRow, along
-from attrfn._torch.context import compiling, transformed
+from attrfn._torch import compiling, transformed
 from attrfn._types import Baselines, Inputs
 
 

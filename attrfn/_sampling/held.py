@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attrfn._again import Abandoned, watched_by
-from attrfn._torch.context import batched, unwrapped, wrappings
+from attrfn._torch import batched, unwrapped, wrappings
 
 Answer = TypeVar("Answer")
 

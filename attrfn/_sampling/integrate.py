@@ -11,7 +11,7 @@ from torch import Tensor
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.chunks import Batching, numbers, per_example, values_at, weighted, weighted_sum_of
 from attrfn._sampling.quadrature import quadrature
-from attrfn._torch.context import values_readable, warn
+from attrfn._torch import values_readable, warn
 
 Tensors = Sequence[Tensor]
 _FIRST = 9

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from attrfn._torch.context import compiling
+from attrfn._torch import compiling
 
 Answer = TypeVar("Answer")
 _EVERY = 0.1

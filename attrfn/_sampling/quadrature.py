@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.legendre import gauss_legendre
-from attrfn._torch.compiler import constant_in_graph
+from attrfn._torch import constant_in_graph
 
 QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
 

@@ -50,7 +50,7 @@ def scanned_sums(f: Step, alphas: Tensor, shares: Tensor) -> tuple[Tensor, ...]:
         return [s + share * v.to(share.dtype) for s, v in zip(sums, found, strict=True)], share.clone()
 
     if len(alphas) > 1 and _recorded(values):
-        others = [torch.tensordot(shares[1:], v.to(shares.dtype), 1) for v in batched(f, (alphas[1:],))]
+        others = [torch.tensordot(shares[1:], v.to(shares.dtype), 1) for v in in_one_batch(f, (alphas[1:],))]
         sums = [s + other for s, other in zip(sums, others, strict=True)]
     elif len(alphas) > 1:
         sums, _ = _scan(step, sums, (alphas[1:], shares[1:]))
@@ -68,7 +68,7 @@ def scanned_rows(f: Step, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return count + 1, tuple(v.clone() for v in _unchecked(f, row))
 
     if _recorded(first):
-        others = batched(f, rest)
+        others = in_one_batch(f, rest)
     else:
         _, others = _scan(step, torch.zeros((), device=first[0].device), rest)
     return tuple(torch.cat([v[None], other]) for v, other in zip(first, others, strict=True))
@@ -79,7 +79,7 @@ def _recorded(values: Sequence[Tensor]) -> bool:
     return any(v.requires_grad for v in values)
 
 
-def batched(f: Step, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def in_one_batch(f: Step, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """`f` of each row, stacked: one `vmap`, in which all rows meet the same draws of the model."""
     return tuple(torch.func.vmap(lambda *row: tuple(f(*row)), randomness="same")(*rows))
 

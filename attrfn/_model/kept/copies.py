@@ -11,7 +11,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from attrfn._inputs import leaves_of, map_leaves
 from attrfn._model.kept.memory import lazy_copy
 from attrfn._model.modules import is_plain
-from attrfn._torch.context import batched, compiling, unwrapped, wrapped, wrappings
+from attrfn._torch import batched, compiling, unwrapped, wrapped, wrappings
 
 _DATA = 1000
 """Members of a container that is data: it is copied, and what is in it is not."""

@@ -10,7 +10,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._call import twice
-from attrfn._torch.context import transformed, wrapped
+from attrfn._torch import transformed, wrapped
 
 _c: Any = torch._C  # pyright: ignore
 _lazily: Callable[[Tensor], Tensor] = torch._lazy_clone  # pyright: ignore

@@ -25,7 +25,7 @@ from attrfn._again import Written
 from attrfn._inputs import leaves_of
 from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.modules import is_plain
-from attrfn._torch.context import compiling, wrapped
+from attrfn._torch import compiling, wrapped
 
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _FEW = 256

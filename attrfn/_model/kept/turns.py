@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from attrfn._model.modules import Parts
 from attrfn._model.kept.state import ModuleState
+from attrfn._model.modules import Parts
 
 _SHORT, _LONG = 2.0, 60.0
 """As many seconds a pass waits, while none ends, for one of a model that is not known, and of one that is written to.

@@ -11,9 +11,7 @@ from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.maxima import max_pool, pooled
 from attrfn._rules.deep_lift.passes import DeepLiftPass, Record, choices_of, storage_of
 from attrfn._rules.deep_lift.ranks import dim_of, in_order
-from attrfn._torch.calls import Call, SplitCall
-from attrfn._torch.context import compiling, values_readable
-from attrfn._torch.naming import WRITING
+from attrfn._torch import WRITING, Call, SplitCall, compiling, values_readable
 
 _READING = frozenset(["item", "tolist", "numpy", "__float__", "__array__"])
 

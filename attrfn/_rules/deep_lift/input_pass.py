@@ -9,42 +9,34 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attrfn._model.run import run
+from attrfn._model import run
+from attrfn._rules.deep_lift import passes, refusals
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import (
-    CHOOSING,
-    Constants,
-    DeepLiftPass,
-    Mismatch,
-    Record,
-    choices_of,
-    copied,
-    equal,
-    flat_arguments,
-    kinds,
-    same_choices,
-)
+from attrfn._rules.deep_lift.passes import CHOOSING, Constants, DeepLiftPass, Mismatch, Record, copied, equal, kinds
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
-from attrfn._rules.deep_lift.refusals import (
-    came_of_parameters,
-    function_refused,
-    is_known,
-    no_rule,
-    no_rule_yet,
-    refuse_function,
-)
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
-from attrfn._torch.calls import Call, SplitCall, of_floating
-from attrfn._torch.compiler import allow_in_graph
-from attrfn._torch.context import compiling, values_readable, vjp, wrappings
-from attrfn._torch.functions import original
-from attrfn._torch.naming import FUNCTIONS, WRITING
-from attrfn._torch.operations import MULTILINEAR, Kind, names, names_that
-from attrfn._torch.unruled import unruled
-from attrfn._torch.written_out import COMPOSITES
+from attrfn._torch import (
+    COMPOSITES,
+    FUNCTIONS,
+    MULTILINEAR,
+    WRITING,
+    Call,
+    Kind,
+    SplitCall,
+    allow_in_graph,
+    compiling,
+    names,
+    names_that,
+    of_floating,
+    original,
+    unruled,
+    values_readable,
+    vjp,
+    wrappings,
+)
 
 
 class InputPass(DeepLiftPass):
@@ -74,7 +66,7 @@ class InputPass(DeepLiftPass):
             return (tensor.view_as(tensor) if self.written else tensor).requires_grad
         if self.constants.hold(tensor) or not any(layer.requires_grad for layer in wrappings(tensor)):
             return False  # a model may use `vmap` itself
-        if came_of_parameters(tensor):
+        if refusals.came_of_parameters(tensor):
             self.constants.note(tensor)
             return False
         return True
@@ -87,7 +79,7 @@ class InputPass(DeepLiftPass):
         if not any(moving):
             return self._constant(call.tensors, run)
         for tensor in call.tensors:
-            refuse_function(tensor)
+            refusals.refuse_function(tensor)
         self.written = self.written or done.target is not None
         self._check(done, call, record)
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
@@ -95,7 +87,7 @@ class InputPass(DeepLiftPass):
             self._follow(done.name == "mul" and self._has_reciprocal(call.tensors), output)
             return output
         if any(t.is_complex() for t in call.tensors):
-            raise no_rule(f"{done.name} of complex numbers", done.name)
+            raise refusals.no_rule(f"{done.name} of complex numbers", done.name)
         key = self._key(done.name, call, moving)
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
@@ -113,15 +105,15 @@ class InputPass(DeepLiftPass):
         return copied(output) if self.switch.keeps_copies() else output
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        choices = choices_of(name, args, kwargs)
-        operands = flat_arguments(args, kwargs)
+        choices = passes.choices_of(name, args, kwargs)
+        operands = passes.flat_arguments(args, kwargs)
         moving = [t for t in operands if self.depends(t)]
         for tensor in moving:
-            refuse_function(tensor)
+            refusals.refuse_function(tensor)
         if what := "" if compiling() else unruled(name, args, kwargs, self.depends):
-            raise no_rule(what, name)
+            raise refusals.no_rule(what, name)
         if any(t.is_floating_point() and self.depends(t) for t in choices):
-            raise no_rule(f"{name} at places that depend on what is explained", name)
+            raise refusals.no_rule(f"{name} at places that depend on what is explained", name)
         if choices:
             record = self._read(name, choices)
             if (
@@ -138,20 +130,20 @@ class InputPass(DeepLiftPass):
         return output
 
     def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
-        operands = [*call.tensors, *flat_arguments(call.args, call.kwargs)]
+        operands = [*call.tensors, *passes.flat_arguments(call.args, call.kwargs)]
         if not any(self.depends(t) for t in operands):
             return self._constant(operands, run)
         for tensor in operands:
             if self.depends(tensor):
-                refuse_function(tensor)
+                refusals.refuse_function(tensor)
         if name == "custom_function_call":
             function = original(call.args[0])
-            if not is_known(function):
-                raise function_refused(function)
+            if not refusals.is_known(function):
+                raise refusals.function_refused(function)
             return run()
         self.written = self.written or name in WRITING
         if rule is None and name not in _CONSTANT:
-            raise no_rule(done.name, done.name) if name else no_rule_yet(done.name)
+            raise refusals.no_rule(done.name, done.name) if name else refusals.no_rule_yet(done.name)
         output = run()
         by_number = done.name in _SCALING and done.target is None
         self._follow(by_number and self._has_reciprocal(call.tensors[:1]), output)
@@ -163,8 +155,8 @@ class InputPass(DeepLiftPass):
 
     def _check(self, done: Call, call: SplitCall, record: Record) -> None:
         if what := unruled(done.name, done.args, done.kwargs, self.depends):
-            raise no_rule(what, done.name)
-        if done.name in CHOOSING and not same_choices(call.tensors, record.inputs):
+            raise refusals.no_rule(what, done.name)
+        if done.name in CHOOSING and not passes.same_choices(call.tensors, record.inputs):
             raise self._mismatch(f"{done.name} selects other entries than on the baselines")
 
     def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, dims_of, sum_to_operand
-from attrfn._torch.context import vjp
+from attrfn._torch import vjp
 
 
 def max_pool(op: Comparison) -> Grads:

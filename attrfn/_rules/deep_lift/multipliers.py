@@ -21,9 +21,7 @@ from attrfn._rules.deep_lift.ranks import ranked, running
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
 from attrfn._rules.deep_lift.solutions import inverse, rounded, solve, solve_triangular
-from attrfn._torch.calls import of_floating
-from attrfn._torch.context import vjp
-from attrfn._torch.operations import OPERATIONS, Kind
+from attrfn._torch import OPERATIONS, Kind, of_floating, vjp
 
 
 def elementwise(op: Comparison) -> Grads:

@@ -14,15 +14,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attrfn._model import kernels
-from attrfn._model.run import Pass
+from attrfn._model import Pass, kernels
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
-from attrfn._torch.calls import Call, SplitCall, normal_call, split_call
-from attrfn._torch.context import compiling, unwrapped, values_readable
-from attrfn._torch.naming import identity_of, name_in_torch, name_of_other
-from attrfn._torch.operations import LINEAR, MULTILINEAR, OPERATIONS, and_in_place, names_that
-from attrfn._torch.written_out import WRITTEN_OUT
+from attrfn._torch import (
+    LINEAR,
+    MULTILINEAR,
+    OPERATIONS,
+    WRITTEN_OUT,
+    Call,
+    SplitCall,
+    and_in_place,
+    compiling,
+    identity_of,
+    name_in_torch,
+    name_of_other,
+    names_that,
+    normal_call,
+    split_call,
+    unwrapped,
+    values_readable,
+)
 
 
 class Record(NamedTuple):

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.passes import Record
-from attrfn._torch.calls import SplitCall
-from attrfn._torch.operations import names_that
+from attrfn._torch import SplitCall, names_that
 
 _RECIPROCALS = names_that("reciprocal")
 

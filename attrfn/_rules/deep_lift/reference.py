@@ -16,12 +16,18 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
-from attrfn._model.explained import Wrapped
-from attrfn._model.modules import refuse_scripted, uncompiled
-from attrfn._model.run import run, without_graph
-from attrfn._model.sites import with_leaves
-from attrfn._model.taps import keep, run_replacing, taps_paused
-from attrfn._model.targets import pick
+from attrfn._model import (
+    Wrapped,
+    keep,
+    pick,
+    refuse_scripted,
+    run,
+    run_replacing,
+    taps_paused,
+    uncompiled,
+    with_leaves,
+    without_graph,
+)
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
@@ -29,9 +35,7 @@ from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.hidden import warn_of_scripted
 from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
-from attrfn._torch.context import compiling
-from attrfn._torch.naming import FUNCTIONS, key_of, shown_name
-from attrfn._torch.operations import ELEMENTWISE, Kind, names
+from attrfn._torch import ELEMENTWISE, FUNCTIONS, Kind, compiling, key_of, names, shown_name
 from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 
 Answer = TypeVar("Answer")

@@ -6,9 +6,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from attrfn._rules.override import Overridden
-from attrfn._torch.context import compiling, wrappings
-from attrfn._torch.functions import function_of, is_identity
-from attrfn._torch.operations import OPERATIONS, Kind, and_in_place, names, names_that
+from attrfn._torch import (
+    OPERATIONS,
+    Kind,
+    and_in_place,
+    compiling,
+    function_of,
+    is_identity,
+    names,
+    names_that,
+    wrappings,
+)
 
 DRAWING = and_in_place(names_that("draws"))
 """Operations that draw random numbers when they are told to train."""

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._inputs import OMITTED, at_least_one, beside, describe, is_floating, is_number, leaves_of, take
-from attrfn._sampling.masks.all_masks import wide
 from attrfn._sampling.draws import own_generator, uniform
+from attrfn._sampling.masks.all_masks import wide
 from attrfn._sampling.masks.game import Game
 from attrfn._sampling.progress import followed
-from attrfn._torch.context import outside
+from attrfn._torch import outside
 from attrfn._types import Baselines, Inputs
 
 _PIXELS = 1 << 22

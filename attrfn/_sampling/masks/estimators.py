@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import at_least_one, describe
-from attrfn._sampling.masks.all_masks import MOST_PLAYERS, exact_interactions, exact_shapley
 from attrfn._sampling.draws import check_generator, own_generator
+from attrfn._sampling.masks.all_masks import MOST_PLAYERS, exact_interactions, exact_shapley
 from attrfn._sampling.masks.game import Game
 from attrfn._sampling.masks.neighbours import least_for_interactions, sampled_interactions
 from attrfn._sampling.masks.pairs import Found, OddPart, Orders, Regression
 from attrfn._sampling.masks.surrogates import ridge, uniform_masks
-from attrfn._torch.context import values_readable, warn
+from attrfn._torch import values_readable, warn
 
 _ALL = 4096
 """All coalitions are asked, where no budget is given, if they are no more than these."""

@@ -14,8 +14,8 @@ References:
 import torch
 from torch import Tensor
 
-from attrfn._sampling.masks.all_masks import Coalitional, wide, with_diagonal
 from attrfn._sampling.draws import order_of
+from attrfn._sampling.masks.all_masks import Coalitional, wide, with_diagonal
 
 
 def least_for_interactions(players: int) -> int:

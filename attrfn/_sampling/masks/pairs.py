@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from attrfn._sampling.masks.all_masks import Coalitional, numbers, wide
 from attrfn._sampling.draws import order_of
+from attrfn._sampling.masks.all_masks import Coalitional, numbers, wide
 from attrfn._sampling.masks.subsets import subsets
 
 

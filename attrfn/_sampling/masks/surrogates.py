@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from attrfn._sampling.masks.all_masks import Coalitional, all_masks, wide
 from attrfn._sampling.draws import choices
+from attrfn._sampling.masks.all_masks import Coalitional, all_masks, wide
 
 
 def uniform_masks(game: Coalitional, budget: int, generator: torch.Generator | None) -> Tensor:
