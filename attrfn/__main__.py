@@ -131,16 +131,12 @@ def trained(net: Network, data: Data) -> Network:
 def methods(net: Network, x: Tensor, sample: Tensor, seed: int) -> dict[str, Method]:
     """A method each line, on the score of a face or on one hidden unit; the baseline is the mean of `sample`."""
     base = sample.mean(0, keepdim=True)
-    unit = leading_unit(net, x)
-    neuron = attrfn.neuron(net, "hidden", unit)
-    place = (net, "hidden", unit, x)
     random: Any = {"n_samples": SAMPLES, "generator": torch.Generator(x.device).manual_seed(seed)}
 
     def score(z: Tensor) -> Tensor:
         return net(z)[:, FACE]
 
-    owed, owed_neuron = score(x) - score(base), neuron(x) - neuron(base)
-    expected, expected_neuron = score(x) - score(sample).mean(), neuron(x) - neuron(sample).mean()
+    owed, expected = score(x) - score(base), score(x) - score(sample).mean()
     return {
         "saliency": Method(lambda: attrfn.saliency(net, x, FACE)),
         "input_x_gradient": Method(lambda: attrfn.input_x_gradient(net, x, FACE)),
@@ -153,12 +149,22 @@ def methods(net: Network, x: Tensor, sample: Tensor, seed: int) -> dict[str, Met
         "layer_grad_cam": Method(lambda: attrfn.layer_grad_cam(net, LAYER, x, FACE)),
         "layer_conductance": Method(lambda: attrfn.layer_conductance(net, LAYER, x, base, target=FACE), owed),
         "layer_activation": Method(lambda: attrfn.layer_activation(net, LAYER, x)),
+        **of_a_unit(net, x, base, sample, random),
+    }
+
+
+def of_a_unit(net: Network, x: Tensor, base: Tensor, sample: Tensor, random: dict[str, Any]) -> dict[str, Method]:
+    """The same on the hidden unit that adds most."""
+    unit = leading_unit(net, x)
+    neuron, place = attrfn.neuron(net, "hidden", unit), (net, "hidden", unit, x)
+    owed, expected = neuron(x) - neuron(base), neuron(x) - neuron(sample).mean()
+    return {
         "neuron_gradient": Method(lambda: attrfn.neuron_gradient(*place)),
         "neuron_guided_backprop": Method(lambda: attrfn.neuron_guided_backprop(*place)),
         "neuron_deconvolution": Method(lambda: attrfn.neuron_deconvolution(*place)),
-        "neuron_integrated_gradients": Method(lambda: attrfn.neuron_integrated_gradients(*place, base), owed_neuron),
-        "neuron_gradient_shap": Method(lambda: attrfn.neuron_gradient_shap(*place, sample, **random), expected_neuron),
-        "neuron_deep_lift": Method(lambda: attrfn.neuron_deep_lift(*place, base), owed_neuron),
+        "neuron_integrated_gradients": Method(lambda: attrfn.neuron_integrated_gradients(*place, base), owed),
+        "neuron_gradient_shap": Method(lambda: attrfn.neuron_gradient_shap(*place, sample, **random), expected),
+        "neuron_deep_lift": Method(lambda: attrfn.neuron_deep_lift(*place, base), owed),
     }
 
 

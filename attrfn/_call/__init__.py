@@ -14,4 +14,4 @@ from attrfn._call.running import said as said
 from attrfn._call.running import twice as twice
 from attrfn._call.running import unnoted as unnoted
 from attrfn._call.running import warn_not_finite as warn_not_finite
-from attrfn._torch.context import warn as warn
+from attrfn._torch import warn as warn

@@ -1,5 +1,6 @@
 """Gradient SHAP: the expected gradient between a noisy input and references drawn from a distribution."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,16 +128,18 @@ def layer_gradient_shap(
     draws = Draws(x, baselines, stdevs, n_samples, generator)
     place = Place(model, layer, x, target, create_graph)
     activation = place.activation()
-
-    def share(place: Place, draw: Draw) -> Sequence[Tensor]:
-        slopes = place.gradient(draw.point()).gradients[0]
-        if not multiply_by_inputs:
-            return slopes
-        steps = place.difference(draw.start, draw.stop if draws.noisy else None)
-        return [d * g for d, g in zip(steps, slopes, strict=True)]
-
+    share = functools.partial(_share, multiply_by_inputs, draws.noisy)
     mean = draws.mean(ByRow(place, share, lambda place: place.dims), Batching(chunk_size, vectorize))
     return activation.answer(detached(mean, create_graph))
+
+
+def _share(multiply: bool, noisy: bool, place: Place, draw: Draw) -> Sequence[Tensor]:
+    """What one draw gives at the layer: the gradient there, times the layer's own difference."""
+    slopes = place.gradient(draw.point()).gradients[0]
+    if not multiply:
+        return slopes
+    steps = place.difference(draw.start, draw.stop if noisy else None)
+    return [d * g for d, g in zip(steps, slopes, strict=True)]
 
 
 @public_call

@@ -1,6 +1,5 @@
 """Places in a model, and the model cut there: the only room that touches an `nn.Module`."""
 
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._call import makes_function
-from attrfn._inputs import describe, packed, refuse_class, refuse_complex, split, split_activation, take
+from attrfn._inputs import describe, packed, refuse_complex, split, split_activation, take
 from attrfn._model.explained import Wrapped
-from attrfn._model.modules import uncompiled
-from attrfn._model.sites import leaf_paths, with_leaves
+from attrfn._model.sites import one_leaf, resolve, with_leaves
 from attrfn._model.taps import run_reading, run_replacing
 from attrfn._model.targets import pick
-from attrfn._torch import compiling
 from attrfn._types import Index, Inputs, Layer, Model, Selector, Site
 
 
@@ -184,55 +181,3 @@ def pinned(model: Model, layer: Layer, x: Inputs) -> Site:
     with torch.no_grad():
         run_reading(model, x, (site,))
     return site._replace(call=0)
-
-
-def one_leaf(value: Any) -> Tensor:
-    """The only floating leaf of an activation, or an error that lists them."""
-    leaves = split_activation(value).tensors
-    if len(leaves) != 1:
-        raise TypeError(
-            f"layer must have one floating-point leaf here, but its activation, {describe(value)}, has "
-            f"{len(leaves)}: {leaf_paths(value)}; choose one with at(layer, index=...)"
-        )
-    return leaves[0]
-
-
-def resolve(model: Model, layer: Layer) -> Site:
-    """The site that `layer` names, its module found, or an error that helps."""
-    site = layer if isinstance(layer, Site) else Site(layer)
-    refuse_class(model)
-    whole = uncompiled(model)
-    module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
-    module = uncompiled(module)
-    assert isinstance(module, nn.Module)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")
-    if isinstance(whole, nn.Module) and not compiling() and all(module is not m for m in whole.modules()):
-        raise ValueError(
-            f"layer {type(module).__name__} is not in the model, a {type(whole).__name__}; pass one of its modules, "
-            "or its dotted name"
-        )
-    return site._replace(layer=module)
-
-
-def _named(model: Model, name: str) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"layer is the name {name!r}, but the model is {describe(model)}, which has no names; pass the layer itself"
-        )
-    modules = dict(model.named_modules(remove_duplicate=False))  # a module may have two names
-    name = name.removeprefix("_orig_mod.")
-    if name not in modules:
-        near = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.3)
-        hint = f"the nearest are {near}" if near else f"there are {[known for known in modules if known][:9]}"
-        raise ValueError(f"layer {name!r} is not in the model; {hint}")
-    return modules[name]
-
-
-def listed(layer: Any) -> list[Any]:
-    """One layer, or a list of them, as a list."""
-    if isinstance(layer, list) and not layer:
-        raise ValueError("layer must be a layer or a list of them, but the list is empty")
-    return layer if isinstance(layer, list) else [layer]

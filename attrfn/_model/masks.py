@@ -2,16 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, split_activation, start_at, take
-from attrfn._model.layers import from_layer, listed, resolve
+from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, start_at, take
 from attrfn._model.run import run_plainly
-from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
 from attrfn._players import Players, players_of
 from attrfn._references import sample_of
@@ -125,54 +122,19 @@ def masked_input(model: Model, x: Inputs, baselines: Baselines, groups: Groups, 
     return Masked(model, container, _starts(container, baselines, reference), groups)
 
 
-def masked_layers(
-    model: Model, layer: Any, x: Inputs, baselines: Baselines, groups: Any, *, create_graph: bool
-) -> list[Masked]:
-    """The rest of the model behind each layer, as a function of which players of its activation are present."""
-    take(x, floating=False)
-    start, sites = start_at(x, baselines, fixed=False), [resolve(model, one) for one in listed(layer)]
-    with nullcontext() if create_graph else torch.no_grad():
-        here, there = run_reading(model, x, sites), run_reading(model, start, sites)
-    found: list[Masked] = []
-    for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups), strict=True):
-        starts = (1, functools.partial(_same, _activation(other)))
-        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, fixed=True))
-    return found
-
-
-def _groups_of(layer: Any, groups: Any) -> Sequence[Any]:
-    """The groups of each layer."""
-    if not isinstance(layer, list):
-        return [groups]
-    count = len(listed(layer))
-    if groups is None:
-        return [None] * count
-    if not isinstance(groups, list) or len(groups) != count:
-        raise ValueError(
-            f"groups must be a list with one entry for each of the {count} layers, or None, but is {describe(groups)}"
-        )
-    return groups
-
-
-def _activation(value: Any) -> Any:
-    """One floating leaf alone as a tensor, all else as it is."""
-    leaves = split_activation(value)
-    return leaves.tensors[0] if len(leaves.tensors) == 1 else value
-
-
 Starts: TypeAlias = tuple[int, Callable[[Any], Any]]
 """How many baselines there are, and the k-th, contained as x is."""
 
 
 def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if reference is None:
-        return 1, functools.partial(_same, start_at(x, baselines, fixed=False))
+        return 1, functools.partial(same_start, start_at(x, baselines, fixed=False))
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
     return sample_of(x, reference, fixed=False)
 
 
-def _same(start: Any, _: Any) -> Any:
+def same_start(start: Any, _: Any) -> Any:
     return start
 
 

@@ -1,13 +1,16 @@
 """What is at a place in a model: which of a layer's values, which leaf of it, and how another is put there."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, split
+from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, refuse_class, split, split_activation
+from attrfn._model.modules import uncompiled
 from attrfn._torch import compiling, level_of, top_level
-from attrfn._types import Index, Site
+from attrfn._types import Index, Layer, Model, Site
 
 
 def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
@@ -19,6 +22,17 @@ def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
     if isinstance(value, (tuple, list)):
         return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
     return []
+
+
+def one_leaf(value: Any) -> Tensor:
+    """The only floating leaf of an activation, or an error that lists them."""
+    leaves = split_activation(value).tensors
+    if len(leaves) != 1:
+        raise TypeError(
+            f"layer must have one floating-point leaf here, but its activation, {describe(value)}, has "
+            f"{len(leaves)}: {leaf_paths(value)}; choose one with at(layer, index=...)"
+        )
+    return leaves[0]
 
 
 def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
@@ -103,3 +117,44 @@ def refuse_transformed(site: Site, value: Any, level: int) -> None:
             "over an ensemble, where its value is no tensor that the pass could let out; choose a layer outside of it, "
             "or explain the members one by one"
         )
+
+
+def resolve(model: Model, layer: Layer) -> Site:
+    """The site that `layer` names, its module found, or an error that helps."""
+    site = layer if isinstance(layer, Site) else Site(layer)
+    refuse_class(model)
+    whole = uncompiled(model)
+    module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")
+    module = uncompiled(module)
+    assert isinstance(module, nn.Module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")
+    if isinstance(whole, nn.Module) and not compiling() and all(module is not m for m in whole.modules()):
+        raise ValueError(
+            f"layer {type(module).__name__} is not in the model, a {type(whole).__name__}; pass one of its modules, "
+            "or its dotted name"
+        )
+    return site._replace(layer=module)
+
+
+def _named(model: Model, name: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"layer is the name {name!r}, but the model is {describe(model)}, which has no names; pass the layer itself"
+        )
+    modules = dict(model.named_modules(remove_duplicate=False))  # a module may have two names
+    name = name.removeprefix("_orig_mod.")
+    if name not in modules:
+        near = difflib.get_close_matches(name, [known for known in modules if known], n=3, cutoff=0.3)
+        hint = f"the nearest are {near}" if near else f"there are {[known for known in modules if known][:9]}"
+        raise ValueError(f"layer {name!r} is not in the model; {hint}")
+    return modules[name]
+
+
+def listed(layer: Any) -> list[Any]:
+    """One layer, or a list of them, as a list."""
+    if isinstance(layer, list) and not layer:
+        raise ValueError("layer must be a layer or a list of them, but the list is empty")
+    return layer if isinstance(layer, list) else [layer]

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._again import Abandoned
 from attrfn._call import finite, twice, warn_not_finite
 from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
@@ -153,11 +152,8 @@ def _first_chunk(
     count, folded = len(rows[0]), batching.vectorize == "fold"
     most = 1.5 * _of_device(_HELD, like) if count > 1 else math.inf
     held, first = Held(most, folded=folded), count
-    try:
-        values = held.count(map_rows, f, rows, batching.vectorize)
-    except Abandoned as abandoned:
-        if abandoned.args[0] is not held:  # the passes are a part of another's
-            raise
+    values = held.tried(map_rows, f, rows, batching.vectorize)
+    if values is None:
         held, first = Held(folded=folded), 1
         values = held.count(map_rows, f, [column[:1] for column in rows], batching.vectorize)
     yield range(first), values

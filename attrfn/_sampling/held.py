@@ -44,6 +44,15 @@ class Held:
         finally:
             self.last = None
 
+    def tried(self, f: Callable[..., Answer], *args: Any) -> Answer | None:
+        """The same, or nothing if its passes held too many."""
+        try:
+            return self.count(f, *args)
+        except Abandoned as abandoned:
+            if abandoned.args[0] is not self:  # the passes are a part of another's
+                raise
+            return None
+
     def _watch(self, output: Any, args: tuple[Any, ...]) -> None:
         if output is self.last:  # an operation that was written out as others
             return

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attrfn._model import Pass, kernels
+from attrfn._model import Pass, without_buffers
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
 from attrfn._torch import (
@@ -74,7 +74,7 @@ class DeepLiftPass(Pass):
         if name in LINEAR and name not in self.rules:
             return self.linear(name, args, kwargs, lambda: Pass.operation(self, func, args, kwargs))
         if name in ("batch_norm", "instance_norm"):
-            values = kernels.without_buffers(name, args, kwargs)
+            values = without_buffers(name, args, kwargs)
             args, kwargs = (values.pop("input"),), values
         done = normal_call(name, args, kwargs)
         call, rule = split_call(done.args, done.kwargs), self.rules.get(done.name)

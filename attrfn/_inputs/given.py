@@ -1,4 +1,4 @@
-"""Inputs and baselines: their containers, their checks, their shapes."""
+"""What a caller gives, and in what container it comes back."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from attrfn._types import Baselines, Inputs, Model
+from attrfn._types import Inputs, Model
 
 
 class Leaves(NamedTuple):
@@ -30,7 +30,7 @@ def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
     """`value` with every leaf replaced by `act(leaf)`; tuples, lists and mappings keep their type."""
     if isinstance(value, (tuple, list)):
         items = [map_leaves(item, act) for item in value]
-        return _like_sequence(value, items)
+        return like_sequence(value, items)
     if isinstance(value, Mapping):
         return like_mapping(value, {key: map_leaves(item, act) for key, item in value.items()})
     return act(value)
@@ -43,7 +43,7 @@ def leaves_of(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in leaves_of(item)] if isinstance(value, (tuple, list)) else [value]
 
 
-def _like_sequence(value: Any, items: list[Any]) -> Any:
+def like_sequence(value: Any, items: list[Any]) -> Any:
     if type(value) is tuple:
         return tuple(items)
     if type(value) is list:
@@ -209,133 +209,8 @@ def device_of(x: Any) -> torch.device:
     return devices[0] if devices else torch.device("cpu")
 
 
-def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
-    """The container of the baseline, each floating member broadcast to its input's shape.
-
-    Args:
-        x: The inputs.
-        baselines: As the caller gave them; see `Baselines`.
-        fixed: Members that are not floating point are held fixed, and have no baseline of their own.
-    """
-    if baselines is None and not split(x).tensors:
-        raise ValueError(
-            f"baselines are required, since x, {describe(x)}, has no floating-point member that could start "
-            "from zeros; pass the reference, such as padding token ids"
-        )
-    x = dict(x) if isinstance(x, Mapping) else x
-    return beside("baselines", x, baselines, lambda name, leaf, given: _baseline_of(name, leaf, given, fixed))
-
-
-class Spread(NamedTuple):
-    """One number (or `None`) for all leaves below."""
-
-    value: Any
-
-
 OMITTED = object()
 """In place of what a mapping has not."""
-
-
-def beside(name: str, x: Any, given: Any, act: Callable[[str, Any, Any], Any]) -> Any:
-    """x's container, each leaf replaced by `act` of its name, itself, and the part of `given` that goes with it.
-
-    `given` is contained as x is. A number or `None` goes with every leaf below, as a `Spread`; a mapping may omit
-    members.
-    """
-    if not isinstance(x, (tuple, list, Mapping)):
-        return act(name, x, given)
-    keys = list(x) if isinstance(x, Mapping) else list(range(len(x)))
-    parts = _parts(name, x, given)
-    items = [beside(f"{name}[{key!r}]", x[key], part, act) for key, part in zip(keys, parts, strict=True)]
-    return like_mapping(x, dict(zip(keys, items, strict=True))) if isinstance(x, Mapping) else _like_sequence(x, items)
-
-
-def _parts(name: str, x: Any, given: Any) -> list[Any]:
-    """The part of `given` for each member of x."""
-    if given is None or is_number(given):
-        given = Spread(given)
-    if isinstance(given, Spread) or given is OMITTED:
-        return [given] * len(x)
-    if isinstance(x, Mapping) and isinstance(given, Mapping):
-        unknown = [key for key in given if key not in x]
-        if unknown:
-            raise ValueError(f"{name} has the keys {unknown}, which x, with the keys {list(x)}, has not")
-        return [given.get(key, OMITTED) for key in x]
-    for kind in (tuple, list):
-        if isinstance(x, kind) and isinstance(given, kind) and len(x) == len(given):
-            return list(given)
-    raise not_contained(name, x, given)
-
-
-def not_contained(name: str, x: Any, given: Any) -> Exception:
-    error = ValueError if isinstance(given, (tuple, Mapping, Tensor)) else TypeError
-    what = "x is" if "[" not in name else f"x{name[name.index('[') :]} is"
-    return error(f"{name} must be contained as {what}, which is {describe(x)}, but is {describe(given)}")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _baseline_of(name: str, x: Any, given: Any, fixed: bool) -> Any:
-    if given is OMITTED:
-        return x
-    baseline = given.value if isinstance(given, Spread) else given
-    if not is_floating(x):
-        return _fixed_baseline(name, x, None if isinstance(given, Spread) else baseline, fixed)
-    if baseline is None:
-        return torch.zeros_like(x)
-    if is_number(baseline):
-        return torch.full_like(x, float(baseline))
-    if not isinstance(baseline, Tensor):
-        raise not_contained(name, x, baseline)
-    refuse_integers(name, baseline)
-    return broadcast(name, baseline.to(x), x.shape)
-
-
-def _fixed_baseline(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
-    if baseline is None:
-        return x
-    if fixed or not isinstance(x, Tensor):
-        raise held_fixed(name, x)
-    if not isinstance(baseline, Tensor):
-        raise TypeError(
-            f"{name} must be a tensor such as {describe(x)}, but is {describe(baseline)}: a number is for "
-            "floating-point members alone"
-        )
-    if baseline.is_floating_point():
-        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
-    return broadcast(name, baseline.to(x), x.shape)
-
-
-def held_fixed(name: str, x: Any) -> ValueError:
-    return ValueError(
-        f"{name} was given for a member of x that is not floating point and is held fixed, {describe(x)}; "
-        "leave it out, or pass None for it"
-    )
-
-
-def refuse_integers(name: str, baseline: Tensor) -> None:
-    """Raise if an integer tensor came as the baseline of a floating input: it is mostly a target."""
-    if not baseline.is_floating_point():
-        raise TypeError(
-            f"{name} must be floating point as x is, but is {describe(baseline)}; "
-            "if it is the class to explain, pass it as target="
-        )
-
-
-def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
-    """`baseline` expanded to `shape`, or an error that names it."""
-    try:
-        fits = torch.broadcast_shapes(baseline.shape, shape) == shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must broadcast to the shape of its input, {tuple(shape)}, but has the shape "
-            f"{tuple(baseline.shape)}"
-        )
-    return baseline.expand(shape)
 
 
 def at_least_one(name: str, value: Any) -> int:
