@@ -124,7 +124,7 @@ def in_chunks(
         what: Rows are, for who watches.
     """
     chunks = _chunks(f, rows, count, like, batching)
-    return chunks if compiling() else shown(chunks, count, what)
+    return chunks if compiling() else shown(chunks, count, what, batching.chunk_of(count, like) < count)
 
 
 def _chunks(

@@ -66,26 +66,33 @@ def followed(starts: range, count: int, what: str) -> Iterable[int]:
     return _followed(starts, count, what, _SHOWN.bars)
 
 
-def shown(chunks: Generator[tuple[range, Answer]], count: int, what: str) -> Generator[tuple[range, Answer]]:
-    """Chunks of `count` of something, shown as they pass if that is wanted and they are several."""
-    return chunks if _SHOWN.bars is None else _shown(chunks, count, what, _SHOWN.bars)
+def shown(
+    chunks: Generator[tuple[range, Answer]], count: int, what: str, several: bool
+) -> Generator[tuple[range, Answer]]:
+    """Chunks of `count` of something, shown as they pass if that is wanted and they are `several`, or turn out to be."""
+    return chunks if _SHOWN.bars is None else _shown(chunks, count, what, several, _SHOWN.bars)
 
 
 def _shown(
-    chunks: Generator[tuple[range, Answer]], count: int, what: str, bars: list[_Bar]
+    chunks: Generator[tuple[range, Answer]], count: int, what: str, several: bool, bars: list[_Bar]
 ) -> Generator[tuple[range, Answer]]:
-    bar: _Bar | None = None
+    bar = _begun(count, what, bars) if several else None
     try:
         for some, answer in chunks:
             yield some, answer
             if bar is None and some.stop < count:
-                bar = _bar(count, what, len(bars))
-                bars.append(bar)
+                bar = _begun(count, what, bars)
             if bar is not None:
                 bar.update(len(some))
     finally:
         if bar is not None:
             _close(bar, bars)
+
+
+def _begun(count: int, what: str, bars: list[_Bar]) -> _Bar:
+    bar = _bar(count, what, len(bars))
+    bars.append(bar)
+    return bar
 
 
 def _close(bar: _Bar, bars: list[_Bar]) -> None:
@@ -95,8 +102,7 @@ def _close(bar: _Bar, bars: list[_Bar]) -> None:
 
 
 def _followed(starts: range, count: int, what: str, bars: list[_Bar]) -> Iterator[int]:
-    bar = _bar(count, what, len(bars))
-    bars.append(bar)
+    bar = _begun(count, what, bars)
     try:
         for start in starts:
             yield start

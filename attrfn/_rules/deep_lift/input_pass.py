@@ -170,7 +170,9 @@ class InputPass(DeepLiftPass):
             self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
 
     def _mismatch(self, message: str) -> Mismatch:
-        return Mismatch(message + self.chose_others, self.orders)
+        mismatch = Mismatch(message + self.chose_others)
+        mismatch.orders = self.orders
+        return mismatch
 
     def _read(self, name: str, tensors: tuple[Tensor, ...]) -> Record:
         if self.next >= len(self.records):

@@ -48,10 +48,8 @@ class Record(NamedTuple):
 class Mismatch(Exception):
     """The second pass did not run as the first did."""
 
-    def __init__(self, message: str, orders: Mapping[int, Tensor]) -> None:
-        super().__init__(message)
-        self.orders = orders
-        """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
+    orders: Mapping[int, Tensor] = {}
+    """In which order the second pass chose what the first chose too, by the place of the record; see `choices`."""
 
 
 class DeepLiftPass(Pass):

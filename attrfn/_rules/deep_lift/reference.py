@@ -80,7 +80,7 @@ class SeenFromBaselines:
         Returns:
             What `work` answers, and the values of `sites` on the baselines.
         """
-        error, tries = Mismatch("", {}), 2
+        error, tries = Mismatch(""), 2
         orders: dict[int, Tensor] = {}
         while tries:
             tries -= 1
