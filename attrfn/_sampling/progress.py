@@ -69,7 +69,7 @@ def followed(starts: range, count: int, what: str) -> Iterable[int]:
 def shown(
     chunks: Generator[tuple[range, Answer]], count: int, what: str, several: bool
 ) -> Generator[tuple[range, Answer]]:
-    """Chunks of `count` of something, shown as they pass if that is wanted and they are `several`, or turn out to be."""
+    """Chunks of `count` of something, shown as they pass if that is wanted and they are `several`, or prove so."""
     return chunks if _SHOWN.bars is None else _shown(chunks, count, what, several, _SHOWN.bars)
 
 

@@ -16,7 +16,8 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["residual", pytest.param("encoder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["residual", "encoder"])
 def test_all_attributions_as_one_package(name: str, tmp_path: Path) -> None:
     of = explained()[name]
 

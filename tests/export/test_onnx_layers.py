@@ -79,8 +79,11 @@ VOLUMES = nn.Conv3d(2, 3, 2, stride=2), nn.MaxPool3d(2), nn.AvgPool3d(2, divisor
 
 @pytest.mark.parametrize(
     ("layers", "shape"),
-    [(IMAGES, (2, 7, 6)), (SIGNALS, (2, 9)), (VOLUMES, (2, 5, 4, 6))],
-    ids=["images", "signals", "volumes"],
+    [
+        pytest.param(IMAGES, (2, 7, 6), id="images"),
+        pytest.param(SIGNALS, (2, 9), id="signals", marks=pytest.mark.slow),
+        pytest.param(VOLUMES, (2, 5, 4, 6), id="volumes", marks=pytest.mark.slow),
+    ],
 )
 def test_layers_without_a_pull_back_in_onnx(layers: tuple[nn.Module, ...], shape: Any, tmp_path: Path) -> None:
     net, x = Of(*layers), torch.randn(3, *shape)

@@ -98,22 +98,23 @@ def peaks(quick: bool) -> dict[str, list[int]]:
     return json.loads(printed("\n".join((SETTING, given, PEAKS))))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CALLS if name not in CONTROLS],
-)
-def test_peak_memory_does_not_grow_with_the_steps(name: str) -> None:
-    _, few, many = peaks(name in QUICK)[name]
-    assert many < 1.15 * few
-    assert many - few < 30 * MEGABYTES
+def grown(quick: bool) -> dict[str, bool]:
+    """By call: whether its peak grows with the steps."""
+    found: dict[str, bool] = {}
+    for name, (_, few, many) in peaks(quick).items():
+        assert many < 1.15 * few or many > 1.25 * few, f"{name}: {few} to {many} kB"
+        found[name] = many - few >= 30 * MEGABYTES or many > 1.15 * few
+    return found
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-def test_the_bound_would_catch_linear_growth(name: str) -> None:
-    """All steps in memory at once are far beyond it, and so is one tensor of x's size kept for each."""
-    _, few, many = peaks(quick=True)[name]
-    assert many > 1.25 * few
-    assert many - few > 60 * MEGABYTES
+def test_peak_memory_does_not_grow_with_the_steps() -> None:
+    """Where all steps are in memory at once, or a tensor of x's size is kept for each, it does: the bound sees that."""
+    assert grown(quick=True) == {name: name in CONTROLS for name in CALLS if name in QUICK}
+
+
+@pytest.mark.slow
+def test_peak_memory_of_the_others_does_not_grow_with_the_steps() -> None:
+    assert not any(grown(quick=False).values())
 
 
 # ---------------------------------------------------------------- a thousand calls

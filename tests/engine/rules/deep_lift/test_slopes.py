@@ -155,8 +155,8 @@ CASES = [*sorted(ELEMENTWISE), *OTHERS]
 def points(case: Case) -> tuple[Tensor, Tensor]:
     """(u, v) in float32: values on a grid and between, differences from 1e-8 to 1e2."""
     span = case.high - case.low
-    even = case.low + span * torch.arange(23, dtype=torch.float64) / 22
-    drawn = case.low + span * torch.rand(12, dtype=torch.float64)
+    even = case.low + span * torch.arange(13, dtype=torch.float64) / 12
+    drawn = case.low + span * torch.rand(8, dtype=torch.float64)
     tiny = torch.tensor([1e-6, 1e-3, 0.03], dtype=torch.float64)
     beside = torch.tensor(case.kinks[:2], dtype=torch.float64)[:, None] + 0.02 * torch.randn(4, dtype=torch.float64)
     values = torch.cat([even, drawn, tiny, -tiny, beside.flatten()])
