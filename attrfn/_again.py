@@ -56,7 +56,7 @@ def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None)
     """
     if torch.compiler.is_compiling() or _WORK.found is not None:
         return work()
-    state = generator.get_state() if isinstance(generator, torch.Generator) else None  # anything else is refused later
+    state = None if generator is None else generator.get_state()
     try:
         for _ in range(_TIMES):
             _WORK.found = {}

@@ -52,7 +52,7 @@ def _called(function: Method, one_pass: bool) -> Method:
         try:
             if outer:
                 return _within(outer, work, one_pass)
-            return as_one(lambda: _outermost(work, one_pass), kwargs.get("generator"))
+            return as_one(lambda: _outermost(work, one_pass), _generator_in(args, kwargs))
         except Exception as error:
             if (other := given.in_place_of(error, args, kwargs)) is not None:
                 raise other from None
@@ -71,6 +71,11 @@ def _as_asked(
     elif "create_graph" in parameters and transformed() and torch.is_grad_enabled():
         work = functools.partial(warn_if_constant, work, (args, kwargs))
     return functools.partial(_warn_if_class, work, given, args, kwargs) if "baselines" in parameters else work
+
+
+def _generator_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Generator | None:
+    """The caller's, under whatever name: it begins again where the work does."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator)), None)
 
 
 def makes_function(function: Method) -> Method:

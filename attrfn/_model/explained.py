@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from attrfn._model.modules import uncompiled
+from attrfn._model.modules import Through, uncompiled
 from attrfn._model.targets import pick
 from attrfn._types import Model, Target
 
@@ -19,7 +19,7 @@ class Wrapped:
         raise NotImplementedError
 
 
-class Scored:
+class Scored(Through):
     """The model and the target behind it: from the input to the explained numbers."""
 
     def __init__(self, model: Model, target: Callable[[Any], Any], n: int | None) -> None:

@@ -26,6 +26,13 @@ _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
 
 
+class Through:
+    """A function made here whose model runs in the pass that runs it, and leaves what that pass must put back."""
+
+    model: Any
+    target: Any
+
+
 class Parts:
     """What one model is made of."""
 
@@ -118,7 +125,8 @@ def refuse_scripted(model: Model) -> list[Any]:
 
 def _is_ours(model: Any) -> bool:
     """Whether a function was made here: it runs the model in passes of its own."""
-    return (getattr(model, "__module__", None) or "").partition(".")[0] == "attrfn"
+    ours = (getattr(model, "__module__", None) or "").partition(".")[0] == "attrfn"
+    return ours and not isinstance(model, Through)
 
 
 def _keeps_nothing(module: nn.Module) -> bool:
@@ -154,6 +162,8 @@ def _parts(value: Any) -> Iterable[Any]:
         cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
         return [*_worth(*cells), *(p for p in named if isinstance(p, (nn.Module, *_SCRIPTED)) or _is_callers(p))]
+    if isinstance(value, Through):
+        return _worth(value.model, value.target)
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, (list, tuple, Mapping)):

@@ -108,6 +108,7 @@ class ModuleState:
         known = set(WRITTEN) if WRITTEN else ()
         new = {key: memory.stand_in() for key, memory in self.tensors.items() if memory.inference or key in known}
         if new:
+            WRITTEN.update({id(tensor): tensor for tensor in new.values()})  # for passes within this one
             for home in (*map(Home, self.names.values(), self.copies.values()), *self.homes.values()):
                 home.replace(new)
 

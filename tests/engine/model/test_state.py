@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -329,3 +330,58 @@ def test_passes_of_a_model_that_is_written_to_are_one_after_another() -> None:
         list(pool.map(lambda _: attrfn.saliency(net, x, 1), range(12)))
     assert most == [1]
     assert net.count == 0
+
+
+# ---------------------------------------------------------------- behind targets that are functions
+
+
+class Noting(nn.Module):
+    """(N, 3) -> (N, 4); counts its passes, in numbers and in a buffer, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.count, self.last = nn.Linear(3, 4), 0, None
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.seen += 1
+        self.last = x
+        return self.layer(x).relu() + 0 * self.seen
+
+
+def share(output: Tensor) -> Tensor:
+    return output.softmax(-1)[:, 1]
+
+
+UNDER_A_FUNCTION: dict[str, Callable[[Noting, Tensor], Any]] = {
+    "saliency": lambda net, x: attrfn.saliency(net, x, share),
+    "guided_backprop": lambda net, x: attrfn.guided_backprop(net, x, share),
+    "with_rules": lambda net, x: attrfn.saliency(attrfn.with_rules(net, attrfn.GUIDED), x, share),
+    "deep_lift": lambda net, x: attrfn.deep_lift(net, x, target=share),
+    "layer_deep_lift": lambda net, x: attrfn.layer_deep_lift(net, "layer", x, target=share),
+    "deep_lift_shap": lambda net, x: attrfn.deep_lift_shap(net, x, torch.zeros(2, 3), target=share),
+    "neuron_guided_backprop": lambda net, x: attrfn.neuron_guided_backprop(net, "layer", share, x),
+    "fold": lambda net, x: attrfn.integrated_gradients(net, x, target=share, vectorize="fold"),
+    "shapley_values": lambda net, x: attrfn.shapley_values(net, x, target=share),
+    "masked": lambda net, x: attrfn.saliency(attrfn.masked(net, x), torch.ones(2, 3), share),
+}
+
+
+@pytest.mark.parametrize("method", UNDER_A_FUNCTION)
+def test_nothing_is_left_where_the_target_is_a_function(method: str) -> None:
+    net, x = Noting(), torch.randn(2, 3)
+    UNDER_A_FUNCTION[method](net, x)
+    assert (net.count, net.last, net.seen.tolist()) == (0, None, [0.0] * 4)
+
+
+def test_work_that_begins_again_draws_the_same_numbers() -> None:
+    """Also from a generator that a function was made with: the first call finds out what is written."""
+    net, x = Noting(), torch.randn(2, 3)
+    found = [
+        attrfn.smooth_grad(
+            lambda z: attrfn.saliency(net, z, 1), n_samples=3, generator=torch.Generator().manual_seed(0)
+        )(x)
+        for _ in range(2)
+    ]
+    assert torch.equal(*found)
