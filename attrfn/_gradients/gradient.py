@@ -56,7 +56,7 @@ def gradient_and_kept(
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
     by = _by_autograd if uses_autograd() else _by_transform
-    if switch is None:
+    if switch is None or compiling():
         return by(score, leaves, create_graph, switch)
     return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
 

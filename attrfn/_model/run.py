@@ -126,6 +126,8 @@ _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way o
 
 def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
+    if compiling():  # whose own recursion leaves few frames
+        return _in_graph(model, x, mode or Pass())
     return as_one(lambda: _one_pass(model, x, mode or Pass()))
 
 
@@ -141,11 +143,7 @@ def run_plainly(model: Model, x: Inputs) -> Any:
 
 
 def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
-    model = uncompiled(model)
-    if not callable(model):
-        raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
-    if compiling():
-        return _in_graph(model, x, mode)
+    model = _callable(model)
     parts = parts_of(model)
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
@@ -176,9 +174,17 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
             restore_draws()
 
 
+def _callable(model: Model) -> Model:
+    model = uncompiled(model)
+    if not callable(model):
+        raise TypeError(f"model must be a function or an nn.Module, but is {describe(model)}")
+    return model
+
+
 def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
     """The same while a graph is compiled, in which nothing is written but what the model writes."""
     give_marks()
+    model = _callable(model)
     modules = reachable_parts(model)
     restore_draws = draw_again(x)
     try:

@@ -43,7 +43,8 @@ def with_leaves(value: Any, tensors: Sequence[Tensor]) -> Any:
             f"the activation must have {len(leaves.tensors)} floating-point leaves, as the layer's value, "
             f"{describe(value)}, has, but has {len(tensors)}"
         )
-    return leaves.rebuild(t.clone() for t in tensors)
+    copies = [t.clone() for t in tensors]
+    return leaves.rebuild(copies)
 
 
 def argument_of(given: dict[Any, Any], positional: int, index: Index | None) -> tuple[Any, Callable[[Any], Any]]:

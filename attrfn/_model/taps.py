@@ -97,7 +97,7 @@ def run_replacing(
             tap.check()
         return output, _kept(taps)
 
-    return as_one(replacing)
+    return replacing() if compiling() else as_one(replacing)
 
 
 def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
@@ -111,7 +111,7 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
 
     A pass stops once all are read if every site says which call it means; else it goes on to the end, to count them.
     """
-    return as_one(lambda: _reading(model, x, sites))
+    return _reading(model, x, sites) if compiling() else as_one(lambda: _reading(model, x, sites))
 
 
 def _reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:

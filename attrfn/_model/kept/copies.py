@@ -22,7 +22,7 @@ def fresh(x: Any) -> Any:
 
     A tensor made in `inference_mode` cannot be saved for a backward pass: its copy can.
     """
-    return map_leaves(x, _copy)
+    return x.clone() if isinstance(x, Tensor) else map_leaves(x, _copy)
 
 
 def _copy(leaf: Any) -> Any:

@@ -86,7 +86,7 @@ class SeenFromBaselines:
             tries -= 1
             try:
                 values = self._record(x, sites, orders)
-                return with_copies_at_need(self.switch, work), values
+                return (work() if compiling() else with_copies_at_need(self.switch, work)), values
             except Mismatch as mismatch:
                 error = mismatch
                 tries += not mismatch.orders.keys() <= orders.keys()  # at each layer of experts, once
