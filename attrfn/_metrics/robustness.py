@@ -43,7 +43,7 @@ def infidelity(
         normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
         chunk_size: Perturbed inputs at once; `None`: 4 MiB of them, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Their passes are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
+        vectorize: Their passes are one `vmap`, or ordinary calls where none takes the model; see `Vectorize`.
 
     Returns:
         Infidelity, `(N,)`, in squared output units.
@@ -77,7 +77,10 @@ def infidelity(
             products.extend(_products(change, parts, before) for change, _ in pairs)
             return stacked([after for _, after in pairs])
 
-        batching, after = Batching(chunk_size, vectorize), ByRow(scores, lambda asked, *row: (asked(row),))
+        batching, after = (
+            Batching(chunk_size, vectorize, or_by_calls=True),
+            ByRow(scores, lambda asked, *row: (asked(row),)),
+        )
         found = [values for _, (values,) in in_chunks(after, moved, n_samples, inputs.tensors, batching)]
         predicted, observed = torch.stack(products), before - torch.cat(found)
         scale = _best_scale(predicted, observed) if normalize else 1.0
@@ -137,7 +140,7 @@ def sensitivity_max(
         norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
         generator: Source of all random numbers; the global state is then left alone.
         chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
+        vectorize: Draws are one `vmap`, or ordinary calls where none takes `attribute`; see `Vectorize`.
 
     Returns:
         Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).
@@ -155,7 +158,7 @@ def sensitivity_max(
         Yeh et al., On the (in)fidelity and sensitivity of explanations, 2019. arXiv:1901.09392
     """
     inputs, order = take(x), _checked(attribute, radius, n_samples, norm_ord, generator)
-    batching = Batching(chunk_size, vectorize)
+    batching = Batching(chunk_size, vectorize, or_by_calls=True)
     here = attributions_of(attribute(inputs.rebuild(inputs.tensors))).tensors
     size = _norm(here, order)
     worst = torch.zeros_like(size)

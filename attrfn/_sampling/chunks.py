@@ -57,12 +57,28 @@ _OPEN = 16
 class Batching:
     """How many steps are in memory at once, and how: one `vmap`, one batch, or ordinary calls, one by one."""
 
-    def __init__(self, chunk_size: int | None = None, vectorize: Vectorize = True) -> None:
+    def __init__(
+        self, chunk_size: int | None = None, vectorize: Vectorize = True, *, or_by_calls: bool = False
+    ) -> None:
         self.chunk_size = None if chunk_size is None else at_least_one("chunk_size", chunk_size)
         if not isinstance(vectorize, bool) and vectorize != "fold":
             error = ValueError if isinstance(vectorize, str) else TypeError
             raise error(f"vectorize must be True, False or 'fold', but is {describe(vectorize)}")
         self.vectorize: Vectorize = vectorize
+        self.or_by_calls = or_by_calls
+        """Whether what no `vmap` takes is run by ordinary calls, without an error."""
+
+    def map(self, f: Callable[..., Sequence[Tensor]], rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        """`f` of each row, stacked."""
+        if compiling() or not self.or_by_calls or self.vectorize is not True:
+            return map_rows(f, rows, self.vectorize)
+        try:
+            return map_rows(f, rows, True)
+        except RuntimeError as error:
+            if "vectorize=False" not in str(error):
+                raise
+        self.vectorize = False
+        return map_rows(f, rows, False)
 
     def chunk_of(self, count: int, like: Sequence[Tensor]) -> int:
         """How many of `count` steps are in memory at once, if each adds tensors such as `like`.
@@ -141,7 +157,7 @@ def _chunks(
         if first == 0 and chunk > 1 and batching.counts(like):
             chunk = size = yield from _first_chunk(f, rows(some), chunk, like, batching)
         else:
-            yield some, map_rows(f, rows(some), batching.vectorize)
+            yield some, batching.map(f, rows(some))
         first = some.stop
 
 
@@ -152,15 +168,15 @@ def _first_chunk(
     count, folded = len(rows[0]), batching.vectorize == "fold"
     most = 1.5 * _of_device(_HELD, like) if count > 1 else math.inf
     held, first = Held(most, folded=folded), count
-    values = held.tried(map_rows, f, rows, batching.vectorize)
+    values = held.tried(batching.map, f, rows)
     if values is None:
         held, first = Held(folded=folded), 1
-        values = held.count(map_rows, f, [column[:1] for column in rows], batching.vectorize)
+        values = held.count(batching.map, f, [column[:1] for column in rows])
     yield range(first), values
     chunk = batching.fitting(chunk, held.bytes // first, like)
     for start in range(first, count, chunk):
         some = range(start, min(start + chunk, count))
-        yield some, map_rows(f, [column[start : some.stop] for column in rows], batching.vectorize)
+        yield some, batching.map(f, [column[start : some.stop] for column in rows])
     return chunk
 
 
