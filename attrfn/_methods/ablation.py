@@ -35,7 +35,7 @@ def feature_ablation(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -88,7 +88,7 @@ def occlusion(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Windows in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Windows at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Windows are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -140,7 +140,7 @@ def feature_permutation(
         n_samples: Draws.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -191,7 +191,7 @@ def layer_feature_ablation(
             `Groups`.
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of the activation, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -241,7 +241,7 @@ def neuron_feature_ablation(
         groups: Which entries are one player; see `Groups`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

@@ -44,7 +44,7 @@ def shapley_values(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -104,7 +104,7 @@ def shapley_estimate(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -159,7 +159,7 @@ def shapley_interactions(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the interactions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

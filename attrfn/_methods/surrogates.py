@@ -42,7 +42,7 @@ def lime(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -95,7 +95,7 @@ def rise(
         target: Number to explain; see `Target`.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

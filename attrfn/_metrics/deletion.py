@@ -44,7 +44,7 @@ def deletion(
         n_steps: Steps, S; `None`: one a player, up to 100.
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -100,7 +100,7 @@ def insertion(
         n_steps: Steps, S; `None`: one a player, up to 100.
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

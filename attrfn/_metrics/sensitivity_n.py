@@ -46,7 +46,7 @@ def sensitivity_n(
         target: Number that was explained; see `Target`.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the correlation.
-        chunk_size: Masks in memory at once; `None`: 4 MiB of what is replaced, on a GPU 256 MiB.
+        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:

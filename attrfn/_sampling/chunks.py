@@ -19,7 +19,7 @@ from attrfn._inputs import at_least_one, describe, device_of
 from attrfn._sampling.fold import ByRow as ByRow
 from attrfn._sampling.held import Held
 from attrfn._sampling.progress import shown
-from attrfn._sampling.refused import pointing_to_loops as pointing_to_loops
+from attrfn._sampling.refused import pointing_to_loops
 from attrfn._torch import (
     QUIET,
     compiling,

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -61,9 +61,10 @@ def progress() -> Generator[None]:
 
 def followed(starts: range, count: int, what: str) -> Iterable[int]:
     """The starts of the chunks of `count` of something, shown as they pass if that is wanted."""
-    if compiling() or _SHOWN.bars is None or len(starts) < 2:
+    if compiling() or _SHOWN.bars is None:
         return starts
-    return _followed(starts, count, what, _SHOWN.bars)
+    chunks = ((range(start, min(start + starts.step, count)), None) for start in starts)
+    return (some.start for some, _ in shown(chunks, count, what, len(starts) > 1))
 
 
 def shown(
@@ -99,16 +100,6 @@ def _close(bar: _Bar, bars: list[_Bar]) -> None:
     bar.close()
     if bar in bars:
         bars.remove(bar)
-
-
-def _followed(starts: range, count: int, what: str, bars: list[_Bar]) -> Iterator[int]:
-    bar = _begun(count, what, bars)
-    try:
-        for start in starts:
-            yield start
-            bar.update(min(starts.step, count - start))
-    finally:
-        _close(bar, bars)
 
 
 def _bar(count: int, what: str, place: int) -> _Bar:
