@@ -18,8 +18,8 @@ from attrfn._torch import (
     fusable,
     fused_attention,
     in_make_fx,
-    lstm_cell,
     name_in_torch,
+    recurrent,
     transformed,
     wrapped,
 )
@@ -89,7 +89,7 @@ def _instance_norm(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) 
 
 
 def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention fused under `vmap` and for a first derivative, else written out: see NOTE [Fused attention].
+    """Attention fused under `vmap` and for a first derivative, else written out: see NOTE [Fused kernels].
 
     In a graph too it is written out: its kernels belong to one kind of device.
     """
@@ -101,39 +101,11 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)
 
 
-def _lstm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An LSTM written out under a transform, for which the fused kernels lack forward and batching rules."""
-    packed_or_projected = not isinstance(args[1], (tuple, list)) or args[1][0].shape != args[1][1].shape
-    if compiling() or not transformed() or packed_or_projected:
+def _recurrent(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Recurrent layers under a transform, for which their kernels lack batching and forward rules."""
+    if compiling() or not transformed() or kwargs:
         return func(*args, **kwargs)
-    x, states, weights, biased, count, dropout, train, both, batch_first = args
-    steps = list((x.transpose(0, 1) if batch_first else x).unbind(0))
-    size, ways = 4 if biased else 2, 2 if both else 1
-    hidden: list[Tensor] = []
-    cells: list[Tensor] = []
-    for layer in range(count):
-        found: list[list[Tensor]] = []
-        for way in range(ways):
-            k = layer * ways + way
-            order = steps[::-1] if way else steps
-            outputs, cell = _lstm_layer(order, states[0][k], states[1][k], weights[k * size : (k + 1) * size])
-            hidden.append(outputs[-1])
-            cells.append(cell)
-            found.append(outputs[::-1] if way else outputs)
-        steps = [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
-        if dropout and train and layer < count - 1:
-            steps = list(F.dropout(torch.stack(steps), dropout).unbind(0))
-    output = torch.stack(steps)
-    return output.transpose(0, 1) if batch_first else output, torch.stack(hidden), torch.stack(cells)
-
-
-def _lstm_layer(steps: list[Tensor], h: Tensor, c: Tensor, weights: Any) -> tuple[list[Tensor], Tensor]:
-    """The outputs of one layer in one direction, and its last cell."""
-    outputs: list[Tensor] = []
-    for x in steps:
-        h, c = lstm_cell(x, (h, c), *weights)
-        outputs.append(h)
-    return outputs, c
+    return recurrent(func, name_in_torch(func), args, twice())
 
 
 def _cell(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,7 +171,7 @@ REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
     "_nested_tensor_from_mask_left_aligned": _never,
     "scaled_dot_product_attention": _attention,
     "linear": _linear,
-    "lstm": _lstm,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "unflatten": _unflatten,
 }
 """Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""

@@ -47,8 +47,9 @@ from attrfn._torch.functions import is_identity as is_identity
 from attrfn._torch.functions import operations_of as operations_of
 from attrfn._torch.functions import original as original
 from attrfn._torch.functions import scripted_functions as scripted_functions
-from attrfn._torch.fused import fusable as fusable
-from attrfn._torch.fused import fused_attention as fused_attention
+from attrfn._torch.fused.attention import fusable as fusable
+from attrfn._torch.fused.attention import fused_attention as fused_attention
+from attrfn._torch.fused.recurrent import recurrent as recurrent
 from attrfn._torch.loops import in_one_batch as in_one_batch
 from attrfn._torch.loops import looped as looped
 from attrfn._torch.loops import scanned as scanned
@@ -76,4 +77,3 @@ from attrfn._torch.written_out import CELLS as CELLS
 from attrfn._torch.written_out import COMPOSITES as COMPOSITES
 from attrfn._torch.written_out import WRITTEN_OUT as WRITTEN_OUT
 from attrfn._torch.written_out import attention as attention
-from attrfn._torch.written_out import lstm_cell as lstm_cell

@@ -32,7 +32,7 @@ def _rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     return (of_x + of_h).relu()
 
 
-def lstm_cell(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, Tensor]:
+def _lstm_cell(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, Tensor]:
     h, c = state
     of_x, of_h = _sums(x, h, *weights)
     enter, forget, value, leave = (of_x + of_h).chunk(4, -1)
@@ -49,7 +49,7 @@ def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
 CELLS: dict[str, Callable[..., Any]] = {
     "rnn_tanh_cell": _rnn_tanh_cell,
     "rnn_relu_cell": _rnn_relu_cell,
-    "lstm_cell": lstm_cell,
+    "lstm_cell": _lstm_cell,
     "gru_cell": _gru_cell,
 }
 

@@ -10,7 +10,7 @@ import attrfn
 from tests.tables.method import Method
 from tests.tables.methods import DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images, ready, smooth_net
-from tests.tables.unusual import UNUSUAL, Recurrent, unusual_nets
+from tests.tables.unusual import NO_VMAP, UNUSUAL, Recurrent, unusual_nets
 
 GRADIENTS = [row for row in METHODS if row not in DEEP_LIFTS]
 kinds = pytest.mark.parametrize("kind", UNUSUAL)
@@ -55,7 +55,13 @@ UNTOUCHED = (
 )
 
 
-@kinds
+@rows_of([row for row in GRADIENTS if row.steps])
+def test_a_recurrent_layer_in_one_vmap(row: Method) -> None:
+    special, plain = unusual_nets("GRU", row.relu)
+    same(row.call(special, images()), row.call(plain, images()))
+
+
+@pytest.mark.parametrize("kind", NO_VMAP)
 @rows_of([row for row in METHODS if row.steps])
 def test_the_error_of_vmap_points_to_the_loop(row: Method, kind: str) -> None:
     special, plain = unusual_nets(kind, row.relu)

@@ -133,6 +133,9 @@ UNUSUAL: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], nn.Module]]
 }
 """Each beside a plain spelling of the same function."""
 
+NO_VMAP = [kind for kind in UNUSUAL if kind != "GRU"]
+"""What no `vmap` takes; a recurrent layer is folded into its batch, or written out."""
+
 
 def unusual_nets(kind: str, relu: bool = False) -> tuple[Split, Split]:
     """A net with such a module before its layer and behind it, and the same net in the plain spelling."""

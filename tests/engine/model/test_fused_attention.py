@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attrfn
 from attrfn._model import kernels
-from attrfn._torch import fused
+from attrfn._torch.fused import attention as fused
 
 T, WIDTH, HEADS = 5, 8, 2
 

@@ -14,7 +14,7 @@ from tests.tables.built import BUILT, JUDGES
 from tests.tables.method import SEED, Method, in_training, suited
 from tests.tables.methods import DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images
-from tests.tables.unusual import UNUSUAL, unusual_nets
+from tests.tables.unusual import NO_VMAP, unusual_nets
 
 RANDOM = [row for row in (*METHODS, *BUILT, *JUDGES) if row.random]
 
@@ -88,7 +88,7 @@ def met(kind: str, row: Method) -> tuple[Split, Split, Tensor]:
 STEPPING = [row for row in METHODS if row.steps and row not in DEEP_LIFTS]
 
 
-@pytest.mark.parametrize("kind", UNUSUAL)
+@pytest.mark.parametrize("kind", NO_VMAP)
 @rows_of(STEPPING)
 def test_a_loop_over_steps_does_not_help_inside_a_vmap(row: Method, kind: str) -> None:
     """`vectorize=False` leaves out the `vmap` of the method's own: the caller's is there still."""
@@ -105,7 +105,7 @@ def test_a_loop_over_steps_does_not_help_inside_a_vmap(row: Method, kind: str) -
 WITHOUT_STEPS = [row for row in METHODS if row.spec == "target" and not row.steps and row not in DEEP_LIFTS]
 
 
-@pytest.mark.parametrize("kind", UNUSUAL)
+@pytest.mark.parametrize("kind", NO_VMAP)
 @rows_of(WITHOUT_STEPS)
 def test_the_loop_over_targets_that_the_error_names(row: Method, kind: str) -> None:
     special, plain, x = met(kind, row)
