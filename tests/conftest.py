@@ -12,15 +12,20 @@ torch.set_num_threads(1)  # the tensors are small: threads would wait for each o
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> Iterator[None]:
-    """Seed Python, NumPy (Captum draws from its old global state) and torch; put all three back after."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002
-        torch.manual_seed(0)
-        yield
+    """Seed Python, NumPy (Captum draws from its old global state) and torch; put all three back after.
+
+    `torch.manual_seed` would note the stack once for each kind of device that is not there.
+    """
+    python, numpy, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
+    yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(torchs)
 
 
 @pytest.fixture(autouse=True)

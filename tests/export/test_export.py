@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.exports import NAMES, SIZES, expected, explained, program
+from tests.tables.exports import SIZES, expected, explained, program, some
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
 
@@ -41,21 +41,16 @@ def same(one: Any, other: Any) -> None:
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs' answers in a process of their own, in which attrfn cannot be imported."""
-    folder = tmp_path_factory.mktemp("programs")
-    paths = [folder / f"{name}-{method}" for name, method in NAMES]
-    for path, (name, method) in zip(paths, NAMES, strict=True):
+@some
+def test_programs_run_without_attrfn(names: list[tuple[str, str]], tmp_path: Path) -> None:
+    """In a process of their own, in which attrfn cannot be imported."""
+    paths = [tmp_path / f"{name}-{method}" for name, method in names]
+    for path, (name, method) in zip(paths, names, strict=True):
         torch.export.save(program(name, method), f"{path}.pt2")
         torch.save([(explained()[name].inputs(n),) for n in SIZES], f"{path}.in")
     subprocess.run([sys.executable, "-I", "-c", ALONE, *map(str, paths)], check=True)
-    return folder
-
-
-def test_programs_run_without_attrfn(elsewhere: Path) -> None:
-    for name, method in NAMES:
-        found = torch.load(elsewhere / f"{name}-{method}.out")
+    for path, (name, method) in zip(paths, names, strict=True):
+        found = torch.load(f"{path}.out")
         assert [output.shape[0] for output, _ in found] == list(SIZES)
         same(found, expected(name, method))
 

@@ -9,8 +9,10 @@ from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images
 
+SOON = ("guided_backprop", "integrated_gradients", "layer_conductance", "layer_deep_lift_shap")
 
-@pytest.mark.parametrize("row", by_kind(row for row in METHODS if not row.random))
+
+@pytest.mark.parametrize("row", by_kind((row for row in METHODS if not row.random), SOON))
 def test_every_method_without_draws(row: Method) -> None:
     net, x = suited(row), images(4)
     program = attrfn.export(net, row.call, images(1)).module()

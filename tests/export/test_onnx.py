@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import attrfn
-from tests.tables.exports import NAMES, SIZES, expected, explained, program
+from tests.tables.exports import SIZES, expected, explained, program, some
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
@@ -41,25 +41,20 @@ assert "torch" not in sys.modules
 """
 
 
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files' answers in a process of their own, in which torch cannot be imported."""
-    folder = tmp_path_factory.mktemp("files")
-    paths = [folder / f"{name}-{method}" for name, method in NAMES]
-    for path, (name, method) in zip(paths, NAMES, strict=True):
-        attrfn.to_onnx(program(name, method), f"{path}.onnx")
-        np.savez(f"{path}.in.npz", **{str(n): explained()[name].inputs(n).numpy() for n in SIZES})
-    subprocess.run([sys.executable, "-I", "-c", ALONE, *map(str, paths)], check=True)
-    return folder
-
-
 def same(one: Any, other: Tensor) -> None:
     torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_files_run_without_torch(elsewhere: Path) -> None:
-    for name, method in NAMES:
-        found = np.load(elsewhere / f"{name}-{method}.out.npz")
+@some
+def test_files_run_without_torch(names: list[tuple[str, str]], tmp_path: Path) -> None:
+    """In a process of their own, in which torch cannot be imported."""
+    paths = [tmp_path / f"{name}-{method}" for name, method in names]
+    for path, (name, method) in zip(paths, names, strict=True):
+        attrfn.to_onnx(program(name, method), f"{path}.onnx")
+        np.savez(f"{path}.in.npz", **{str(n): explained()[name].inputs(n).numpy() for n in SIZES})
+    subprocess.run([sys.executable, "-I", "-c", ALONE, *map(str, paths)], check=True)
+    for path, (name, method) in zip(paths, names, strict=True):
+        found = np.load(f"{path}.out.npz")
         for n, (output, attribution) in zip(SIZES, expected(name, method), strict=True):
             same(found[f"output{n}"], output)
             same(found[f"attribution{n}"], attribution)

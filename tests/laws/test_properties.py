@@ -18,7 +18,7 @@ SMOOTH: tuple[Callable[[], nn.Module], ...] = (nn.Tanh, nn.Sigmoid, nn.Softplus,
 KINKED: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.ELU)
 ALIVE = (*SMOOTH, nn.LeakyReLU, nn.ELU)  # nowhere flat, so that zeros mean something
 
-few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+few = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 
 
 class Case(NamedTuple):

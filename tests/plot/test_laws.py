@@ -74,7 +74,6 @@ GIVEN: dict[str, Callable[[Tensor], Any]] = {
     "cuda": lambda v: v.cuda(),
 }
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-given = [pytest.param(name, marks=[pytest.mark.cuda, NO_CUDA] if name == "cuda" else []) for name in GIVEN]
 
 
 def seen(drawn: Any) -> Any:
@@ -89,8 +88,18 @@ def expected(picture: str) -> Any:
     return seen(PICTURES[picture].draw(PICTURES[picture].values))
 
 
-@pytest.mark.parametrize("name", given)
-@pytest.mark.parametrize("picture", PICTURES)
+SOON = ("image", "bars", "series", "text", "bfloat16", "needs a gradient", "lists")
+"""Every picture takes its numbers by one function: some with all, all with some, and the rest when it may be slow."""
+
+
+def marks(picture: str, name: str) -> list[pytest.MarkDecorator]:
+    slow = [] if picture in SOON or name in SOON else [pytest.mark.slow]
+    return [pytest.mark.cuda, NO_CUDA, *slow] if name == "cuda" else slow
+
+
+@pytest.mark.parametrize(
+    ("picture", "name"), [pytest.param(p, name, marks=marks(p, name)) for p in PICTURES for name in GIVEN]
+)
 def test_what_holds_the_numbers_changes_nothing(picture: str, name: str) -> None:
     draw, values, _ = PICTURES[picture]
     np.testing.assert_array_equal(seen(draw(GIVEN[name](values))), expected(picture))

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,6 +77,20 @@ def explained() -> dict[str, Explained]:
 
 
 NAMES = [(name, method) for name in ("residual", "encoder") for method in attributes("", 1)]
+SOON = [
+    ("residual", "guided_backprop"),
+    ("residual", "deep_lift"),
+    ("encoder", "saliency"),
+    ("encoder", "integrated_gradients"),
+]
+"""Those that are not slow to bring out."""
+some = pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(SOON, id="some"),
+        pytest.param([one for one in NAMES if one not in SOON], id="others", marks=pytest.mark.slow),
+    ],
+)
 
 
 @functools.cache

@@ -43,29 +43,29 @@ def true_conductance(net: Net, x: Tensor) -> Tensor:
         with torch.no_grad():
             return attrfn.to_layer(net, "middle")(alpha * x)
 
-    total, nodes = torch.zeros(5, 6).double(), ((torch.arange(400) + 0.5) / 400).double()
+    total, nodes = torch.zeros(5, 6).double(), ((torch.arange(200) + 0.5) / 200).double()
     for alpha in nodes:
         h = at(alpha).requires_grad_()
         (slope,) = torch.autograd.grad(net.last(h.tanh())[:, 1].sum(), h)
         near, far = (at(alpha + e) - at(alpha - e) for e in (1e-3, 2e-3))
-        total += slope * (8 * near - far) / 12e-3 / 400
+        total += slope * (8 * near - far) / 12e-3 / 200
     return total
 
 
 WAYS: dict[str, Callable[[Net, Tensor], Tensor]] = {
-    "vmap": lambda net, x: attrfn.layer_conductance(net, "middle", x, n_steps=20, target=1),
-    "loop": lambda net, x: attrfn.layer_conductance(net, "middle", x, n_steps=20, target=1, vectorize=False),
+    "vmap": lambda net, x: attrfn.layer_conductance(net, "middle", x, n_steps=12, target=1),
+    "loop": lambda net, x: attrfn.layer_conductance(net, "middle", x, n_steps=12, target=1, vectorize=False),
     "with a graph": lambda net, x: attrfn.layer_conductance(
-        net, "middle", x, n_steps=20, target=1, create_graph=True
+        net, "middle", x, n_steps=12, target=1, create_graph=True
     ).detach(),
     "loop with a graph": lambda net, x: attrfn.layer_conductance(
-        net, "middle", x, n_steps=20, target=1, create_graph=True, vectorize=False
+        net, "middle", x, n_steps=12, target=1, create_graph=True, vectorize=False
     ).detach(),
     "in a transform": lambda net, x: torch.func.vmap(
-        lambda t: attrfn.layer_conductance(net, "middle", x, n_steps=20, target=t)
+        lambda t: attrfn.layer_conductance(net, "middle", x, n_steps=12, target=t)
     )(torch.tensor([1]))[0],
     "in a gradient": lambda net, x: torch.func.grad(
-        lambda scale: (attrfn.layer_conductance(net, "middle", x, n_steps=20, target=1) * scale).sum()
+        lambda scale: (attrfn.layer_conductance(net, "middle", x, n_steps=12, target=1) * scale).sum()
     )(torch.ones(5, 6).double()),
     "by differences": lambda net, x: attrfn.layer_conductance(
         net, "middle", x, n_steps=300, target=1, derivative="trapezoid"
@@ -211,13 +211,13 @@ def test_a_backward_pass_that_is_not_differentiable(
     expected = WAYS["vmap"](twin, x)
     how: dict[str, Any] = {"target": 1, "vectorize": False}
     if hidden == 0 or function is Forwards:
-        found = attrfn.layer_conductance(net, "middle", x, n_steps=20, create_graph=create_graph, **how)
+        found = attrfn.layer_conductance(net, "middle", x, n_steps=12, create_graph=create_graph, **how)
         torch.testing.assert_close(found.detach(), expected, rtol=1e-10, atol=1e-11)
         return
     with pytest.raises(NotImplementedError, match="pass derivative='difference'"):
-        attrfn.layer_conductance(net, "middle", x, n_steps=20, create_graph=create_graph, **how)
+        attrfn.layer_conductance(net, "middle", x, n_steps=12, create_graph=create_graph, **how)
     with pytest.raises(RuntimeError, match="derivative='difference'"):
-        attrfn.layer_conductance(net, "middle", x, n_steps=20, target=1, create_graph=create_graph)
+        attrfn.layer_conductance(net, "middle", x, n_steps=12, target=1, create_graph=create_graph)
     found = attrfn.layer_conductance(net, "middle", x, n_steps=400, derivative="trapezoid", **how)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 

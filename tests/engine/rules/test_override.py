@@ -190,8 +190,6 @@ def relu_first() -> nn.Module:
     return net
 
 
-NETS: dict[str, Callable[[], nn.Module]] = {"linear first": flat_relu_net, "ReLU first": relu_first}
-nets = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 GRADIENTS: dict[str, Callable[..., Tensor]] = {
     "guided_backprop": attrfn.guided_backprop,
     "deconvolution": attrfn.deconvolution,
@@ -201,10 +199,10 @@ methods = pytest.mark.parametrize("method", GRADIENTS.values(), ids=GRADIENTS)
 
 
 @pytest.mark.compiles
-@nets
 @methods
-def test_compiled_equals_eager(method: Any, net: Callable[[], nn.Module]) -> None:
-    model, x = net(), rows(20)
+def test_compiled_equals_eager(method: Any) -> None:
+    """Where a ReLU meets the very tensor that is differentiated: `tests/laws/compile/test_training.py`."""
+    model, x = flat_relu_net(), rows(20)
     expected = method(model, x, 1)
     assert not torch.allclose(expected, attrfn.saliency(model, x, 1, absolute=False))
     same(compiled(lambda x: method(model, x, 1))(x), expected)
@@ -221,19 +219,17 @@ def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@nets
 @methods
-def test_vmap_over_targets_compiled(method: Any, net: Callable[[], nn.Module]) -> None:
-    model, x, targets = net(), rows(5), torch.arange(4)
+def test_vmap_over_targets_compiled(method: Any) -> None:
+    model, x, targets = flat_relu_net(), rows(5), torch.arange(4)
     expected = torch.stack([method(model, x, t) for t in range(4)])
     same(compiled(lambda t: torch.func.vmap(lambda t: method(model, x, t))(t))(targets), expected)
 
 
 @pytest.mark.compiles
-@nets
 @methods
-def test_a_training_step_compiled(method: Any, net: Callable[[], nn.Module]) -> None:
-    model, x = net(), rows(5)
+def test_a_training_step_compiled(method: Any) -> None:
+    model, x = flat_relu_net(), rows(5)
     leaves = list(model.parameters())
 
     def loss(x: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def test_a_kinked_network_takes_more_and_none_twice(method: str) -> None:
     assert taken == different
     assert 17 < taken <= 513
     assert bin(taken - 1).count("1") == 1
-    finer, _ = points("relu", method, rtol=1e-3)
+    finer, _ = points("relu", method, rtol=4e-3)
     assert finer > taken
 
 

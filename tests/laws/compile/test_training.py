@@ -41,15 +41,15 @@ RULED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "with_reference": lambda net, x: attrfn.saliency(attrfn.with_reference(net, -0.5), x, 1, absolute=False),
 }
 """Methods with a custom autograd function, which the compiler can lose."""
-BY_INDUCTOR = ("guided_backprop", "deep_lift")
-"""One of each kind of rule; inductor takes most of ten seconds for each, and those of the others are slow."""
+OF_EACH_KIND = ("guided_backprop", "deep_lift")
+"""One of each kind of rule; the others are slow."""
 ruled = pytest.mark.parametrize(
     ("method", "backend"),
     [
         pytest.param(
             RULED[name],
             backend,
-            marks=pytest.mark.slow if backend == "inductor" and name not in BY_INDUCTOR else (),
+            marks=() if name in OF_EACH_KIND else pytest.mark.slow,
             id=f"{backend}-{name}",
         )
         for backend in ("aot_eager", "inductor")
@@ -162,7 +162,9 @@ def slopes(loss: Tensor, net: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("method", [attrfn.guided_backprop, attrfn.deconvolution, attrfn.deep_lift])
-@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow), "inductor"])
+@pytest.mark.parametrize(
+    "backend", [*(pytest.param(b, marks=pytest.mark.slow) for b in ("eager", "aot_eager")), "inductor"]
+)
 def test_a_compiled_training_step(method: Callable[..., Tensor], backend: str) -> None:
     """The parameters' gradient of a penalty on an attribution; eager ones are checked against references elsewhere."""
     net, x = between(), torch.randn(6, 5).double()
@@ -173,7 +175,10 @@ def test_a_compiled_training_step(method: Callable[..., Tensor], backend: str) -
         same(one, other)
 
 
-@pytest.mark.parametrize("row", by_kind(METHODS))
+AS_A_LOSS = ("saliency", "guided_backprop", "layer_conductance", "gradient_shap", "deep_lift")
+
+
+@pytest.mark.parametrize("row", by_kind(METHODS, AS_A_LOSS))
 def test_every_method_as_a_loss(row: Method) -> None:
     """For each parameter of a net that is an argument of the compiled loss."""
     net, x = suited(row), images()
@@ -190,7 +195,7 @@ def test_every_method_as_a_loss(row: Method) -> None:
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.slow), "inductor"])
 def test_steps_of_an_optimizer(backend: str) -> None:
     """Ten compiled steps with a guided penalty end where ten eager ones do, in one graph."""
     x, classes = torch.randn(12, 5).double(), torch.arange(12) % 3
