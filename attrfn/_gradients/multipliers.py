@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._call import warn_not_finite
+from attrfn._call import first_to_say, warn_not_finite
 from attrfn._gradients.at_layer import gradient_at
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient_and_kept
@@ -127,7 +127,8 @@ def _compare(method: str, parts: Sequence[Tensor], there: Tensor, here: Tensor) 
         worst = int((gap - 1e-3 * owed.abs()).argmax())
         sums, owes = float(total.reshape(-1)[worst]), float(owed.reshape(-1)[worst])
         batch = abs(float(total.sum() - owed.sum()))  # batch statistics mix the examples: their sum is owed alone
-    if abs(sums - owes) > 1e-3 * abs(owes) + rounding and batch > 1e-3 * float(owed.abs().sum()) + rounding:
+    missed = abs(sums - owes) > 1e-3 * abs(owes) + rounding and batch > 1e-3 * float(owed.abs().sum()) + rounding
+    if missed and first_to_say("the sum"):  # of many references each would say it
         warn(
             f"{method} sums to {sums:.6g}, but the output differs from the baselines' by {owes:.6g}: the "
             "model does something that DeepLIFT cannot see, such as a scripted function, a detach or a branch on values"
@@ -139,7 +140,8 @@ def _compare_held(method: str, before: Tensor, held: Tensor) -> None:
     lost = (before - held).detach().abs()
     worst = int(lost.argmax())
     there, here = (float(t.detach().reshape(-1)[worst]) for t in (before, held))
-    if abs(there - here) > 1e-3 * abs(there) + 64 * torch.finfo(before.dtype).eps:
+    differs = abs(there - here) > 1e-3 * abs(there) + 64 * torch.finfo(before.dtype).eps
+    if differs and first_to_say("what is detached"):
         warn(
             f"{method} leaves out what the model detaches (detach, .item() or .numpy()): with it as it is at x, the "
             f"output on the baselines is {here:.6g}, not {there:.6g}, and that difference is attributed to nothing"
