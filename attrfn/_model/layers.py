@@ -1,7 +1,7 @@
 """Places in a model, and the model cut there: the only room that touches an `nn.Module`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -170,14 +170,13 @@ def unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: 
 def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
     take(x)
-    return neuron(model, pinned(model, layer, x), selector)
+    return neuron(model, pinned(model, [layer], x)[0], selector)
 
 
-def pinned(model: Model, layer: Layer, x: Inputs) -> Site:
-    """The site that `layer` names, and its call: one pass without gradients finds out that it is the only one."""
-    site = resolve(model, layer)
-    if site.call is not None:
-        return site
-    with torch.no_grad():
-        run_reading(model, x, (site,))
-    return site._replace(call=0)
+def pinned(model: Model, layers: Sequence[Layer], x: Inputs) -> tuple[Site, ...]:
+    """The sites that layers name, and their calls: one pass without gradients finds out that each is the only one."""
+    sites = [resolve(model, layer) for layer in layers]
+    if loose := [site for site in sites if site.call is None]:
+        with torch.no_grad():
+            run_reading(model, x, loose)
+    return tuple(site if site.call is not None else site._replace(call=0) for site in sites)
