@@ -98,9 +98,11 @@ from attrfn._sampling.progress import progress as progress
 # Models from models: cut at a place, under other rules
 from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer
+from attrfn._model.layers import heads as heads
 from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import to_layer as to_layer
 from attrfn._model.masks import masked as masked
+from attrfn._model.replaced import with_activations as with_activations
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
