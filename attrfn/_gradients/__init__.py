@@ -12,6 +12,7 @@ from attrfn._gradients.multipliers import Multipliers as Multipliers
 from attrfn._gradients.multipliers import Sample as Sample
 from attrfn._gradients.multipliers import input_multipliers as input_multipliers
 from attrfn._gradients.multipliers import layer_multipliers as layer_multipliers
+from attrfn._gradients.patching import Compared as Compared
 from attrfn._gradients.place import Place as Place
 from attrfn._gradients.place import moving as moving
 from attrfn._gradients.selection import selection_mask as selection_mask

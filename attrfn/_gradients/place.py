@@ -12,7 +12,17 @@ from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient, grouped
-from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
+from attrfn._inputs import (
+    Leaves,
+    batch_size,
+    describe,
+    is_floating,
+    leaves_of,
+    map_leaves,
+    split,
+    split_activation,
+    take,
+)
 from attrfn._model import (
     dims_of_examples,
     explained,
@@ -24,6 +34,7 @@ from attrfn._model import (
     tiled_question,
     with_leaves,
 )
+from attrfn._torch import values_readable
 from attrfn._types import Inputs, Layer, Model, Target
 
 PlaceT = TypeVar("PlaceT", bound="Place")
@@ -39,6 +50,21 @@ def moving(x: Inputs) -> Leaves:
             "embedding, whose path runs in the layer"
         )
     return leaves
+
+
+def moving_start(x: Inputs, start: Any) -> Any:
+    """The baseline of a path: of what is not floating point, such as a mask, only what differs from x's."""
+    leaves = iter(leaves_of(x))
+
+    def act(there: Any) -> Any:
+        here = next(leaves)
+        return None if here is there or (not is_floating(here) and _equal(here, there)) else there
+
+    return map_leaves(start, act)
+
+
+def _equal(here: Any, there: Any) -> bool:
+    return isinstance(here, Tensor) and values_readable() and torch.equal(here, there)
 
 
 class Place:

@@ -1,0 +1,2 @@
+"""Patching."""
+# attrfn.attribution_patching attrfn.activation_patching
