@@ -58,7 +58,7 @@ def moving_start(x: Inputs, start: Any) -> Any:
 
     def act(there: Any) -> Any:
         here = next(leaves)
-        return None if here is there or (not is_floating(here) and _equal(here, there)) else there
+        return None if not is_floating(here) and (here is there or _equal(here, there)) else there
 
     return map_leaves(start, act)
 

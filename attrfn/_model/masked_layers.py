@@ -8,11 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._inputs import describe, refuse_unlike, split_activation, start_alike, start_at, take
+from attrfn._inputs import (
+    batch_size,
+    describe,
+    leaves_of,
+    map_leaves,
+    refuse_unlike,
+    split_activation,
+    start_alike,
+    start_at,
+    take,
+)
 from attrfn._model.layers import from_layer
 from attrfn._model.masks import Masked, same_start
 from attrfn._model.sites import listed, resolve
 from attrfn._model.taps import run_reading
+from attrfn._torch import values_readable
 from attrfn._types import Baselines, Inputs, Model, Site
 
 
@@ -45,11 +56,25 @@ def masked_layers(
     found: list[Masked] = []
     for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups, by_place), strict=True):
         refuse_unlike(type(site.layer).__name__, h, other)
-        starts = (1, functools.partial(same_start, _activation(other)))
+        there_too = _with_shared(h, other, batch_size(x)) if by_place and own is None else other
+        starts = (1, functools.partial(same_start, _activation(there_too)))
         together = functools.partial(_width, site) if by_place else None
         rest = from_layer(model, site, x)
         found.append(Masked(rest, _activation(h), starts, own, fixed=True, together=together))
     return found
+
+
+def _with_shared(h: Any, other: Any, n: int) -> Any:
+    """The activation at the baselines, with x's own leaf where that is of no example, and the same in both: a bias of
+    positions, say."""
+    leaves = iter(leaves_of(h))
+
+    def act(there: Any) -> Any:
+        here = next(leaves)
+        shared = isinstance(here, Tensor) and here.shape[:1] != (n,) and values_readable() and torch.equal(here, there)
+        return here if shared else there
+
+    return map_leaves(other, act)
 
 
 def _groups_of(layer: Any, groups: Any, by_place: bool) -> Sequence[Any]:

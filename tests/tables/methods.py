@@ -232,6 +232,14 @@ DEEP_LIFTS = (
         sums=True,
         steps=True,
     ),
+    Method(
+        attrfn.attribution_patching,
+        lambda net, x: rules.layer_deep_lift(net.head, [*net.tail, column], x, start(x)),
+        LAYER,
+        {"baselines": START, "rule": "reference"},
+        of="layer",
+        sums=True,
+    ),
 )
 ABLATIONS = (
     Method(
@@ -293,7 +301,6 @@ PATCHINGS = (
         LAYER,
         {"baselines": START},
         of="layer",
-        steps=True,
     ),
     Method(
         attrfn.attribution_patching,
@@ -301,15 +308,6 @@ PATCHINGS = (
         LAYER,
         PATH | {"rule": "path"},
         of="layer",
-        steps=True,
-    ),
-    Method(
-        attrfn.attribution_patching,
-        lambda net, x: rules.layer_deep_lift(net.head, [*net.tail, column], x, start(x)),
-        LAYER,
-        {"baselines": START, "rule": "reference"},
-        of="layer",
-        sums=True,
         steps=True,
     ),
     Method(
