@@ -81,6 +81,7 @@ from attrfn._methods.surrogates import rise as rise
 # Methods from methods
 from attrfn._methods.combinators import over_targets as over_targets
 from attrfn._methods.combinators import smooth_grad as smooth_grad
+from attrfn._methods.sequences import spans as spans
 
 # isort: split
 # Judging an attribution
@@ -105,6 +106,8 @@ from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import to_layer as to_layer
 from attrfn._model.masks import masked as masked
 from attrfn._model.replaced import with_activations as with_activations
+from attrfn._model.sequences import contrast as contrast
+from attrfn._model.sequences import log_prob as log_prob
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION

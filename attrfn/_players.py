@@ -218,6 +218,15 @@ def _ranks_of(given: Sequence[Tensor], own: Sequence[int], rows: int) -> tuple[T
     return _ranked(torch.cat(flat, 1))
 
 
+def ranked(name: str, x: Any, groups: Any) -> tuple[Tensor, int]:
+    """Numbers, which broadcast to x: the rank of each among all distinct ones, P where it is negative; and P."""
+    numbers = _numbers(name, x, groups)
+    if numbers is None:
+        raise TypeError(f"{name} must be an integer tensor, but is {describe(groups)}")
+    ranks, count, _ = as_constants(_ranks_of, [numbers.reshape(1, -1)], [1], 1)
+    return ranks.reshape(numbers.shape), count
+
+
 @constant_in_graph
 def _ranked(numbers: Tensor) -> tuple[Tensor, int, bool]:
     """The rank of each number among the distinct ones of its row; P, the largest count; whether some are negative.

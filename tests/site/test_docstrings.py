@@ -20,6 +20,9 @@ FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]
 NO_PAPER = {"at", "from_layer", "interpolate", "layer_activation", "neuron", "over_targets", "select", "to_layer"}
 NO_PAPER |= {
     "heads",
+    "log_prob",
+    "contrast",
+    "spans",
     "with_activations",
     "masked",
     "progress",

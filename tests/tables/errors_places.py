@@ -10,7 +10,38 @@ from tests.tables.models import flat_net, images, smooth_net
 X = torch.ones(2, 3, dtype=torch.float64)
 
 
+IDS = torch.tensor([[1, 2, 3], [3, -1, 0]])
+LOGITS = torch.zeros(2, 3, 4)
+
+
 PLACES = [
+    *refusals(
+        a.log_prob,
+        (lambda: a.log_prob(IDS.float()), TypeError, r"ids must be an integer tensor of shape \(N, T\), but is a "),
+        (lambda: a.log_prob(IDS[0]), ValueError, r"ids must have the shape \(N, T\), but is a int64 tensor"),
+        (lambda: a.log_prob(IDS, 1.0), TypeError, "start must be an int, or one for each row, but is 1.0"),  # pyright: ignore[reportArgumentType]
+        (lambda: a.log_prob(IDS, [1, 2, 0]), ValueError, "start must be an int, or one for each of the 2 rows, "),
+        (lambda: a.log_prob(IDS, -1), IndexError, "start counts from 0, but is -1"),
+        (lambda: a.log_prob(IDS, 3), ValueError, "start is 3, but ids has 3 positions, so that no token is left"),
+        (lambda: a.log_prob(IDS)(LOGITS[:, :2]), ValueError,
+         r"log_prob needs logits of shape \(N, T, V\) for ids of shape \(2, 3\), but the output has "),
+        (lambda: a.log_prob(IDS + 2)(LOGITS), IndexError, "ids holds the token 5, but the logits are of 4"),
+    ),
+    *refusals(
+        a.contrast,
+        (lambda: a.contrast(1, 1.0)(LOGITS[:, 0]), TypeError, "target must be None, an int, .*but is 1.0"),  # pyright: ignore[reportArgumentType]
+        (lambda: a.contrast((1, 1), 1)(LOGITS), ValueError, r"target of an int for each example needs .*\(2, 3, 4\)"),
+        (lambda: a.contrast(4, 1)(LOGITS[:, 0]), IndexError, "target 4 is out of range"),
+    ),
+    *refusals(
+        a.spans,
+        (lambda: a.spans(IDS, IDS), TypeError, "attributions must be a floating-point tensor, but is a int64 tensor"),
+        (lambda: a.spans(X, X), TypeError, "groups must be an integer tensor, .*but is a float64 tensor"),
+        (lambda: a.spans(X, None), TypeError, "groups must be an integer tensor, but is a NoneType"),  # pyright: ignore[reportArgumentType]
+        (lambda: a.spans(X[0], IDS[0]), ValueError, r"attributions must have the shape \(N, T, \*R\), but is a "),
+        (lambda: a.spans(X, IDS[0, :2]), ValueError, "groups must broadcast to the shape of its input"),
+        (lambda: a.spans(X, IDS[0] - 4), ValueError, "groups has no group: every number is negative"),
+    ),
     *refusals(
         a.heads,
         (lambda: a.heads("head", 2, io="middle"), ValueError, "io must be 'input' or 'output', but is 'middle'"),
