@@ -71,6 +71,7 @@ from attrfn._methods.ablation import neuron_feature_ablation as neuron_feature_a
 from attrfn._methods.ablation import occlusion as occlusion
 from attrfn._methods.patching import activation_patching as activation_patching
 from attrfn._methods.patching import attribution_patching as attribution_patching
+from attrfn._methods.patching import edges as edges
 from attrfn._methods.shapley import shapley_estimate as shapley_estimate
 from attrfn._methods.shapley import shapley_interactions as shapley_interactions
 from attrfn._methods.shapley import shapley_values as shapley_values

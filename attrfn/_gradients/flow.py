@@ -1,13 +1,14 @@
 """What flows through layers while the input moves along the straight line from the baseline."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attrfn._gradients.gradient import detached, gradient_and_kept, score_of
 from attrfn._gradients.line import Line
-from attrfn._gradients.place import Place
+from attrfn._gradients.place import Place, moving_start
 from attrfn._gradients.velocity import filled, one_pass_will_do, pointing_to_differences, velocity
 from attrfn._inputs import split, start_at
 from attrfn._sampling import Batching, ByRow, added, along, columns, in_chunks, numbers, tile
@@ -121,3 +122,8 @@ class Flow(Place):
 def _differences(h: Tensor, slopes: Tensor) -> Tensor:
     """The sum over the steps of slopes times differences."""
     return slopes.mul(h[1:] - h[:-1]).sum(0)
+
+
+def flow_between(model: Model, layers: list[Layer], x: Inputs, start: Any, target: Target, create_graph: bool) -> Flow:
+    """The layers along the line from one input to another, each whole, as `start_at` answers them."""
+    return Flow(model, layers, x, moving_start(x, start), target, create_graph)

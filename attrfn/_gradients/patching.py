@@ -1,4 +1,4 @@
-"""What the activations of places count for between two inputs: their differences, and the multipliers of a rule."""
+"""What activations count for between two inputs: their differences, and the multipliers of a rule."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import torch
 
 from attrfn._gradients.at_layer import gradient_at
-from attrfn._gradients.flow import Flow
+from attrfn._gradients.flow import Flow, flow_between
 from attrfn._gradients.gradient import detached
 from attrfn._gradients.multipliers import Multipliers, layer_multipliers
-from attrfn._gradients.place import moving_start
 from attrfn._inputs import at_least_one, describe, refuse_unlike, split
 from attrfn._model import resolve, run_reading
 from attrfn._sampling import Batching, ByRow, integrate
@@ -51,25 +50,24 @@ class Compared(NamedTuple):
     def _by_gradient(self, layers: Sequence[Layer]) -> list[Multipliers]:
         sites = [resolve(self.model, layer) for layer in layers]
         there = gradient_at(self.model, sites, self.x, self.target, create_graph=self.create_graph)
-        starts = self._starts(sites)
+        starts = self.starts(sites)
         return [self._one(*each) for each in zip(there.activations, there.gradients, starts, strict=True)]
 
     def _by_path(self, layers: Sequence[Layer]) -> list[Multipliers]:
         flow = self.flow(layers)
         slopes = self.mean(ByRow(flow, Flow.slope, lambda flow: flow.dims), flow)
-        starts = self._starts(flow.sites)
+        starts = self.starts(flow.sites)
         return [self._one(*each) for each in zip(flow.activations(), flow.grouped(slopes), starts, strict=True)]
 
     def flow(self, layers: Sequence[Layer]) -> Flow:
         """The layers along the straight line in the input."""
-        start = moving_start(self.x, self.start)
-        return Flow(self.model, list(layers), self.x, start, self.target, self.create_graph)
+        return flow_between(self.model, list(layers), self.x, self.start, self.target, self.create_graph)
 
     def mean(self, slope: ByRow, flow: Flow) -> Sequence[torch.Tensor]:
         """The mean over the points of the line."""
         return integrate(slope, flow, "gausslegendre", self.n_steps, None, self.batching)
 
-    def _starts(self, sites: Sequence[Layer]) -> tuple[Any, ...]:
+    def starts(self, sites: Sequence[Layer]) -> tuple[Any, ...]:
         """The values of the sites on the baselines."""
         with nullcontext() if self.create_graph else torch.no_grad():
             return run_reading(self.model, self.start, [resolve(self.model, site) for site in sites])

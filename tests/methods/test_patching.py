@@ -195,3 +195,151 @@ def test_what_precedes_the_layer_runs_once_for_all_patches() -> None:
     RAN.clear()
     attrfn.activation_patching(model, "second", x, 0.25, target=1)
     assert len(RAN) == 3
+
+
+# ---------------------------------------------------------------- edges
+
+
+class Block(nn.Module):
+    """Attention and a gated MLP, each behind a norm, added to the stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(6), nn.RMSNorm(6)
+        self.qkv, self.out = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.mlp = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 6))
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (2, 3)).transpose(1, 2) for t in self.qkv(self.before(h)).chunk(3, -1))
+        h = h + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return h + self.mlp(self.between(h))
+
+
+class Transformer(nn.Module):
+    """(N, T, 4) -> (N, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.blocks = nn.Linear(4, 6), nn.ModuleList(Block() for _ in range(2))
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x)
+        for block in self.blocks:
+            h = block(h)
+        return self.head(self.norm(h)).mean(1)
+
+
+WRITERS: list[Any] = ["embedding", "blocks.0.out", "blocks.0.mlp", "blocks.1.out", "blocks.1.mlp"]
+READERS: list[Any] = ["blocks.0.before", "blocks.0.between", "blocks.1.before", "blocks.1.between", "norm"]
+RULES = ("gradient", "path", "reference")
+
+
+def transformer() -> tuple[Transformer, Tensor, Tensor]:
+    torch.manual_seed(0)
+    x, start = torch.randn(2, 2, 3, 4, dtype=torch.float64)
+    return Transformer().double().eval(), x, start
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_edges_of_a_writer_sum_to_its_own_number(rule: str) -> None:
+    model, x, start = transformer()
+    settings: dict[str, Any] = {"target": 1, "rule": rule, "n_steps": 3}
+    found = attrfn.edges(model, WRITERS, READERS, x, start, **settings)
+    assert found.shape == (5, 5, 2, 3)
+    nodes = attrfn.attribution_patching(model, WRITERS, x, start, **settings)
+    for edge, node in zip(found, nodes, strict=True):
+        same(edge.sum(0), node.sum(-1))
+    for w in range(5):  # the reader before a writer cannot take it in
+        assert (found[w, :w] == 0).all()
+        assert (found[w, w:].abs().sum((1, 2)) > 0).all()
+
+
+def test_the_reference_edges_sum_to_the_difference() -> None:
+    model, x, start = transformer()
+    found = attrfn.edges(model, WRITERS, READERS, x, start, target=1, rule="reference")
+    change = (model(x) - model(start))[:, 1]
+    same(found[0].sum(0).sum(-1), change, 1e-10)
+    same(found[:, -1].sum(0).sum(-1), change, 1e-10)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_edge_is_the_writers_difference_through_the_readers_own_input(rule: str) -> None:
+    """Whatever others are asked with it, in whatever way the steps are run."""
+    model, x, start = transformer()
+    settings: dict[str, Any] = {"target": 1, "rule": rule, "n_steps": 3}
+    found = attrfn.edges(model, WRITERS, READERS, x, start, **settings)
+    some = attrfn.edges(model, [WRITERS[3], WRITERS[0]], READERS[2:4], x, start, **settings, vectorize=False)
+    same(some, found[[3, 0]][:, 2:4])
+    same(attrfn.edges(model, WRITERS[1], READERS[3], x, start, **settings, vectorize="fold")[0, 0], found[1, 3])
+    site = attrfn.at(READERS[3], "input")
+    if rule == "gradient":
+        multiplier = attrfn.layer_gradient_x_activation(model, site, x, 1, multiply_by_inputs=False)
+    elif rule == "path":
+        multiplier = attrfn.internal_influence(model, site, x, start, 3, target=1)
+    else:
+        multiplier = attrfn.layer_deep_lift(model, site, x, start, target=1, multiply_by_inputs=False)
+    h, before = (attrfn.layer_activation(model, WRITERS[1], z) for z in (x, start))
+    same(found[1, 3], ((h - before) * multiplier).sum(-1))
+
+
+def test_heads_are_writers_each() -> None:
+    """What goes into the projection is written by it: the heads' edges sum to those of the attention's output."""
+    model, x, start = transformer()
+    heads = [attrfn.heads(f"blocks.{k}.out", 2) for k in (0, 1)]
+    found = attrfn.edges(model, ["embedding", *heads], READERS, x, start, target=1)
+    whole = attrfn.edges(model, ["blocks.0.out", "blocks.1.out"], READERS, x, start, target=1)
+    assert found.shape == (5, 5, 2, 3)
+    same(found[1:3].sum(0), whole[0])
+    same(found[3:].sum(0), whole[1])
+    nodes = attrfn.attribution_patching(model, heads, x, start, target=1)
+    same(found[1:3].sum(1), nodes[0].sum(-1).movedim(-1, 0))
+    parts = attrfn.edges(model, attrfn.heads("blocks.0.out", 3, io="output"), READERS, x, start, target=1)
+    same(parts.sum(0), whole[0])
+
+
+def test_no_pair_is_held_in_full_width() -> None:
+    """Of 40 writers and 40 readers the sums are held, and the activations of each, not the pairs of them."""
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Linear(256, 256) for _ in range(40))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for part in self.parts:
+                x = x + part(x)
+            return x.sum((1, 2))
+
+    model, x = Wide().eval(), torch.randn(1, 8, 256)
+    layers: list[Any] = list(model.parts)
+    largest: list[int] = []
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            largest.extend(t.numel() for t in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(t))
+            return out
+
+    attrfn.edges(model, layers, layers, x, 0.0)  # what is found once is found
+    with Sizes():
+        found = attrfn.edges(model, layers, layers, x, 0.0)
+    assert found.shape == (40, 40, 1, 8)
+    assert max(largest) <= 40 * 8 * 256
+
+
+def test_edges_of_a_language_model() -> None:
+    """As its library has it: of token ids, attention answering a tuple, norms in single precision."""
+    pair = made("llama")
+    blocks = [f"model.layers.{k}" for k in (0, 1)]
+    writers: list[Any] = ["model.embed_tokens"]
+    readers: list[Any] = []
+    for block in blocks:
+        writers += [attrfn.heads(f"{block}.self_attn.o_proj", 4), f"{block}.mlp"]
+        readers += [f"{block}.input_layernorm", f"{block}.post_attention_layernorm"]
+    found = attrfn.edges(pair.model, writers, [*readers, "model.norm"], pair.x, pair.start, target=pair.target,
+                         rule="reference")  # fmt: skip
+    assert found.shape == (1 + 2 * 5, 5, 2, 5)
+    change = output(pair, pair.x) - output(pair, pair.start)
+    same(found[0].sum(0).sum(-1), change, 1e-5)
+    same(found[:, -1].sum(0).sum(-1), change, 1e-5)
