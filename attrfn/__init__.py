@@ -69,6 +69,9 @@ from attrfn._methods.ablation import feature_permutation as feature_permutation
 from attrfn._methods.ablation import layer_feature_ablation as layer_feature_ablation
 from attrfn._methods.ablation import neuron_feature_ablation as neuron_feature_ablation
 from attrfn._methods.ablation import occlusion as occlusion
+from attrfn._methods.patching import activation_patching as activation_patching
+from attrfn._methods.patching import attribution_patching as attribution_patching
+from attrfn._methods.patching import edges as edges
 from attrfn._methods.shapley import shapley_estimate as shapley_estimate
 from attrfn._methods.shapley import shapley_interactions as shapley_interactions
 from attrfn._methods.shapley import shapley_values as shapley_values
@@ -79,6 +82,7 @@ from attrfn._methods.surrogates import rise as rise
 # Methods from methods
 from attrfn._methods.combinators import over_targets as over_targets
 from attrfn._methods.combinators import smooth_grad as smooth_grad
+from attrfn._methods.sequences import spans as spans
 
 # isort: split
 # Judging an attribution
@@ -98,9 +102,13 @@ from attrfn._sampling.progress import progress as progress
 # Models from models: cut at a place, under other rules
 from attrfn._model.layers import at as at
 from attrfn._model.layers import from_layer as from_layer
+from attrfn._model.layers import heads as heads
 from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import to_layer as to_layer
 from attrfn._model.masks import masked as masked
+from attrfn._model.replaced import with_activations as with_activations
+from attrfn._model.sequences import contrast as contrast
+from attrfn._model.sequences import log_prob as log_prob
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
 from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION

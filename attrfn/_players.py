@@ -1,7 +1,7 @@
 """Players: which entries of x are switched on and off together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,13 @@ def _attribution(name: str, x: Any, given: Any) -> Tensor | None:
     return given
 
 
-def players_of(x: Inputs, start: Any, groups: Groups, *, fixed: bool = False) -> Players:
+Together = Callable[[Tensor], Sequence[int]]
+"""From a member to its dimensions along which all entries are one player."""
+
+
+def players_of(
+    x: Inputs, start: Any, groups: Groups, *, fixed: bool = False, together: Together | None = None
+) -> Players:
     """The players of x.
 
     Args:
@@ -138,12 +144,13 @@ def players_of(x: Inputs, start: Any, groups: Groups, *, fixed: bool = False) ->
         start: A baseline, contained as x is; a member that has none is x's own.
         groups: As the caller gave them.
         fixed: Members that are not floating point are held fixed.
+        together: Without groups, what is one player; `None`: each entry.
     """
     pairs = list(zip(leaves_of(x), leaves_of(start), strict=True))
     moved = [leaf is not other and not (fixed and not is_floating(leaf)) for leaf, other in pairs]
     leaves = [leaf for leaf, _ in pairs]
     if groups is None:
-        seats, count = _each_entry(leaves, moved)
+        seats, count = _each_entry(leaves, moved) if together is None else _each_place(leaves, moved, together)
     else:
         given = leaves_of(beside("groups", x, groups, _numbers))
         seats, count = _by_number(leaves, given)
@@ -162,6 +169,22 @@ def _each_entry(leaves: Sequence[Any], moved: Sequence[bool]) -> tuple[list[Seat
     for leaf, moves in zip(leaves, moved, strict=True):
         seats.append(Seats(leaf.shape, None, count) if moves else None)
         count += leaf.shape[1:].numel() if moves else 0
+    return seats, count
+
+
+def _each_place(leaves: Sequence[Any], moved: Sequence[bool], together: Together) -> tuple[list[Seats | None], int]:
+    """Entries that differ in some dimensions alone are one player."""
+    seats: list[Seats | None] = []
+    count = 0
+    for leaf, moves in zip(leaves, moved, strict=True):
+        if not moves:
+            seats.append(None)
+            continue
+        shared = together(leaf)
+        sizes = [1 if dim in shared else size for dim, size in enumerate(leaf.shape)][1:]
+        numbers = torch.arange(count, count + math.prod(sizes), device=leaf.device)
+        seats.append(Seats(leaf.shape, numbers.reshape(1, *sizes)))
+        count += math.prod(sizes)
     return seats, count
 
 
@@ -193,6 +216,15 @@ def _ranks_of(given: Sequence[Tensor], own: Sequence[int], rows: int) -> tuple[T
         return _ranked(torch.empty(1, 0, dtype=torch.long))
     flat = [g.to(given[0].device).reshape(n, -1).expand(rows, -1) for g, n in zip(given, own, strict=True)]
     return _ranked(torch.cat(flat, 1))
+
+
+def ranked(name: str, x: Any, groups: Any) -> tuple[Tensor, int]:
+    """Numbers, which broadcast to x: the rank of each among all distinct ones, P where it is negative; and P."""
+    numbers = _numbers(name, x, groups)
+    if numbers is None:
+        raise TypeError(f"{name} must be an integer tensor, but is {describe(groups)}")
+    ranks, count, _ = as_constants(_ranks_of, [numbers.reshape(1, -1)], [1], 1)
+    return ranks.reshape(numbers.shape), count
 
 
 @constant_in_graph

@@ -85,16 +85,18 @@ Index: TypeAlias = int | str | tuple[int | str, ...]
 
 
 class Site(NamedTuple):
-    """A place in a model; made by `at`."""
+    """A place in a model; made by `at`, and by `heads`."""
 
     layer: "nn.Module | str"
     io: str = "output"
     call: int | None = None
     index: Index | None = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    heads: tuple[int, int] | None = None
+    """In how many parts a dimension is split, and which."""
 
 
 Layer: TypeAlias = nn.Module | str | Site
-"""A place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`."""
+"""A place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)` or `heads(...)`."""
 
 Target: TypeAlias = (
     int

@@ -21,7 +21,7 @@ SCRIPTS = {  # and the seconds that each takes, about, for the progress bar
     "deep_lift": 90, "overhead": 10, "tolerance": 40, "memory": 60, "importing": 50, "methods": 70, "growth": 90,
     "scale": 50, "completeness": 30,
 }  # fmt: skip
-LONG = {"compile": 2500}
+LONG = {"compile": 2500, "patching": 1800}
 """Run by name alone."""
 
 
@@ -49,13 +49,13 @@ def home_of(setting: Setting) -> Path:
 
 def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure attrfn beside Captum.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join([*SCRIPTS, *LONG])}; all but compile")
+    every = {**SCRIPTS, **LONG}
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; all but {', '.join(LONG)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs; the figures mean nothing")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, help="7; 2 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(given)
-    every = {**SCRIPTS, **LONG}
     if unknown := [name for name in asked.names if name not in every]:
         parser.error(f"no script {', '.join(unknown)}; there are {', '.join(every)}")
     setting = Setting(asked.quick, asked.device, asked.rounds or (2 if asked.quick else 7), asked.seed)

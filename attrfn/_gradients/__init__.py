@@ -2,6 +2,7 @@
 
 from attrfn._gradients.at_layer import gradient_at as gradient_at
 from attrfn._gradients.at_layer import gradients_of_one_pass as gradients_of_one_pass
+from attrfn._gradients.edges import edges_between as edges_between
 from attrfn._gradients.flow import Flow as Flow
 from attrfn._gradients.gradient import detached as detached
 from attrfn._gradients.gradient import gradient as gradient
@@ -12,6 +13,7 @@ from attrfn._gradients.multipliers import Multipliers as Multipliers
 from attrfn._gradients.multipliers import Sample as Sample
 from attrfn._gradients.multipliers import input_multipliers as input_multipliers
 from attrfn._gradients.multipliers import layer_multipliers as layer_multipliers
+from attrfn._gradients.patching import Compared as Compared
 from attrfn._gradients.place import Place as Place
 from attrfn._gradients.place import moving as moving
 from attrfn._gradients.selection import selection_mask as selection_mask

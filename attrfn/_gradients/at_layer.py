@@ -41,6 +41,10 @@ class AtLayer(NamedTuple):
     activations: tuple[Leaves, ...]
     gradients: tuple[tuple[Tensor, ...], ...]
 
+    def flat(self) -> tuple[Tensor, ...]:
+        """The gradients, site after site."""
+        return tuple(g for group in self.gradients for g in group)
+
 
 class _Asked(NamedTuple):
     """Which gradient is asked for: of what, and where."""
@@ -74,7 +78,7 @@ def gradient_at(
     create_graph: bool,
     switch: Switch | None = None,
     check: Callable[[Any], Any] = split_activation,
-    like: Callable[[], Leaves] | None = None,
+    like: Callable[[], tuple[Leaves, ...]] | None = None,
 ) -> AtLayer:
     """The activations of the sites at `x`, and the gradient of the summed scores there.
 
@@ -86,7 +90,7 @@ def gradient_at(
         create_graph: Keep the graph, to differentiate the gradient.
         switch: Turned on for the pull-back: the rules answer it.
         check: Raises if a method cannot take an activation.
-        like: Answers an activation shaped as that of the one site, where it is known; see NOTE [Ways to the gradient
+        like: Answers activations shaped as those of the sites, where they are known; see NOTE [Ways to the gradient
             at a layer].
     """
     if like is None:
@@ -117,17 +121,22 @@ def _through_selection(asked: _Asked) -> AtLayer:
     return _second_pass(asked, activations)  # the model is of the transform, and that pass was for reading
 
 
-def _at_zero_shift(asked: _Asked, like: Leaves) -> AtLayer:
-    def shift_by(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        def shift(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
+def _at_zero_shift(asked: _Asked, like: tuple[Leaves, ...]) -> AtLayer:
+    sizes = [len(a.tensors) for a in like]
+
+    def shift_by(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        groups = grouped(shifts, sizes)
+
+        def shift(k: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             tensors = split(value).tensors
-            return with_leaves(value, [h + e for h, e in zip(tensors, shifts, strict=True)]), tensors
+            return with_leaves(value, [h + e for h, e in zip(tensors, groups[k], strict=True)]), tensors
 
-        output, (tensors,) = run_replacing(asked.model, asked.x, asked.sites, shift)
-        return asked.scores(output), tensors
+        output, values = run_replacing(asked.model, asked.x, asked.sites, shift)
+        return asked.scores(output), values
 
-    found, tensors = grad_at_zero_shift(shift_by, like.tensors, asked.switch)
-    return AtLayer((like._replace(tensors=tensors),), (found,))
+    found, values = grad_at_zero_shift(shift_by, [t for a in like for t in a.tensors], asked.switch)
+    activations = tuple(a._replace(tensors=tensors) for a, tensors in zip(like, values, strict=True))
+    return AtLayer(activations, grouped(found, sizes))
 
 
 def _in_two_passes(asked: _Asked) -> AtLayer:

@@ -1,13 +1,14 @@
-"""What flows through a layer while the input moves along the straight line from the baseline."""
+"""What flows through layers while the input moves along the straight line from the baseline."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from attrfn._gradients.gradient import detached, gradient, gradient_and_kept, score_of
+from attrfn._gradients.gradient import detached, gradient_and_kept, score_of
 from attrfn._gradients.line import Line
-from attrfn._gradients.place import Place
+from attrfn._gradients.place import Place, moving_start
 from attrfn._gradients.velocity import filled, one_pass_will_do, pointing_to_differences, velocity
 from attrfn._inputs import split, start_at
 from attrfn._sampling import Batching, ByRow, added, along, columns, in_chunks, numbers, tile
@@ -16,10 +17,16 @@ from attrfn._types import Baselines, Inputs, Layer, Model, Target
 
 
 class Flow(Place):
-    """A layer's activation along the straight line in the input, and what depends on it."""
+    """The activation of a layer, or of a list, along the straight line in the input, and what depends on it."""
 
     def __init__(
-        self, model: Model, layer: Layer, x: Inputs, baselines: Baselines, target: Target, create_graph: bool
+        self,
+        model: Model,
+        layer: Layer | Sequence[Layer],
+        x: Inputs,
+        baselines: Baselines,
+        target: Target,
+        create_graph: bool,
     ) -> None:
         super().__init__(model, layer, x, target, create_graph)
         start = split(start_at(x, baselines)).tensors
@@ -38,6 +45,9 @@ class Flow(Place):
     def attribution(self, integral: Sequence[Tensor]) -> Sequence[Tensor]:
         return integral
 
+    def apart(self, attribution: Sequence[Tensor]) -> Sequence[Sequence[Tensor]]:
+        return self.grouped(attribution)
+
     def gap(self, _: Sequence[Tensor]) -> None:
         """Not known: other paths than those through the layer may add to the output difference."""
 
@@ -54,11 +64,11 @@ class Flow(Place):
         moving = velocity(self.values, x, step, self.create_graph)
         if not moving.moves:
             return tuple(torch.zeros_like(h) for h in moving.value)
-        slopes = gradient(lambda h: self.rest(x, h), moving.value, create_graph=self.create_graph)
+        slopes = self.gradient_behind(x, moving.value)
         return tuple(g * v for g, v in zip(slopes, moving.velocity, strict=True))
 
     def _in_one_pass(self, x: tuple[Tensor, ...], step: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The same: the pass that takes the velocity goes on behind the layer, from where the gradient comes back."""
+        """The same: the pass that takes the velocity goes on behind the layers, from where the gradient comes back."""
 
         def total(shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             def whole(*point: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -69,13 +79,12 @@ class Flow(Place):
             moving = filled(activation, moves)
             return score if moving.moves else score.detach(), tuple(moving.velocity)
 
-        zeros = [torch.zeros_like(h) for h in self.activation().tensors]
-        slopes, velocities = gradient_and_kept(total, zeros, create_graph=False)
+        slopes, velocities = gradient_and_kept(total, self.zeros(), create_graph=False)
         return tuple(g * v for g, v in zip(slopes, velocities, strict=True))
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
         r"""$\partial f / \partial h$ at one point."""
-        return self.gradient(self.line.at(alpha)).gradients[0]
+        return self.gradient(self.line.at(alpha)).flat()
 
     def gradient_through(self, alpha: Tensor) -> tuple[Tensor, ...]:
         """The gradient of the output with respect to x that flows through the chosen neurons."""
@@ -104,11 +113,17 @@ class Flow(Place):
         return tuple(sums)
 
     def _both(self, alpha: Tensor) -> tuple[Tensor, ...]:
-        """Activation and gradient at one point."""
-        at_layer = self.gradient(self.line.at(alpha))
-        return (*detached(at_layer.activations[0].tensors, self.create_graph), *at_layer.gradients[0])
+        """Activations and gradients at one point."""
+        there = self.gradient(self.line.at(alpha))
+        values = [t for a in there.activations for t in a.tensors]
+        return (*detached(values, self.create_graph), *there.flat())
 
 
 def _differences(h: Tensor, slopes: Tensor) -> Tensor:
     """The sum over the steps of slopes times differences."""
     return slopes.mul(h[1:] - h[:-1]).sum(0)
+
+
+def flow_between(model: Model, layers: list[Layer], x: Inputs, start: Any, target: Target, create_graph: bool) -> Flow:
+    """The layers along the line from one input to another, each whole, as `start_at` answers them."""
+    return Flow(model, layers, x, moving_start(x, start), target, create_graph)

@@ -56,6 +56,9 @@ class Line:
     def times_step(self, slopes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(d * g for d, g in zip(self.step, slopes, strict=True))
 
+    def apart(self, attribution: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        return [attribution]
+
     def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         """What sums to the output difference, and that."""
         return self.times_step(slopes), self._difference
@@ -154,6 +157,9 @@ class LayerLine:
         if self.stop is None:  # passes of steps in one batch had them many times
             self.stop = self._read()
         return tuple((b - a) * g for a, b, g in zip(self.start, self.stop, slopes, strict=True))
+
+    def apart(self, attribution: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+        return [attribution]  # of all layers together, whose path is one
 
     def gap(self, slopes: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         return self.times_step(slopes), self._difference

@@ -76,20 +76,23 @@ def input_multipliers(
 
 
 def layer_multipliers(
-    model: Model, layer: Layer, x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
-) -> Multipliers:
-    """The multipliers of a layer's activation."""
+    model: Model, layers: Sequence[Layer], x: Inputs, start: Any, target: Target, rules: Any, create_graph: bool
+) -> list[Multipliers]:
+    """The multipliers of the activations of layers, which may feed each other: all from one pass."""
     warn_if_one_example(model, split(x), target)
-    site, switch, n = resolve(model, layer), Switch(False), batch_size(x)
+    sites, switch, n = [resolve(model, layer) for layer in layers], Switch(False), batch_size(x)
     model, target = scored(model, target, n)
     straight = SeenFromBaselines(model, start, all_rules(rules), switch, create_graph)
-    at_site, (value,) = straight.with_retry(
-        x, lambda: gradient_at(straight, (site,), x, target, create_graph=create_graph, switch=switch), (site,)
+    there, values = straight.with_retry(
+        x, lambda: gradient_at(straight, sites, x, target, create_graph=create_graph, switch=switch), sites
     )
-    activation = at_site.activations[0]
-    stop = activation._replace(tensors=detached(activation.tensors, create_graph))
-    start = detached(split(value).tensors, create_graph)
-    return Multipliers(at_site.gradients[0], stop, start, held=straight.shifted(target, n))
+    held = straight.shifted(target, n)
+    found: list[Multipliers] = []
+    for activation, gradients, value in zip(*there, values, strict=True):
+        stop = activation._replace(tensors=detached(activation.tensors, create_graph))
+        before = detached(split(value).tensors, create_graph)
+        found.append(Multipliers(gradients, stop, before, held=() if found else held))
+    return found
 
 
 def _custom(function: Callable[..., Any], *values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A layer of a model, asked at many points of the input: for its values, and for the gradient there."""
+"""Layers of a model, asked at many points of the input: for their values, and for the gradient there."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,11 +11,22 @@ from torch import Tensor
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.examples import warn_if_one_example
-from attrfn._gradients.gradient import detached, gradient
-from attrfn._inputs import Leaves, batch_size, describe, split, split_activation, take
+from attrfn._gradients.gradient import detached, gradient, grouped
+from attrfn._inputs import (
+    Leaves,
+    batch_size,
+    describe,
+    is_floating,
+    leaves_of,
+    map_leaves,
+    split,
+    split_activation,
+    take,
+)
 from attrfn._model import (
     dims_of_examples,
     explained,
+    listed,
     pick,
     pinned,
     run_reading,
@@ -23,6 +34,7 @@ from attrfn._model import (
     tiled_question,
     with_leaves,
 )
+from attrfn._torch import values_readable
 from attrfn._types import Inputs, Layer, Model, Target
 
 PlaceT = TypeVar("PlaceT", bound="Place")
@@ -40,24 +52,45 @@ def moving(x: Inputs) -> Leaves:
     return leaves
 
 
-class Place:
-    """A layer of a model; a point is the floating leaves of an input."""
+def moving_start(x: Inputs, start: Any) -> Any:
+    """The baseline of a path: of what is not floating point, such as a mask, only what differs from x's."""
+    leaves = iter(leaves_of(x))
 
-    def __init__(self, model: Model, layer: Layer, x: Inputs, target: Target, create_graph: bool) -> None:
+    def act(there: Any) -> Any:
+        here = next(leaves)
+        return None if not is_floating(here) and (here is there or _equal(here, there)) else there
+
+    return map_leaves(start, act)
+
+
+def _equal(here: Any, there: Any) -> bool:
+    return isinstance(here, Tensor) and values_readable() and torch.equal(here, there)
+
+
+class Place:
+    """A layer of a model, or a list of them, which may feed each other; a point is the floating leaves of an input.
+
+    Values, shifts and gradients are those of one layer after the other, in one flat list.
+    """
+
+    def __init__(
+        self, model: Model, layer: Layer | Sequence[Layer], x: Inputs, target: Target, create_graph: bool
+    ) -> None:
         self.inputs, self.create_graph, self.n = moving(x), create_graph, batch_size(x)
         warn_if_one_example(model, self.inputs, target)
         self.model, self.target = explained(model, target, self.n)
-        self.site = pinned(model, layer, x)
-        self._activation: Leaves | None = None
+        self.several, self.sites = isinstance(layer, list), pinned(model, listed(layer), x)
+        self._activations: tuple[Leaves, ...] = ()
 
     _dims: tuple[int, ...] = ()
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The dimension of the examples of each leaf of the activation."""
+        """The dimension of the examples of each leaf of the activations."""
         if not self._dims:
             x = self.inputs.rebuild(detached(self.inputs.tensors, False))
-            self._dims = dims_of_examples(self.model, (self.site,), x, self.activation().tensors, self.n)
+            leaves = [t for a in self.activations() for t in a.tensors]
+            self._dims = dims_of_examples(self.model, self.sites, x, leaves, self.n)
         return self._dims
 
     def tiled(self: PlaceT, count: int) -> PlaceT:
@@ -65,48 +98,71 @@ class Place:
         other = copy(self)
         x = self.inputs.rebuild(self.inputs.tensors)
         other.model, x, other.target = tiled_question(self.model, x, self.target, count, self.n)
-        other.inputs, other.n, other._activation = split(x), self.n * count, None
+        other.inputs, other.n, other._activations = split(x), self.n * count, ()
         return other
 
-    def activation(self) -> Leaves:
-        """The activation at x, for its values, container and shape."""
-        if self._activation is None:
+    def activations(self) -> tuple[Leaves, ...]:
+        """The activations at x, for their values, containers and shapes."""
+        if not self._activations:
             x = self.inputs.rebuild(detached(self.inputs.tensors, self.create_graph))
             with nullcontext() if self.create_graph else torch.no_grad():
-                self._activation = split_activation(self.value_at(x))
-        return self._activation
+                self._activations = tuple(split_activation(value) for value in self.values_at(x))
+        return self._activations
 
-    def value_at(self, x: Inputs) -> Any:
-        return run_reading(self.model, x, (self.site,))[0]
+    def zeros(self) -> list[Tensor]:
+        return [torch.zeros_like(t) for a in self.activations() for t in a.tensors]
+
+    def answer(self, tensors: Sequence[Tensor]) -> Any:
+        """Numbers for each entry, contained as the activation is; of a list of layers a tuple."""
+        parts = zip(self.activations(), self.grouped(tensors), strict=True)
+        answers = tuple(activation.answer(part) for activation, part in parts)
+        return answers if self.several else answers[0]
+
+    def grouped(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
+        """One flat list, by layer."""
+        return grouped(tensors, [len(a.tensors) for a in self.activations()])
+
+    def values_at(self, x: Inputs) -> tuple[Any, ...]:
+        return run_reading(self.model, x, self.sites)
 
     def values(self, *point: Tensor) -> tuple[Tensor, ...]:
-        return split(self.value_at(self.inputs.rebuild(point))).tensors
+        return tuple(t for value in self.values_at(self.inputs.rebuild(point)) for t in split(value).tensors)
 
     def difference(self, start: Sequence[Tensor], stop: Sequence[Tensor] | None) -> list[Tensor]:
         r"""$h$ at one point less $h$ at another, `None` for x."""
         with nullcontext() if self.create_graph else torch.no_grad():
             before = self.values(*start)
-            after = self.activation().tensors if stop is None else self.values(*stop)
+            after = [t for a in self.activations() for t in a.tensors] if stop is None else self.values(*stop)
         return [b - a for a, b in zip(before, after, strict=True)]
 
     def gradient(self, point: Sequence[Tensor]) -> AtLayer:
         r"""$h$ and $\partial f / \partial h$ at a point."""
-        x, sites = self.inputs.rebuild(point), (self.site,)
-        return gradient_at(self.model, sites, x, self.target, create_graph=self.create_graph, like=self.activation)
+        x, create_graph = self.inputs.rebuild(point), self.create_graph
+        return gradient_at(self.model, self.sites, x, self.target, create_graph=create_graph, like=self.activations)
 
-    def rest(self, point: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
-        """The explained number where the layer's value is replaced."""
-        return self._picked(replace_all(self.model, (self.site,), self.inputs.rebuild(point), (h,)), point)
+    def gradient_behind(self, point: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient at a point where the values are known."""
+        if len(self.sites) > 1:  # one layer may feed another, which must not be replaced then
+            zeros = [torch.zeros_like(h) for h in values]
+            return gradient(lambda e: self.shifted(point, e)[0], zeros, create_graph=self.create_graph)
+        return gradient(lambda h: self._rest(point, h), values, create_graph=self.create_graph)
+
+    def _rest(self, point: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
+        """The explained number where the one layer's value is replaced."""
+        return self._picked(replace_all(self.model, self.sites, self.inputs.rebuild(point), (h,)), point)
 
     def shifted(self, point: Sequence[Tensor], shifts: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The explained number with the layer's value cut off and shifted, and what that value was."""
+        """The explained number with the layers' values shifted, and what these were; that of one layer alone is cut
+        off from what is before it."""
+        parts, joined = self.grouped(shifts), len(self.sites) > 1
 
-        def cut(_: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
+        def shift(k: int, value: Any) -> tuple[Any, tuple[Tensor, ...]]:
             tensors = split(value).tensors
-            return with_leaves(value, [h.detach() + e for h, e in zip(tensors, shifts, strict=True)]), tensors
+            moved = [(h if joined else h.detach()) + e for h, e in zip(tensors, parts[k], strict=True)]
+            return with_leaves(value, moved), tensors
 
-        output, (activation,) = run_replacing(self.model, self.inputs.rebuild(point), (self.site,), cut)
-        return self._picked(output, point), activation
+        output, kept = run_replacing(self.model, self.inputs.rebuild(point), self.sites, shift)
+        return self._picked(output, point), tuple(t for tensors in kept for t in tensors)
 
     def gradient_of(self, weighted: Callable[..., Tensor], point: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The gradient with respect to x of a number made of the layer's leaves."""

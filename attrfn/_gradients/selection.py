@@ -18,7 +18,7 @@ def selection_mask(place: Place, selector: Selector) -> tuple[Tensor, ...]:
     """One where a neuron is selected, zero elsewhere: the derivative of the selection."""
     x = place.inputs.rebuild(detached(place.inputs.tensors, False))
     with torch.no_grad():
-        value = place.value_at(x)
+        (value,) = place.values_at(x)
     activation = split(value)
     if not callable(selector):
         one_leaf(value)

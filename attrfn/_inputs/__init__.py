@@ -7,6 +7,8 @@ from attrfn._inputs.baselines import held_fixed as held_fixed
 from attrfn._inputs.baselines import is_number as is_number
 from attrfn._inputs.baselines import not_contained as not_contained
 from attrfn._inputs.baselines import refuse_integers as refuse_integers
+from attrfn._inputs.baselines import refuse_unlike as refuse_unlike
+from attrfn._inputs.baselines import start_alike as start_alike
 from attrfn._inputs.baselines import start_at as start_at
 from attrfn._inputs.given import OMITTED as OMITTED
 from attrfn._inputs.given import Leaves as Leaves

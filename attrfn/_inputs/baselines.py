@@ -28,6 +28,33 @@ def start_at(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> Any:
     return beside("baselines", x, baselines, lambda name, leaf, given: _baseline_of(name, leaf, given, fixed))
 
 
+def start_alike(x: Inputs, baselines: Baselines) -> Any:
+    """`start_at` of an input whose activations are put in the place of x's, position by position."""
+    beside("baselines", dict(x) if isinstance(x, Mapping) else x, baselines, _refuse_other_length)
+    return start_at(x, baselines, fixed=False)
+
+
+def _refuse_other_length(name: str, x: Any, given: Any) -> None:
+    if not isinstance(x, Tensor) or not isinstance(given, Tensor) or x.ndim != given.ndim:
+        return
+    if any(a not in (1, b) for a, b in zip(given.shape[1:], x.shape[1:], strict=True)):
+        raise ValueError(
+            f"{name} must have the length of x, since patching needs equal lengths (what is at a position of the one "
+            f"is put at that position of the other), but has the shape {tuple(given.shape)}, and x {tuple(x.shape)}; "
+            "choose inputs of as many tokens, or pad the shorter"
+        )
+
+
+def refuse_unlike(name: str, here: Any, there: Any) -> None:
+    """Raise if the activations at x and at the baselines cannot be put in each other's place."""
+    shapes = [[tuple(t.shape) for t in split(value).tensors] for value in (here, there)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"layer {name} has activations of the shapes {shapes[0]} at x and {shapes[1]} at the baselines, but "
+            "patching needs equal lengths: choose inputs of as many tokens"
+        )
+
+
 class Spread(NamedTuple):
     """One number (or `None`) for all leaves below."""
 

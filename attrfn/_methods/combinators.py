@@ -141,14 +141,14 @@ def over_targets(
     chunk_size: int | None = None,
     vectorize: Vectorize = True,
 ) -> AttributionsT:
-    """The attribution of each target: all of a chunk from one forward pass, where they are integers.
+    """The attribution of each target: all of a chunk from one forward pass, where they are integers or tuples of them.
 
     Args:
         attribute: From a target to an attribution, such as `lambda t: saliency(model, x, t)`.
         targets: Targets, such as `range(10)`, K of them; see `Target`.
         chunk_size: Targets in memory at once; `None` is 16.
-        vectorize: Integer targets are one `vmap` a chunk; `False`, `"fold"`: an ordinary call of `attribute` for each,
-            as for all other targets; see `Vectorize`.
+        vectorize: Integers, or tuples of them such as (position, token), are one `vmap` a chunk; `False`, `"fold"`: an
+            ordinary call of `attribute` for each, as for all other targets; see `Vectorize`.
 
     Returns:
         Attributions stacked in front, `(K, N, …)`, in the units of `attribute`.
@@ -175,10 +175,20 @@ def _over(attribute: Callable[[Any], Any], targets: Iterable[Any], batching: Bat
     rows: Any = visible(targets)
     if not rows:
         raise ValueError("targets must hold one target at least, but is empty")
-    mapped = Beside(lambda target: _answered(attribute(target)))
-    if batching.vectorize is True and all(isinstance(t, int) and not isinstance(t, bool) for t in rows):
+    entries = batching.vectorize is True and _are_entries(rows)
+    mapped = Beside(lambda target: _answered(attribute(tuple(target.unbind()) if entries else target)))
+    if entries or (batching.vectorize is True and _are_ints(rows)):
         rows = torch.tensor(rows, device=targets.device if isinstance(targets, Tensor) else "cpu")
     else:
         batching = Batching(vectorize=False)
     values = values_at(mapped, rows, (), batching, "targets")
     return mapped.value.answer(values)
+
+
+def _are_ints(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+
+
+def _are_entries(rows: Sequence[Any]) -> bool:
+    """Whether all targets are tuples of as many integers."""
+    return all(isinstance(row, tuple) and _are_ints(row) and len(row) == len(rows[0]) > 0 for row in rows)

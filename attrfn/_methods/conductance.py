@@ -21,7 +21,7 @@ from attrfn._types import (
 @public_call
 def layer_conductance(
     model: Model,
-    layer: Layer,
+    layer: Layer | list[Layer],
     x: Inputs,
     baselines: Baselines = None,
     n_steps: int = 50,
@@ -41,7 +41,7 @@ def layer_conductance(
 
     Args:
         model: The model $f$; see `Model`.
-        layer: Place to attribute to, $h$; see `Layer`.
+        layer: Place to attribute to, $h$, or a list of places, all of one pass; see `Layer`.
         x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
         baselines: Where the path starts, $x'$; see `Baselines`.
         n_steps: Points of the quadrature rule; with `rtol`, the most.
@@ -50,13 +50,13 @@ def layer_conductance(
         derivative: `forward`: $dh / d\alpha$ itself. `difference`: differences of $h$ between `n_steps + 1` points,
             times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
             gradients: of second order, and the cheapest for networks with kinks.
-        rtol: Refine until every example has settled, by its change alone; see `Tolerance`.
+        rtol: Refine until every example has settled, at each layer, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
-        Attributions, `(N, *L)`, contained as the layer's value is, in output units.
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units; a tuple for a list.
 
     Raises:
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
@@ -80,7 +80,7 @@ def layer_conductance(
         mean = derivative == "trapezoid"
         points = quadrature("riemann_trapezoid" if mean else method, n_steps + 1)
         found = flow.by_differences(points.places, mean=mean, batching=batching)
-    return flow.activation().answer(detached(found, create_graph))
+    return flow.answer(detached(found, create_graph))
 
 
 def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> None:
@@ -96,7 +96,7 @@ def _check(derivative: str, n_steps: int, method: str, rtol: float | None) -> No
 @public_call
 def internal_influence(
     model: Model,
-    layer: Layer,
+    layer: Layer | list[Layer],
     x: Inputs,
     baselines: Baselines = None,
     n_steps: int = 50,
@@ -113,7 +113,7 @@ def internal_influence(
 
     Args:
         model: The model $f$; see `Model`.
-        layer: Place to attribute to, $h$; see `Layer`.
+        layer: Place to attribute to, $h$, or a list of places, all of one pass; see `Layer`.
         x: Inputs, `(N, *F)`, one member at least floating point; see `Inputs`.
         baselines: Where the path starts, $x'$; see `Baselines`.
         n_steps: Points of the quadrature rule.
@@ -124,7 +124,8 @@ def internal_influence(
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
-        Attributions, `(N, *L)`, contained as the layer's value is, in output units per activation unit.
+        Attributions, `(N, *L)`, contained as the layer's value is, in output units per activation unit; a tuple for a
+            list.
 
     Raises:
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
@@ -142,7 +143,7 @@ def internal_influence(
     flow = Flow(model, layer, x, baselines, target, create_graph)
     slope = ByRow(flow, Flow.slope, lambda flow: flow.dims)
     slopes = integrate(slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
-    return flow.activation().answer(slopes)
+    return flow.answer(slopes)
 
 
 @public_call

@@ -6,7 +6,7 @@ from typing import Any
 from attrfn._call import public_call
 from attrfn._gradients import input_multipliers, layer_multipliers
 from attrfn._inputs import start_at, take
-from attrfn._model import pinned_neuron
+from attrfn._model import listed, pinned_neuron
 from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
@@ -65,7 +65,7 @@ def deep_lift(
 @public_call
 def layer_deep_lift(
     model: Model,
-    layer: Layer,
+    layer: Layer | list[Layer],
     x: Inputs,
     baselines: Baselines = None,
     *,
@@ -82,7 +82,7 @@ def layer_deep_lift(
 
     Args:
         model: The model $f$; see `Model`.
-        layer: Place to attribute to, $h$; see `Layer`.
+        layer: Place to attribute to, $h$, or a list of places, all of one pass; see `Layer`.
         x: Inputs, `(N, *F)`; see `Inputs`.
         baselines: The reference $x'$; see `Baselines`. Token ids need one.
         target: Number to explain; see `Target`.
@@ -93,7 +93,7 @@ def layer_deep_lift(
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units (not multiplied: per activation
-        unit).
+        unit); a tuple for a list.
 
     Raises:
         TypeError: If `x` holds no tensor, or `model` is a TorchScript module.
@@ -111,9 +111,10 @@ def layer_deep_lift(
     """
     take(x, floating=False)
     start = start_at(x, baselines, fixed=False)
-    found = layer_multipliers(model, layer, x, start, target, rules, create_graph)
-    found.check("layer_deep_lift")
-    return found.attribution(custom_attribution_func, multiply_by_inputs)
+    found = layer_multipliers(model, listed(layer), x, start, target, rules, create_graph)
+    found[0].check("layer_deep_lift")
+    answers = tuple(one.attribution(custom_attribution_func, multiply_by_inputs) for one in found)
+    return answers if isinstance(layer, list) else answers[0]
 
 
 @public_call

@@ -126,7 +126,7 @@ def layer_deep_lift_shap(
 
     def one(asked: Scores, start: Any) -> Multipliers:
         x = asked.x.rebuild(asked.x.tensors)
-        return layer_multipliers(asked.model, layer, x, start, asked.target, rules, create_graph)
+        return layer_multipliers(asked.model, [layer], x, start, asked.target, rules, create_graph)[0]
 
     return sample.mean(one, custom_attribution_func, multiply_by_inputs, Batching(chunk_size, vectorize))
 

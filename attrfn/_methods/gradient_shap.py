@@ -127,15 +127,14 @@ def layer_gradient_shap(
     moving(x)
     draws = Draws(x, baselines, stdevs, n_samples, generator)
     place = Place(model, layer, x, target, create_graph)
-    activation = place.activation()
     share = functools.partial(_share, multiply_by_inputs, draws.noisy)
     mean = draws.mean(ByRow(place, share, lambda place: place.dims), Batching(chunk_size, vectorize))
-    return activation.answer(detached(mean, create_graph))
+    return place.answer(detached(mean, create_graph))
 
 
 def _share(multiply: bool, noisy: bool, place: Place, draw: Draw) -> Sequence[Tensor]:
     """What one draw gives at the layer: the gradient there, times the layer's own difference."""
-    slopes = place.gradient(draw.point()).gradients[0]
+    slopes = place.gradient(draw.point()).flat()
     if not multiply:
         return slopes
     steps = place.difference(draw.start, draw.stop if noisy else None)

@@ -20,6 +20,7 @@ from attrfn._model.run import run_plainly as run_plainly
 from attrfn._model.run import without_graph as without_graph
 from attrfn._model.sites import listed as listed
 from attrfn._model.sites import one_leaf as one_leaf
+from attrfn._model.sites import out_of_heads as out_of_heads
 from attrfn._model.sites import resolve as resolve
 from attrfn._model.sites import with_leaves as with_leaves
 from attrfn._model.taps import keep as keep

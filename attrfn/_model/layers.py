@@ -1,14 +1,14 @@
 """Places in a model, and the model cut there: the only room that touches an `nn.Module`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attrfn._call import makes_function
-from attrfn._inputs import describe, packed, refuse_complex, split, split_activation, take
+from attrfn._inputs import at_least_one, describe, packed, refuse_complex, split, split_activation, take
 from attrfn._model.explained import Wrapped
 from attrfn._model.sites import one_leaf, resolve, with_leaves
 from attrfn._model.taps import run_reading, run_replacing
@@ -51,6 +51,38 @@ def at(layer: nn.Module | str, io: str = "output", *, call: int | None = None, i
     if call is not None and call < 0:
         raise ValueError(f"call counts from 0, but is {call}")
     return Site(layer, io, call, index)
+
+
+def heads(layer: Layer, n: int, *, io: str = "input", dim: int = -1) -> Site:
+    """A place whose activation is taken apart into heads: a dimension of size $d$ as `(n, d / n)`.
+
+    The heads of an attention layer are the parts of what goes into its last projection:
+    `heads("layers.0.self_attn.o_proj", 12)`.
+
+    Args:
+        layer: An `nn.Module` of the model, its dotted name, or a `Site`, whose `io`, `call` and `index` then hold.
+        n: Number of heads.
+        io: `"input"`, or `"output"`.
+        dim: The dimension that holds them, not that of the examples.
+
+    Returns:
+        A `Site`, which stands wherever a layer does. Its value has the layer's shape with one dimension as two, such
+        as `(N, T, n, d / n)` for `(N, T, d)`, in activation units.
+
+    Raises:
+        ValueError: If `io` is neither, or `n` is below 1; in a pass, if `n` does not divide the size of `dim`.
+        TypeError: If `layer` is no layer, or `n` or `dim` is not an int.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+        >>> to_layer(net, heads("1", 2))(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+        tensor([[[1., 2.],
+                 [3., 4.]]])
+    """
+    site = layer if isinstance(layer, Site) else at(layer, io)
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise TypeError(f"dim must be an int, but is {describe(dim)}")
+    return site._replace(heads=(at_least_one("n", n), dim))
 
 
 @makes_function
@@ -170,14 +202,13 @@ def unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: 
 def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
     take(x)
-    return neuron(model, pinned(model, layer, x), selector)
+    return neuron(model, pinned(model, [layer], x)[0], selector)
 
 
-def pinned(model: Model, layer: Layer, x: Inputs) -> Site:
-    """The site that `layer` names, and its call: one pass without gradients finds out that it is the only one."""
-    site = resolve(model, layer)
-    if site.call is not None:
-        return site
-    with torch.no_grad():
-        run_reading(model, x, (site,))
-    return site._replace(call=0)
+def pinned(model: Model, layers: Sequence[Layer], x: Inputs) -> tuple[Site, ...]:
+    """The sites that layers name, and their calls: one pass without gradients finds out that each is the only one."""
+    sites = [resolve(model, layer) for layer in layers]
+    if loose := [site for site in sites if site.call is None]:
+        with torch.no_grad():
+            run_reading(model, x, loose)
+    return tuple(site if site.call is not None else site._replace(call=0) for site in sites)

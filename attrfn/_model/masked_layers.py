@@ -6,42 +6,100 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from attrfn._inputs import describe, split_activation, start_at, take
+from attrfn._inputs import (
+    batch_size,
+    describe,
+    leaves_of,
+    map_leaves,
+    refuse_unlike,
+    split_activation,
+    start_alike,
+    start_at,
+    take,
+)
 from attrfn._model.layers import from_layer
 from attrfn._model.masks import Masked, same_start
 from attrfn._model.sites import listed, resolve
 from attrfn._model.taps import run_reading
-from attrfn._types import Baselines, Inputs, Model
+from attrfn._torch import values_readable
+from attrfn._types import Baselines, Inputs, Model, Site
 
 
 def masked_layers(
-    model: Model, layer: Any, x: Inputs, baselines: Baselines, groups: Any, *, create_graph: bool
+    model: Model,
+    layer: Any,
+    x: Inputs,
+    baselines: Baselines,
+    groups: Any,
+    *,
+    create_graph: bool,
+    by_place: bool = False,
 ) -> list[Masked]:
-    """The rest of the model behind each layer, as a function of which players of its activation are present."""
+    """The rest of the model behind each layer, as a function of which players of its activation are present.
+
+    Args:
+        model: The model.
+        layer: The layer, or a list.
+        x: The inputs.
+        baselines: Where the activation that replaces players is taken.
+        groups: Of the activation's entries; of a list of layers one of them for each, or `None`.
+        create_graph: Keep the graph.
+        by_place: Without groups, a place is a player with all its channels; else each entry is.
+    """
     take(x, floating=False)
-    start, sites = start_at(x, baselines, fixed=False), [resolve(model, one) for one in listed(layer)]
+    start = start_alike(x, baselines) if by_place else start_at(x, baselines, fixed=False)
+    sites = [resolve(model, one) for one in listed(layer)]
     with nullcontext() if create_graph else torch.no_grad():
         here, there = run_reading(model, x, sites), run_reading(model, start, sites)
     found: list[Masked] = []
-    for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups), strict=True):
-        starts = (1, functools.partial(same_start, _activation(other)))
-        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, fixed=True))
+    for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups, by_place), strict=True):
+        refuse_unlike(type(site.layer).__name__, h, other)
+        there_too = _with_shared(h, other, batch_size(x)) if by_place and own is None else other
+        starts = (1, functools.partial(same_start, _activation(there_too)))
+        together = functools.partial(_width, site) if by_place else None
+        rest = from_layer(model, site, x)
+        found.append(Masked(rest, _activation(h), starts, own, fixed=True, together=together))
     return found
 
 
-def _groups_of(layer: Any, groups: Any) -> Sequence[Any]:
+def _with_shared(h: Any, other: Any, n: int) -> Any:
+    """The activation at the baselines, with x's own leaf where that is of no example, and the same in both: a bias of
+    positions, say."""
+    leaves = iter(leaves_of(h))
+
+    def act(there: Any) -> Any:
+        here = next(leaves)
+        shared = isinstance(here, Tensor) and here.shape[:1] != (n,) and values_readable() and torch.equal(here, there)
+        return here if shared else there
+
+    return map_leaves(other, act)
+
+
+def _groups_of(layer: Any, groups: Any, by_place: bool) -> Sequence[Any]:
     """The groups of each layer."""
     if not isinstance(layer, list):
         return [groups]
     count = len(listed(layer))
     if groups is None:
         return [None] * count
-    if not isinstance(groups, list) or len(groups) != count:
+    if not isinstance(groups, (tuple, list) if by_place else list) or len(groups) != count:
         raise ValueError(
-            f"groups must be a list with one entry for each of the {count} layers, or None, but is {describe(groups)}"
+            f"groups must be a {'tuple' if by_place else 'list'} with one entry for each of the {count} layers, or "
+            f"None, but is {describe(groups)}"
         )
     return groups
+
+
+def _width(site: Site, leaf: Tensor) -> Sequence[int]:
+    """The dimensions of an activation along which all is at one place: its channels; of heads, what a head is of."""
+    rank = leaf.ndim - (site.heads is not None)
+    channels = {1: (), 2: (), 3: (2,)}.get(rank, (1,))
+    if site.heads is None:
+        return channels
+    first = site.heads[1] % rank
+    return [first + 1, *(dim + (dim >= first) for dim in channels)]
 
 
 def _activation(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, start_at, take
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
-from attrfn._players import Players, players_of
+from attrfn._players import Players, Together, players_of
 from attrfn._references import sample_of
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
 
@@ -57,10 +57,19 @@ def masked(
 class Masked:
     """What `masked` answers: a model whose input is a mask."""
 
-    def __init__(self, model: Model, x: Any, starts: "Starts", groups: Groups, *, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        x: Any,
+        starts: "Starts",
+        groups: Groups,
+        *,
+        fixed: bool = False,
+        together: Together | None = None,
+    ) -> None:
         self.model, self.x, self.n = model, x, batch_size(x)
         self.references, self._start = starts
-        self.players: Players = players_of(x, self._start(0), groups, fixed=fixed)
+        self.players: Players = players_of(x, self._start(0), groups, fixed=fixed, together=together)
 
     def __call__(self, z: Tensor) -> Any:
         self._check(z)

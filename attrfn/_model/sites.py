@@ -102,6 +102,35 @@ def with_leaf_at(value: Any, index: Index, new: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
+def in_heads(site: Site, value: Any) -> Any:
+    """A site's value with a dimension of its floating leaves split, where the site says so."""
+    if site.heads is None:
+        return value
+    count, dim = site.heads
+    leaves = split(value)
+    for leaf in leaves.tensors:
+        if not 0 < (dim + leaf.ndim if dim < 0 else dim) < leaf.ndim:
+            raise ValueError(
+                f"dim of heads must be a dimension after the first of the layer's value, of shape {tuple(leaf.shape)}, "
+                f"but is {dim}"
+            )
+        if leaf.shape[dim] % count:
+            raise ValueError(
+                f"heads must divide dimension {dim} of the layer's value, of shape {tuple(leaf.shape)}, but "
+                f"{leaf.shape[dim]} is no multiple of n={count}"
+            )
+    return leaves.rebuild(leaf.unflatten(dim, (count, leaf.shape[dim] // count)) for leaf in leaves.tensors)
+
+
+def out_of_heads(site: Site, value: Any) -> Any:
+    """The inverse of `in_heads`."""
+    if site.heads is None:
+        return value
+    dim, leaves = site.heads[1], split(value)
+    first = dim - 1 if dim < 0 else dim
+    return leaves.rebuild(leaf.flatten(first, first + 1) for leaf in leaves.tensors)
+
+
 def refuse_transformed(site: Site, value: Any, level: int) -> None:
     """Raise if a layer runs inside a transform of the model's own: its value ends with that transform.
 

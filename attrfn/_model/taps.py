@@ -19,7 +19,15 @@ from torch import nn
 from attrfn._again import as_one
 from attrfn._inputs import split
 from attrfn._model.run import Pass, run, without_graph
-from attrfn._model.sites import argument_of, leaf_at, refuse_transformed, with_leaf_at, with_leaves
+from attrfn._model.sites import (
+    argument_of,
+    in_heads,
+    leaf_at,
+    out_of_heads,
+    refuse_transformed,
+    with_leaf_at,
+    with_leaves,
+)
 from attrfn._torch import compiling, top_level, values_readable
 from attrfn._types import Inputs, Model, Site
 
@@ -63,10 +71,10 @@ class _Tap:
 
     def _acted(self, value: Any) -> Any:
         refuse_transformed(self.site, value, self.level)
-        new, self.kept = self.act(value)
+        new, self.kept = self.act(in_heads(self.site, value))
         if self.then is not None:
             self.then()
-        return new
+        return out_of_heads(self.site, new)
 
     def _wanted(self) -> bool:
         self.count += 1

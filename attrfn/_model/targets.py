@@ -122,7 +122,7 @@ def _normal(spec: Any, name: str) -> Any:
     if isinstance(spec, int):
         return spec
     if isinstance(spec, tuple):
-        return tuple(_normal_index(index, name) for index in spec)
+        return tuple(_normal_index(index, name, hidden=True) for index in spec)
     if isinstance(spec, list):
         if spec and all(isinstance(entry, tuple) for entry in spec):
             return [tuple(_normal_index(index, name) for index in entry) for entry in spec]
@@ -148,16 +148,21 @@ def _normal_tensor(spec: Tensor, name: str) -> Tensor:
     return spec[0] if spec.ndim == 1 and spec.numel() == 1 else spec
 
 
-def _normal_index(index: Any, name: str) -> int | slice:
-    if isinstance(index, slice):
+def _normal_index(index: Any, name: str, *, hidden: bool = False) -> int | slice | Tensor:
+    if isinstance(index, slice) or (hidden and _is_int(index) and isinstance(index, Tensor) and _hides(index)):
         return index
     if not _is_int(index):
         raise TypeError(f"{name} must hold ints and slices, but one entry is {describe(index)}")
     return _int(index, name)
 
 
+def _hides(index: Tensor) -> bool:
+    """Whether a transform or a compiled graph hides the number of an index."""
+    return not values_visible(index)
+
+
 def _int(value: Any, name: str) -> int:
-    if isinstance(value, Tensor) and not values_visible(value):
+    if isinstance(value, Tensor) and _hides(value):
         raise TypeError(
             f"{name} holds a tensor whose number a transform or a compiled graph hides; pass a 0-d integer tensor by "
             "itself, or a callable that gathers the entry"
@@ -192,8 +197,8 @@ def _same_length(length: int, value: Tensor, name: str) -> None:
         raise ValueError(f"{name} must have one entry for each of the {value.shape[0]} examples, but has {length}")
 
 
-def _check_columns(value: Tensor, spec: Any, name: str) -> None:
-    size = value.shape[1]
+def _check_columns(value: Tensor, spec: Any, name: str, dim: int = 1) -> None:
+    size = value.shape[dim]
     if isinstance(spec, Tensor):
         if compiling() or not values_visible(unwrapped(spec)):
             return
@@ -216,7 +221,7 @@ def _columns(value: Tensor, columns: Tensor) -> Tensor:
     return value.gather(1, columns.reshape(-1, 1).expand(value.shape[0], 1))[:, 0]
 
 
-def _at(value: Tensor, entry: tuple[int | slice, ...], name: str) -> Tensor:
+def _at(value: Tensor, entry: tuple[int | slice | Tensor, ...], name: str) -> Tensor:
     """Entry `(i, j, …)` of each example; what is under a slice is summed."""
     shape = tuple(value.shape)
     if len(entry) != value.ndim - 1:
@@ -224,7 +229,9 @@ def _at(value: Tensor, entry: tuple[int | slice, ...], name: str) -> Tensor:
             f"{name} {entry} must have one index for each dimension of {_whose(name)} after the first, but its "
             f"shape is {shape}"
         )
-    for index, size in zip(entry, shape[1:], strict=True):
+    for dim, (index, size) in enumerate(zip(entry, shape[1:], strict=True), 1):
+        if isinstance(index, Tensor):
+            _check_columns(value, index, name, dim)
         if isinstance(index, int) and not -size <= index < size:
             raise IndexError(
                 f"{name} {entry[0] if len(entry) == 1 else entry} is out of range for {_whose(name)} of shape {shape}; "
@@ -232,5 +239,14 @@ def _at(value: Tensor, entry: tuple[int | slice, ...], name: str) -> Tensor:
             )
     if len(entry) == 1 and isinstance(entry[0], int):
         return value.select(1, entry[0])
-    found = value[(slice(None), *entry)]
+    found = _gathered(value, entry)[(slice(None), *(0 if isinstance(i, Tensor) else i for i in entry))]
     return found.flatten(1).sum(1) if found.ndim > 1 else found
+
+
+def _gathered(value: Tensor, entry: tuple[int | slice | Tensor, ...]) -> Tensor:
+    """What is left of each dimension whose index is hidden: one entry."""
+    for dim, index in enumerate(entry, 1):
+        if isinstance(index, Tensor):
+            place = torch.where(index < 0, index + value.shape[dim], index).to(value.device)
+            value = value.index_select(dim, place.long().reshape(1))
+    return value

@@ -35,6 +35,10 @@ class Path(Protocol):
         """From the integral to the attribution, whose change is judged."""
         ...
 
+    def apart(self, attribution: Tensors, /) -> Sequence[Tensors]:
+        """What is to settle by itself: the attributions of each layer."""
+        ...
+
     def gap(self, integral: Tensors, /) -> tuple[Tensors, Tensor] | None:
         """What should sum to the output difference, and that, `(N,)` or 0-d; `None` where nothing does."""
         ...
@@ -74,7 +78,7 @@ def _refined(
         integral = _integral(values, points, path)
         now = _judged(path, integral)
         if before:
-            worst = _worst(before, now, path.gap(integral), path.n)
+            worst = _worst(before, now, path.gap(integral), path)
             if max(worst) <= rtol:
                 return integral
         if 2 * points - 1 > n_steps:
@@ -142,19 +146,21 @@ def _woven(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([old, new])[order]
 
 
-def _worst(before: Tensors, now: Tensors, gap: tuple[Tensors, Tensor] | None, n: int) -> tuple[float, float]:
-    """The largest share, over the examples, of the last change and of the completeness gap."""
-    norm = _sums([t.abs() for t in now], n)
-    change = _sums([(a - b).abs() for a, b in zip(now, before, strict=True)], n)
+def _worst(before: Tensors, now: Tensors, gap: tuple[Tensors, Tensor] | None, path: Path) -> tuple[float, float]:
+    """The largest share, over the examples, of the last change, of whatever is to settle, and of the gap."""
+    n, norm = path.n, _sums([t.abs() for t in now], path.n)
+    steps = path.apart([(a - b).abs() for a, b in zip(now, before, strict=True)])
+    sizes = path.apart([t.abs() for t in now])
+    changed = max(_share(_sums(step, n), _sums(size, n)) for step, size in zip(steps, sizes, strict=True))
     if gap is None:
-        return _share(change, norm), 0.0
+        return changed, 0.0
     total, owed = _sums(gap[0], n), gap[1].detach()
     if owed.ndim == 0 or owed.shape != total.shape:
         owed = owed.sum()
         total, norm_of_gap = total.sum(), torch.maximum(norm.sum(), owed.abs())
     else:
         norm_of_gap = torch.maximum(norm, owed.abs())
-    return _share(change, norm), _share((total - owed).abs(), norm_of_gap)
+    return changed, _share((total - owed).abs(), norm_of_gap)
 
 
 def _sums(tensors: Tensors, n: int) -> Tensor:

@@ -10,17 +10,17 @@ from attrfn.plot._colours import STOPS, diverging
 from attrfn.plot._tokens import Example, Text, Token, read, runs_left, signed, visible
 
 # Styles are written on each element: they hold in a notebook, whose own they overrule, and where <style> is taken out.
-_BOX = (
+BOX = (
     "color-scheme:light;color:#1a1a1a;background:#fff;padding:.6em .8em;font:14px/1.5 system-ui,sans-serif;"
     "text-align:left;-webkit-print-color-adjust:exact;print-color-adjust:exact"
 )
-_TITLE = "font-weight:600;margin-bottom:.3em"
-_TABLE = "table-layout:auto;border-collapse:collapse;border:0;margin:0;font:inherit;color:inherit"
+TITLE = "font-weight:600;margin-bottom:.3em"
+TABLE = "table-layout:auto;border-collapse:collapse;border:0;margin:0;font:inherit;color:inherit"
 _CELL = (
     "text-align:start;vertical-align:baseline;background:#fff;border:0;padding:.2em 1.4em .2em 0;"
     "font:inherit;color:inherit"
 )
-_HEAD = "text-align:left;background:#fff;border:0;padding:0 1.4em 0 0;font-size:85%;font-weight:400;color:#595959"
+HEAD = "text-align:left;background:#fff;border:0;padding:0 1.4em 0 0;font-size:85%;font-weight:400;color:#595959"
 _TOKEN = (
     "display:inline-block;white-space:pre-wrap;overflow-wrap:anywhere;min-width:.5em;padding:0 .22em;border-radius:.2em"
 )
@@ -68,10 +68,10 @@ def text(
         (True, False)
     """
     shown = read(tokens, attribution, {"true": true, "predicted": predicted}, percentile)
-    head = f'<div style="{_TITLE}">{_escaped(title)}</div>' if title else ""
+    head = f'<div style="{TITLE}">{_escaped(title)}</div>' if title else ""
     rows = "".join(map(_row, shown.examples))
-    page = f'<div class="attrfn-text" style="{_BOX}">{head}<table style="{_TABLE}">{_heads(shown)}{rows}</table>'
-    return f"{page}{_legend(shown)}</div>".encode("ascii", "xmlcharrefreplace").decode()
+    page = f'<div class="attrfn-text" style="{BOX}">{head}<table style="{TABLE}">{_heads(shown)}{rows}</table>'
+    return f"{page}{legend(shown)}</div>".encode("ascii", "xmlcharrefreplace").decode()
 
 
 def ansi(
@@ -126,7 +126,7 @@ def _escaped(text: str) -> str:
 def _heads(shown: Text) -> str:
     if not shown.names:
         return ""
-    cells = "".join(f'<th scope="col" style="{_HEAD}">{name}</th>' for name in [*shown.names, "tokens"])
+    cells = "".join(f'<th scope="col" style="{HEAD}">{name}</th>' for name in [*shown.names, "tokens"])
     return f'<tr style="background:#fff">{cells}</tr>'
 
 
@@ -146,7 +146,7 @@ def _span(token: Token) -> str:
     return f'<span class="attrfn-token" title="{signed(token.value)}" style="{style}">{escape(token.text)}</span>'
 
 
-def _legend(shown: Text) -> str:
+def legend(shown: Text) -> str:
     low, high = shown.ends
     ramp = f'<span class="attrfn-ramp" style="{_RAMP}"></span>'
     return f'<div class="attrfn-legend" style="{_LEGEND}">attribution&emsp;{low} {ramp} {high}</div>'

@@ -14,13 +14,14 @@ import attrfn
 from tests.tables.errors import OF_METHODS, Refusal
 from tests.tables.errors_export import EXPORTS
 from tests.tables.errors_interventions import INTERVENTIONS
+from tests.tables.errors_places import PLACES
 from tests.tables.errors_single import SINGLE
 from tests.tables.errors_use import USE
 from tests.tables.method import START, in_training, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import images, smooth_net
 
-REFUSALS = [*OF_METHODS, *SINGLE, *INTERVENTIONS, *USE, *EXPORTS]
+REFUSALS = [*OF_METHODS, *SINGLE, *INTERVENTIONS, *PLACES, *USE, *EXPORTS]
 
 
 @pytest.mark.parametrize("row", REFUSALS, ids=[f"{k}-{row.case}" for k, row in enumerate(REFUSALS)])

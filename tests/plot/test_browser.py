@@ -252,3 +252,25 @@ def test_markup_that_is_not_escaped_would_be_noticed(window: Window, token: str,
     window.show(f"<span class='attrfn-token'>x{token}</span>")
     window.try_all()
     assert does in window.did
+
+
+# Tokens by tokens
+
+
+def test_an_answer_is_a_table_of_colours(window: Window) -> None:
+    """A row for each token of the answer, a column for each token before it, and markup is text here too."""
+    values = torch.stack([torch.linspace(-1, 1, len(MARKUP)), torch.zeros(len(MARKUP))])
+    page = window.show(plot.answer(MARKUP, MARKUP[:2], values, title=MARKUP[1]))
+    window.try_all()
+    assert page.locator("th[scope=col]").evaluate_all("all => all.map(each => each.textContent)") == MARKUP
+    assert page.locator("th[scope=row]").all_inner_texts() == MARKUP[:2]
+    cells = window.boxes(".attrfn-token").reshape(2, len(MARKUP), 4)
+    assert np.ptp(cells[:, :, 0], axis=0).max() == 0  # columns
+    assert np.ptp(cells[:, :, 1], axis=1).max() == 0  # rows
+    colours = numbers(window.computed(".attrfn-token", "backgroundColor"))
+    np.testing.assert_allclose(colours, ramp(values.flatten()), atol=2)
+    titles = [token.get_attribute("title") for token in page.locator(".attrfn-token").all()]
+    assert titles[0] == f"{MARKUP[0]} ← {MARKUP[0]}: −1"
+    tags = set(page.evaluate("[...document.body.querySelectorAll('*')].map(e => e.tagName)"))
+    assert tags == set("DIV TABLE TBODY TR TH TD SPAN".split())
+    assert window.did == []

@@ -45,6 +45,8 @@ ON_AXES = {
     "gaps": Picture(lambda v, **o: plot.convergence({2: v}, **o), whole(3), r"gaps\[2\]"),
     "lines": Picture(lambda v, **o: plot.convergence({"a": {2: v}}, **o), whole(3), r"gaps\['a'\]\[2\]"),
     "curves": Picture(plot.curves, whole(2, 5), "outputs"),
+    "sites": Picture(lambda v, **o: plot.sites(NAMES[:2], NAMES, v, **o), whole(2, 3), "attribution"),
+    "edges": Picture(lambda v, **o: plot.edges(NAMES[:2], NAMES, v, **o), whole(2, 3), "attribution"),
     "named curves": Picture(lambda v, **o: plot.curves({"a": v}, **o), whole(2, 5), r"outputs\['a'\]"),
 }
 FIGURES = ON_AXES | {
@@ -55,6 +57,7 @@ PICTURES = FIGURES | {
     "text": Picture(lambda v: plot.text(NAMES, v), whole(3), "attribution"),
     "texts": Picture(lambda v: plot.text([NAMES, NAMES], v), whole(2, 3), "attribution"),
     "ragged": Picture(lambda v: plot.text([NAMES, ["d"]], [v, torch.ones(1)]), whole(3), r"attribution\[0\]"),
+    "answer": Picture(lambda v: plot.answer(NAMES, NAMES[:2], v), whole(2, 3), "attribution"),
     "ansi": Picture(lambda v: plot.ansi(NAMES, v), whole(3), "attribution"),
 }
 GIVEN: dict[str, Callable[[Tensor], Any]] = {
@@ -122,7 +125,7 @@ def test_what_is_not_finite_is_refused_by_name(picture: Picture, value: float) -
 
 
 # A list for several texts is of their attributions: uneven rows are no fault of it.
-ONE_ARRAY = {name: picture for name, picture in PICTURES.items() if name != "texts"}
+ONE_ARRAY = {name: picture for name, picture in PICTURES.items() if name not in ("texts", "answer")}
 
 
 @pytest.mark.parametrize("wrong", ["bool", "complex", "words", "meta", "none", "uneven"])
@@ -193,6 +196,8 @@ for name, call in {
     "bars": lambda: plot.bars(["a"], [1.0]), "layer": lambda: plot.layer([[1.0]]),
     "series": lambda: plot.series([1.0], [1.0]), "convergence": lambda: plot.convergence({1: 1.0}),
     "curves": lambda: plot.curves([1.0, 0.0]),
+    "sites": lambda: plot.sites(["a"], ["b"], [[1.0]]), "edges": lambda: plot.edges(["a"], ["b"], [[1.0]]),
+    "answer": lambda: plot.answer(["a"], ["b"], [[1.0]]),
     "text": lambda: plot.text(["a"], [1.0]), "ansi": lambda: plot.ansi(["a"], [1.0]),
 }.items():
     try: said[name] = type(call()).__name__
@@ -213,8 +218,8 @@ def test_import_needs_no_matplotlib() -> None:
 
 def test_missing_extra_is_one_line() -> None:
     said = json.loads(run(CALLS))
-    assert said.pop("text") == said.pop("ansi") == "str"
-    assert len(said) == 7
+    assert said.pop("text") == said.pop("ansi") == said.pop("answer") == "str"
+    assert len(said) == 9
     for line in said.values():
         assert line.startswith("attrfn.plot needs matplotlib")
         assert line.endswith(": pip install 'attrfn[plot]'")

@@ -18,7 +18,19 @@ ATTRIBUTIONS = [value for name, value in vars(attrfn).items() if inspect.isfunct
 FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]
 # Words for what the package does, where no paper is behind a function.
 NO_PAPER = {"at", "from_layer", "interpolate", "layer_activation", "neuron", "over_targets", "select", "to_layer"}
-NO_PAPER |= {"masked", "progress", "with_rules", "export", "to_onnx", *(function.__name__ for function in PICTURES)}
+NO_PAPER |= {
+    "heads",
+    "log_prob",
+    "contrast",
+    "spans",
+    "with_activations",
+    "masked",
+    "progress",
+    "with_rules",
+    "export",
+    "to_onnx",
+    *(function.__name__ for function in PICTURES),
+}
 
 every = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 

@@ -35,6 +35,8 @@ FIXED = [
     attrfn.layer_deep_lift,
     attrfn.layer_deep_lift_shap,
     attrfn.layer_feature_ablation,
+    attrfn.attribution_patching,
+    attrfn.activation_patching,
 ]
 """Methods that need no floating-point member of x."""
 ALONG_THE_INPUT = [
@@ -44,7 +46,7 @@ ALONG_THE_INPUT = [
     attrfn.layer_gradient_shap,
 ]
 """Methods at a layer whose path runs in the input: none of them is to be told to take a layer method."""
-RULED = [row for row in METHODS if row.relu or "deep_lift" in row.name]
+RULED = [row for row in METHODS if row.relu or "deep_lift" in row.name or row.settings.get("rule") == "reference"]
 """Methods that give operations other derivatives."""
 
 

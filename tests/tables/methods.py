@@ -5,6 +5,7 @@ from typing import Any
 import attrfn
 from tests.tables import references as ref
 from tests.tables import references_interventions as without
+from tests.tables import references_patching as patching
 from tests.tables import references_rules as rules
 from tests.tables.method import (
     LAYER,
@@ -231,6 +232,14 @@ DEEP_LIFTS = (
         sums=True,
         steps=True,
     ),
+    Method(
+        attrfn.attribution_patching,
+        lambda net, x: rules.layer_deep_lift(net.head, [*net.tail, column], x, start(x)),
+        LAYER,
+        {"baselines": START, "rule": "reference"},
+        of="layer",
+        sums=True,
+    ),
 )
 ABLATIONS = (
     Method(
@@ -285,4 +294,31 @@ SHAPLEYS = (
         intervenes=True,
     ),
 )
-METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS)
+PATCHINGS = (
+    Method(
+        attrfn.attribution_patching,
+        lambda net, x: patching.attribution_patching(net.head, tail(net), x, start(x)),
+        LAYER,
+        {"baselines": START},
+        of="layer",
+    ),
+    Method(
+        attrfn.attribution_patching,
+        lambda net, x: patching.attribution_patching_along(net.head, tail(net), x, start(x), GAUSS),
+        LAYER,
+        PATH | {"rule": "path"},
+        of="layer",
+        steps=True,
+    ),
+    Method(
+        attrfn.activation_patching,
+        lambda net, x: patching.activation_patching(net.head, tail(net), x, start(x)),
+        LAYER,
+        {"baselines": START},
+        of="layer",
+        dummy=False,  # a place has the number of all its channels
+        steps=True,
+        intervenes=True,
+    ),
+)
+METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS, *PATCHINGS)

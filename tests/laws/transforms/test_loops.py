@@ -158,14 +158,8 @@ HOLES: dict[str, tuple[str, Callable[[Split, Tensor], Any], type[Exception], str
         ValueError,
         "rtol looks at values.*pass n_steps without rtol there",
     ),
-    "an entry by several mapped indices": (
-        "an index in a tuple is a Python number",
-        lambda net, x: vmap(lambda k: attrfn.neuron_gradient(net, "head", (k, 0, 0), x))(torch.arange(3)),
-        TypeError,
-        "selector holds a tensor whose number a transform.*0-d integer tensor by itself, or a callable",
-    ),
     "a list of mapped indices": (
-        "likewise",
+        "an index in a list is a Python number",
         lambda net, x: vmap(lambda k: attrfn.saliency(net, x, [k, k, k]))(torch.arange(3)),
         TypeError,
         "target holds a tensor whose number a transform.*0-d integer tensor by itself, or a callable",
@@ -187,6 +181,16 @@ def test_a_hole_is_an_error_that_says_what_to_do(hole: str) -> None:
     _, call, error, words = HOLES[hole]
     with pytest.raises(error, match=words):
         call(suited(METHODS[0]), images())
+
+
+def test_an_entry_by_mapped_indices() -> None:
+    """A tuple may hold them, from the end too; out of range is told of all that a transform maps over."""
+    net, x = suited(METHODS[0]), images()
+    rows = torch.tensor([[0, 1], [2, -1], [-3, 0]])
+    found = vmap(lambda k: attrfn.neuron_gradient(net, "head", (k[0], 0, k[1]), x))(rows)
+    same(found, torch.stack([attrfn.neuron_gradient(net, "head", (i, 0, j), x) for i, j in rows.tolist()]))
+    with pytest.raises(IndexError, match=r"selector \[0, 3\] is out of range for an activation of shape .*-3 to 2"):
+        vmap(lambda k: attrfn.neuron_gradient(net, "head", (k, 0, 0), x))(torch.tensor([0, 3]))
 
 
 def test_the_remedies_of_holes_work() -> None:

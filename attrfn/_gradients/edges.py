@@ -1,0 +1,130 @@
+"""Edges: what each writer of a stream counts for through each of its readers.
+
+NOTE [Edges]
+A writer is added to a stream, a reader takes its input from it. So an edge is the writer's difference between the two
+inputs times the multiplier of the reader's own input, summed over the width. A step of a path is summed before the next
+one: held at once are the differences of all writers and the multipliers of all readers, and of pairs only the sums.
+"""
+
+import itertools
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attrfn._gradients.flow import Flow
+from attrfn._gradients.gradient import detached
+from attrfn._gradients.patching import Compared
+from attrfn._inputs import describe
+from attrfn._model import keep, one_leaf, out_of_heads, resolve, run_plainly, run_replacing
+from attrfn._sampling import ByRow, tile
+from attrfn._torch import values_readable
+from attrfn._types import Layer, Model, Site
+
+
+def edges_between(compared: Compared, writers: Sequence[Layer], readers: Sequence[Layer]) -> Tensor:
+    """The edges, `(W, R, N, *T)`; zero where the writer runs after the reader."""
+    compared.check()
+    sources = [resolve(compared.model, writer) for writer in writers]
+    sinks = [_as_input(compared.model, reader) for reader in readers]
+    with nullcontext() if compared.create_graph else torch.no_grad():
+        here, ticks = _in_order(compared, [*sources, *sinks])
+        there = compared.starts(sources)
+        parts = [_written(*each) for each in zip(sources, here[: len(sources)], there, strict=True)]
+        _refuse_other_shapes(parts, [one_leaf(value) for value in here[len(sources) :]])
+    (steps,) = detached([torch.cat(parts).movedim(0, -2)], compared.create_graph)
+    found = torch.stack([*_sums(compared, steps, sinks)]).movedim(-1, 0)
+    counts = [part.shape[0] for part in parts]
+    written = [tick for tick, count in zip(ticks[: len(sources)], counts, strict=True) for _ in range(count)]
+    runs = torch.tensor([[w < r for r in ticks[len(sources) :]] for w in written], device=found.device)
+    return torch.where(runs.reshape(*runs.shape, *(1,) * (found.ndim - 2)), found, 0)
+
+
+def _as_input(model: Model, reader: Layer) -> Site:
+    """A reader's place: of a bare layer its input."""
+    site = resolve(model, reader)
+    return site if isinstance(reader, Site) else site._replace(io="input")
+
+
+def _in_order(compared: Compared, sites: Sequence[Site]) -> tuple[list[Any], list[int]]:
+    """The values of sites at x, and when each came."""
+    clock = itertools.count()
+
+    def tick(k: int, value: Any) -> tuple[Any, tuple[Any, int]]:
+        return keep(k, value)[0], (value, next(clock))
+
+    _, kept = run_replacing(compared.model, compared.x, sites, tick)
+    return [value for value, _ in kept], [when for _, when in kept]
+
+
+def _written(site: Site, here: Any, there: Any) -> Tensor:
+    """The difference between the values of a site, `(1, N, *T, d)`; of one in heads what each writes, `(n, N, *T, d)`.
+
+    Heads of a layer's input write what the layer, which must be linear, makes of them.
+    """
+    value, start = one_leaf(here), one_leaf(there)
+    if site.heads is None:
+        return (value - start)[None]
+    count, dim = site.heads
+    at = value.ndim - 1 + dim if dim < 0 else dim
+    chosen = torch.eye(count, dtype=torch.bool, device=value.device)
+    shape = [count if k == at else 1 for k in range(value.ndim)]
+    parts = [torch.where(one.reshape(shape), value, start) for one in chosen]
+    flat = [out_of_heads(site, part) for part in (*parts, value, start)]
+    if site.io == "output":
+        return torch.stack([part - flat[-1] for part in flat[:-2]])
+    *written, whole, before = (_made(site.layer, part) for part in flat)
+    found = torch.stack([one - before for one in written])
+    _refuse_nonlinear(site, found.sum(0), whole - before)
+    return found
+
+
+def _made(layer: Any, part: Tensor) -> Tensor:
+    output = run_plainly(layer, part)
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"heads of the input of {type(layer).__name__} cannot be writers, since it answers {describe(output)}; "
+            "take heads of the layer that projects them"
+        )
+    return output
+
+
+def _refuse_nonlinear(site: Site, total: Tensor, whole: Tensor) -> None:
+    assert isinstance(site.layer, nn.Module)
+    if not values_readable():
+        return
+    gap, scale = (total - whole).abs().max(), torch.maximum(total.abs().max(), whole.abs().max())
+    if bool(gap > scale * torch.finfo(whole.dtype).eps ** 0.5):
+        raise ValueError(
+            f"heads of the input of {type(site.layer).__name__} cannot be writers, since it is not linear: what each "
+            "writes does not sum to what all write; take heads of the layer that projects them"
+        )
+
+
+def _refuse_other_shapes(parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    shapes = {tuple(part.shape[1:]) for part in parts} | {tuple(value.shape) for value in inputs}
+    if len(shapes) > 1 or parts[0].ndim < 3:
+        raise ValueError(
+            f"writers and readers must be at one stream, (N, *T, d), but have the shapes {sorted(shapes)}; of a layer "
+            "with several inputs choose the stream with at(layer, 'input', index=...)"
+        )
+
+
+def _sums(compared: Compared, steps: Tensor, sinks: Sequence[Site]) -> Sequence[Tensor]:
+    """For each reader the sums over the width, `(N, *T, W)`."""
+    if compared.rule == "path":
+        flow = compared.flow(sinks)
+
+        def slope(flow: Flow, alpha: Tensor) -> list[Tensor]:
+            return _through(tile(steps, flow.n // len(steps)), flow.slope(alpha))
+
+        return compared.mean(ByRow(flow, slope), flow)
+    found = compared.multipliers(sinks)
+    found[0].check("edges")
+    return _through(steps, [one.multipliers[0] for one in found])
+
+
+def _through(steps: Tensor, multipliers: Sequence[Tensor]) -> list[Tensor]:
+    return [(steps @ m[..., None])[..., 0] for m in multipliers]

