@@ -5,7 +5,7 @@ Fused attention has a softmax within, and a norm a root: there a rule for these 
 kernel's own; the pull-back is that of what the kernel is made of, under the rules.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from attrfn._model import Pass, without_buffers
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Overridden, Pullback, Switch, with_pullback
 from attrfn._rules.pullbacks import clipped_pullback, elementwise_pullback, operand_pullback
 from attrfn._rules.ready import READY, guided_clipped, held, held_scale, key_in_graph
+from attrfn._rules.spellings import any_call, function_for, is_elementwise, split_any
+from attrfn._rules.table import Rules
 from attrfn._torch import (
     CELLS,
     COMPOSITES,
@@ -25,38 +27,18 @@ from attrfn._torch import (
     SplitCall,
     allow_in_graph,
     and_in_place,
-    any_call,
     attention,
     clipped_at,
     compiling,
-    function_for,
     function_running,
     in_make_fx,
-    is_elementwise,
     name_in_torch,
     names,
     of_floating,
-    spellings_of,
-    split_any,
     transformed,
     vjp,
 )
 from attrfn._types import Rule
-
-
-class Rules:
-    """Rules by the names of their operations, and the names of all operations that may be these."""
-
-    def __init__(self, by_key: Mapping[str, Rule]) -> None:
-        self.by_key = dict(by_key)
-        self.spellings = frozenset(name for key in by_key for name in spellings_of(key))
-
-    def of(self, done: Call) -> Rule | None:
-        rule = self.by_key.get(done.name)
-        if rule is None and "relu6" in self.by_key and clipped_at(done) is not None:
-            return self.by_key["relu6"]
-        return rule
-
 
 _ATTENTION = "scaled_dot_product_attention"
 _FUSED_RELUS = frozenset(["rnn_relu", "rnn_relu_cell"])

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attrfn._inputs import describe, packed
+from attrfn._inputs import packed
 from attrfn._model import Wrapped, refuse_scripted, run, uncompiled
 from attrfn._rules.hidden import warn_of_functions, warn_of_scripted
-from attrfn._rules.override import ALWAYS, Switch
-from attrfn._rules.ready import DECONVOLUTION, GUIDED
-from attrfn._rules.rule_pass import RulePass, Rules
-from attrfn._torch import is_known, key_of, shown_name, values_readable, warn
+from attrfn._rules.override import ALWAYS, Switch, current_switch
+from attrfn._rules.rule_pass import RulePass
+from attrfn._rules.table import GUIDED_RULES, Rules, named_rules
+from attrfn._torch import values_readable, warn
 from attrfn._types import Model, Rule
 
 
@@ -45,19 +45,6 @@ def with_rules(model: Model, rules: Mapping[Any, Rule]) -> Model:
     return under_rules(model, named_rules(rules), ALWAYS)
 
 
-def named_rules(rules: Any) -> Rules:
-    """The caller's rules, by the name of their operation."""
-    if not isinstance(rules, Mapping) or not all(callable(rule) for rule in rules.values()):
-        raise TypeError(f"rules must map operations to functions, but is {describe(rules)}")
-    unknown = [shown_name(operation) for operation in rules if not is_known(key_of(operation))]
-    if unknown:
-        raise ValueError(
-            f"rules are for operations of torch's, but {unknown} are none that is known; pass the function that the "
-            "model calls, such as torch.softmax, or a module of one, such as torch.nn.GELU"
-        )
-    return Rules({key_of(operation): rule for operation, rule in rules.items()})
-
-
 class _UnderRules(Wrapped):
     """The model run under rules that answer while `switch` is on."""
 
@@ -71,7 +58,7 @@ class _UnderRules(Wrapped):
         return _UnderRules(model, self.rules, self.switch)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mode = RulePass(self.rules, self.switch)
+        mode = RulePass(self.rules, current_switch(self.switch))
         output = run(self.model, packed(args, kwargs), mode)
         if values_readable():
             _warn_unseen(mode)
@@ -101,10 +88,6 @@ def _warn_unseen(mode: RulePass) -> None:
         f"a rule is in force for {named}, but no such operation ran in the model: what comes out is the plain "
         f"gradient there{remedy if of_relus and mode.smooth else ''}"
     )
-
-
-GUIDED_RULES = named_rules(GUIDED)
-DECONVOLUTION_RULES = named_rules(DECONVOLUTION)
 
 
 def guided_model(model: Model, switch: Switch) -> Model:

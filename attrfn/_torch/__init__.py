@@ -59,6 +59,7 @@ from attrfn._torch.naming import FUNCTIONS as FUNCTIONS
 from attrfn._torch.naming import IN_PLACE as IN_PLACE
 from attrfn._torch.naming import NAMES as NAMES
 from attrfn._torch.naming import WRITING as WRITING
+from attrfn._torch.naming import function_named as function_named
 from attrfn._torch.naming import identity_of as identity_of
 from attrfn._torch.naming import key_of as key_of
 from attrfn._torch.naming import name_in_torch as name_in_torch
@@ -72,12 +73,6 @@ from attrfn._torch.operations import Kind as Kind
 from attrfn._torch.operations import and_in_place as and_in_place
 from attrfn._torch.operations import names as names
 from attrfn._torch.operations import names_that as names_that
-from attrfn._torch.spellings import any_call as any_call
-from attrfn._torch.spellings import function_for as function_for
-from attrfn._torch.spellings import is_elementwise as is_elementwise
-from attrfn._torch.spellings import is_known as is_known
-from attrfn._torch.spellings import spellings_of as spellings_of
-from attrfn._torch.spellings import split_any as split_any
 from attrfn._torch.unruled import unruled as unruled
 from attrfn._torch.written_out import CELLS as CELLS
 from attrfn._torch.written_out import COMPOSITES as COMPOSITES

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn as a
@@ -118,11 +119,12 @@ SINGLE = [
     ),
     *refusals(
         a.with_rules,
-        (lambda: a.with_rules(flat_net(), {torch.matmul: five}), ValueError,
-         r"rules are for elementwise operations, but \['matmul'\]"),
-        (lambda: a.with_rules(flat_net(), {torch.softmax: five}), ValueError,
-         r"elementwise operations, but \['softmax'\]"),
-        (lambda: a.with_rules(flat_net(), {nn.Linear: five}), ValueError, "elementwise operations, but .*known are"),
+        (lambda: a.with_rules(flat_net(), {len: five}), ValueError,
+         r"rules are for operations of torch's, but \['len'\]"),
+        (lambda: a.with_rules(flat_net(), {nn.Linear: five}), ValueError,
+         r"but \['Linear'\] are none that is known; pass the function"),
+        (lambda: a.saliency(a.with_rules(nn.Linear(3, 2).double(), {F.linear: lambda g, u, y: g}), X, 1), ValueError,
+         "the rule of 'linear' must return 3 gradients, one for each tensor operand, .*but returned 1"),
         (lambda: a.with_rules(flat_net(), [five]), TypeError,
          "rules must map operations to functions, but is a list of 1"),
         (lambda: a.with_rules(flat_net(), {torch.relu: 3}), TypeError,

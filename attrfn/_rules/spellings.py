@@ -8,21 +8,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._torch.calls import Call, SplitCall, normal_call, split_call
-from attrfn._torch.context import compiling, constant_in_graph
-from attrfn._torch.naming import FUNCTIONS, IN_PLACE, NAMES, function_named
-from attrfn._torch.operations import ELEMENTWISE, OPERATIONS, Kind
+from attrfn._torch import (
+    ELEMENTWISE,
+    FUNCTIONS,
+    IN_PLACE,
+    NAMES,
+    OPERATIONS,
+    Call,
+    Kind,
+    SplitCall,
+    compiling,
+    constant_in_graph,
+    function_named,
+    key_of,
+    normal_call,
+    split_call,
+)
 
 _MAY_BE = {
     "relu": ("clamp", "clip", "clamp_min", "threshold", "_threshold"),
     "relu6": ("hardtanh", "clamp", "clip"),
     "softmax": ("_softmax",),
-    "rsub": ("__rsub__",),
 }
-"""Operations that are this one with the right arguments, or for programs."""
+"""Operations that are this one with the right arguments, or in programs."""
+_SAME = {
+    "concat": "cat",
+    "concatenate": "cat",
+    "subtract": "sub",
+    "negative": "neg",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "moveaxis": "movedim",
+    "row_stack": "vstack",
+    "__rsub__": "rsub",
+}
+"""Other names of operations that have none in their record, since DeepLIFT asks none."""
 
 
-_OTHERWISE = {"__rsub__": "rsub", "_softmax": "softmax"}
+def rule_key(operation: Any) -> Any:
+    """What a rule is kept by; see `key_of`."""
+    key = key_of(operation)
+    if not isinstance(key, str):
+        return key
+    plain = key.partition(".")[0]
+    plain = plain if plain.startswith("__") else plain.removesuffix("_")
+    return _SAME.get(plain, NAMES.get(plain, plain))
 
 
 @constant_in_graph
@@ -33,7 +63,7 @@ def spellings_of(key: str) -> frozenset[str]:
 
 @cache
 def _spellings(key: str) -> frozenset[str]:
-    plain = {key, *_MAY_BE.get(key, ())}
+    plain = {key, *_MAY_BE.get(key, ()), *(other for other, name in _SAME.items() if name == key)}
     plain |= {other for other, name in NAMES.items() if name in plain}
     found = plain | {f"{name}_" for name in plain if not name.endswith("_")}
     return frozenset(found | {one for name in found for one in _in_programs(name)})
@@ -65,21 +95,31 @@ def _is_elementwise(key: str) -> bool:
         return True
     if key in FUNCTIONS:
         return False
-    default: Any = getattr(getattr(torch.ops.aten, key, None), "default", None)
-    if default is None or torch.Tag.pointwise not in default.tags:
+    overloads = [getattr(getattr(torch.ops.aten, name, None), "default", None) for name in (key, _unspecial(key))]
+    return any(map(_is_of_one_tensor, overloads))
+
+
+def _unspecial(key: str) -> str:
+    """Some of `torch.special` are known to torch by their plain names alone."""
+    return key.removeprefix("special_")
+
+
+def _is_of_one_tensor(overload: Any) -> bool:
+    if overload is None or torch.Tag.pointwise not in overload.tags:
         return False
-    return sum(str(one.type) == "Tensor" for one in default._schema.arguments) == 1
+    return sum(str(one.type) == "Tensor" for one in overload._schema.arguments) == 1
 
 
 def any_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """The normal form of a call of any operation, of one that has no function here and of programs too."""
     plain = name.partition(".")[0]
-    plain = _OTHERWISE.get(plain, plain)
+    if plain == "_softmax":  # of a program, whose last argument is no dtype
+        plain, args = "softmax", args[:2]
     if plain in NAMES or plain in IN_PLACE:
         return normal_call(plain, args, kwargs)
     if plain.endswith("_") and not plain.startswith("__"):
-        return Call(plain[:-1], args, kwargs, args[0] if args else kwargs.get("input"))
-    return Call(plain, args, kwargs)
+        return Call(_SAME.get(plain[:-1], plain[:-1]), args, kwargs, args[0] if args else kwargs.get("input"))
+    return Call(_SAME.get(plain, plain), args, kwargs)
 
 
 def function_for(done: Call, func: Callable[..., Any]) -> Callable[..., Any]:
