@@ -20,7 +20,9 @@ from attrfn._rules.table import Rules
 from attrfn._torch import (
     CELLS,
     COMPOSITES,
+    ELEMENTWISE,
     FUNCTIONS,
+    NAMES,
     WRITTEN_OUT,
     Call,
     Kind,
@@ -34,7 +36,9 @@ from attrfn._torch import (
     in_make_fx,
     name_in_torch,
     names,
+    normal_call,
     of_floating,
+    split_call,
     transformed,
     vjp,
 )
@@ -47,6 +51,7 @@ _ATTENTIONS = frozenset([_ATTENTION, f"{_ATTENTION}.default"])
 _SMOOTH = and_in_place("gelu silu mish softplus elu celu tanh sigmoid erf".split())
 """Activations without a gate, or what they are written out with."""
 _OPENED = names(Kind.OPENED)
+_LOOKED_AT = _ATTENTIONS | _FUSED_RELUS | _SMOOTH | _OPENED
 _ROOT = Rules({"sqrt": held})
 """What a norm divides by."""
 
@@ -71,12 +76,15 @@ class RulePass(Pass):
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
         if name not in self.rules.spellings:
-            return self._without(name, func, args, kwargs)
+            return (
+                self._without(name, func, args, kwargs) if name in _LOOKED_AT else super().operation(func, args, kwargs)
+            )
         if name == "instance_norm":
             values = without_buffers(name, args, kwargs)
             args, kwargs = (values.pop("input"),), values
-        done = any_call(name, args, kwargs)
-        rule, call = self.rules.of(done), split_any(done, func)
+        done = normal_call(name, args, kwargs) if name in NAMES else any_call(name, args, kwargs)
+        rule = self.rules.of(done)
+        call = split_call(done.args, done.kwargs) if done.name in ELEMENTWISE else split_any(done, func)
         if rule is None or not any(t.is_floating_point() for t in call.tensors):
             return super().operation(func, args, kwargs)
         self.seen.add(done.name)
@@ -144,13 +152,15 @@ class RulePass(Pass):
         if compiling() and not self.within:
             key, always = key_in_graph(rule), self.switch is ALWAYS
             return _overridden_in_graph(done.name, key, always, call.places, call.args, call.kwargs, *call.tensors)
-        function, elementwise = function_for(done, func), is_elementwise(done.name)
+        pullback = _pullback_of(done.name, call, rule)
+        if done.name in ELEMENTWISE:
+            return with_pullback(done.name, FUNCTIONS[done.name], call, pullback, self.switch)
+        function = function_for(done, func)
 
         def own(*args: Any, **kwargs: Any) -> Any:  # as every pass writes it
             return Pass.operation(self, function, args, kwargs)
 
-        pullback = _pullback_of(done.name, call, rule)
-        return with_pullback(done.name, function if elementwise else own, call, pullback, self.switch)
+        return with_pullback(done.name, own, call, pullback, self.switch)
 
 
 def _copy(tensor: Tensor) -> Tensor:
