@@ -58,9 +58,11 @@ from attrfn._methods.deep_lift_shap import neuron_deep_lift_shap as neuron_deep_
 
 # isort: split
 # Maps of a convolution's channels
+from attrfn._methods.cam import layer_cam as layer_cam
+from attrfn._methods.cam import layer_grad_cam as layer_grad_cam
 from attrfn._methods.grad_cam import guided_grad_cam as guided_grad_cam
 from attrfn._methods.grad_cam import interpolate as interpolate
-from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
+from attrfn._methods.grad_cam import tokens_to_grid as tokens_to_grid
 
 # isort: split
 # By what happens without a part

@@ -8,6 +8,10 @@ from attrfn._gradients.gradient import gradient as gradient
 from attrfn._gradients.gradient import score_of as score_of
 from attrfn._gradients.line import LayerLine as LayerLine
 from attrfn._gradients.line import Line as Line
+from attrfn._gradients.maps import channel_of as channel_of
+from attrfn._gradients.maps import check_rule as check_rule
+from attrfn._gradients.maps import class_activation_map as class_activation_map
+from attrfn._gradients.maps import refuse_flat as refuse_flat
 from attrfn._gradients.multipliers import Multipliers as Multipliers
 from attrfn._gradients.multipliers import Sample as Sample
 from attrfn._gradients.multipliers import input_multipliers as input_multipliers

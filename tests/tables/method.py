@@ -51,7 +51,7 @@ class Method(NamedTuple):
 
     @property
     def name(self) -> str:
-        variant = [f"-{k}={v}" for k, v in self.settings.items() if k in ("derivative", "absolute")]
+        variant = [f"-{k}={v}" for k, v in self.settings.items() if k in ("derivative", "absolute", "rule")]
         return self.attribute.__name__ + "".join(variant)
 
     def call(self, net: Any, x: Any, **given: Any) -> Any:
