@@ -48,6 +48,10 @@ from attrfn._methods.integrated_gradients import layer_integrated_gradients as l
 from attrfn._methods.integrated_gradients import neuron_integrated_gradients as neuron_integrated_gradients
 
 # isort: split
+# Of the second order
+from attrfn._methods.hessians import integrated_hessians as integrated_hessians
+
+# isort: split
 # By differences from a reference
 from attrfn._methods.deep_lift import deep_lift as deep_lift
 from attrfn._methods.deep_lift import layer_deep_lift as layer_deep_lift
