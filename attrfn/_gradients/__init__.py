@@ -3,6 +3,8 @@
 from attrfn._gradients.at_layer import gradient_at as gradient_at
 from attrfn._gradients.at_layer import gradients_of_one_pass as gradients_of_one_pass
 from attrfn._gradients.curvature import integrated_rows as integrated_rows
+from attrfn._gradients.curve import Curve as Curve
+from attrfn._gradients.curve import check_ends as check_ends
 from attrfn._gradients.flow import Flow as Flow
 from attrfn._gradients.gradient import detached as detached
 from attrfn._gradients.gradient import gradient as gradient
