@@ -27,9 +27,9 @@ def integrated_hessians(
     chunk_size: int | None = None,
     vectorize: Vectorize = True,
 ) -> Any:
-    r"""Interactions of pairs of features along the straight line from the baseline; each row sums to
-    `integrated_gradients` of its feature, and all to $f(x) - f(x')$.
+    r"""Interactions of pairs of features along the straight line from the baseline.
 
+    Each row sums to `integrated_gradients` of its feature, and all to $f(x) - f(x')$.
     With $d = x - x'$ and $z = x' + \alpha \beta d$: $d_i d_j \iint \alpha \beta \, \partial^2 f(z) / \partial x_i
     \partial x_j \; d\alpha\, d\beta$, and on the diagonal $d_i \iint \partial f(z) / \partial x_i$ besides.
 

@@ -45,6 +45,7 @@ ON_AXES = {
     "gaps": Picture(lambda v, **o: plot.convergence({2: v}, **o), whole(3), r"gaps\[2\]"),
     "lines": Picture(lambda v, **o: plot.convergence({"a": {2: v}}, **o), whole(3), r"gaps\['a'\]\[2\]"),
     "curves": Picture(plot.curves, whole(2, 5), "outputs"),
+    "pairs": Picture(plot.pairs, whole(3, 3), "interactions"),
     "named curves": Picture(lambda v, **o: plot.curves({"a": v}, **o), whole(2, 5), r"outputs\['a'\]"),
 }
 FIGURES = ON_AXES | {

@@ -81,6 +81,20 @@ def paired(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: An
     return attrfn.shapley_interactions(model, x, baselines, groups=strips(x), target=target, **how)
 
 
+def curved(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    """Two rows of the second order."""
+    return attrfn.integrated_hessians(model, x, baselines, 2, target=target, rows=[0, -1], **how)
+
+
+def bent(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    """Along a path that starts slowly."""
+
+    def path(alpha: Tensor) -> Tensor:
+        return baselines + alpha**2 * (x - baselines)
+
+    return attrfn.integrated_gradients(model, x, baselines, 3, target=target, path=path, **how)
+
+
 def seen_through(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
     return attrfn.rise(model, x, baselines, 4, grid=2, target=target, **how)
 
@@ -142,6 +156,8 @@ BUILT = (
     row(unit, LAYER),
     row(ordered, random=True, steps=True, settings={"baselines": START}, intervenes=True),
     row(regressed, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(curved, steps=True, settings={"baselines": START}),
+    row(bent, steps=True, settings={"baselines": START}),
     row(paired, steps=True, settings={"baselines": START}, intervenes=True),
     row(seen_through, random=True, steps=True, settings={"baselines": START}, intervenes=True),
 )
