@@ -41,6 +41,11 @@ def enlarged(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool 
     return attrfn.interpolate(cam, (4, 4), "bilinear")
 
 
+def weighed(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Tensor:
+    """The map whose weights are no linear function of the gradient."""
+    return attrfn.layer_cam(model, layer, x, target, rule="plus_plus", create_graph=create_graph)
+
+
 def ruled(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
     model = attrfn.with_rules(model, {torch.tanh: lambda grad, u, y: grad * (1 - y) ** 2})
     return attrfn.saliency(model, x, target, absolute=False, create_graph=create_graph)
@@ -149,6 +154,7 @@ BUILT = (
     row(variance, random=True, steps=True, settings={"baselines": START}),
     row(many_targets),
     row(enlarged, LAYER),
+    row(weighed, LAYER, of="layer"),
     row(ruled),
     row(guided, relu=True),
     row(referred, settings={"baselines": START}),

@@ -88,9 +88,8 @@ GRAD_CAMS = (
             {"rule": rule},
             of="layer",
             dummy=False,
-            linear=rule != "plus_plus",
         )
-        for rule in ("hires", "xgrad", "plus_plus")  # the others are in `test_cam.py`
+        for rule in ("hires", "xgrad")  # others are in `built.py` and `test_cam.py`
     ),
     Method(
         attrfn.guided_grad_cam,
