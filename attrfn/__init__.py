@@ -16,7 +16,7 @@ Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made b
 Site: a layer's input or output, one of its calls, one of its leaves; made by `at`.
 Tolerance: of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
 Vectorize: how steps are run: `True`, one `vmap`; `"fold"`, one call at a larger batch; `False`, a call for each.
-Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`.
+Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`, or of tuples.
 DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_inputs, output, reference_output)
     -> grad_inputs`.
 AttributionWarning: an attribution was computed, but something about it needs the caller's eye.
@@ -48,6 +48,10 @@ from attrfn._methods.integrated_gradients import layer_integrated_gradients as l
 from attrfn._methods.integrated_gradients import neuron_integrated_gradients as neuron_integrated_gradients
 
 # isort: split
+# Of the second order
+from attrfn._methods.hessians import integrated_hessians as integrated_hessians
+
+# isort: split
 # By differences from a reference
 from attrfn._methods.deep_lift import deep_lift as deep_lift
 from attrfn._methods.deep_lift import layer_deep_lift as layer_deep_lift
@@ -58,9 +62,11 @@ from attrfn._methods.deep_lift_shap import neuron_deep_lift_shap as neuron_deep_
 
 # isort: split
 # Maps of a convolution's channels
+from attrfn._methods.cam import layer_cam as layer_cam
+from attrfn._methods.cam import layer_grad_cam as layer_grad_cam
 from attrfn._methods.grad_cam import guided_grad_cam as guided_grad_cam
 from attrfn._methods.grad_cam import interpolate as interpolate
-from attrfn._methods.grad_cam import layer_grad_cam as layer_grad_cam
+from attrfn._methods.grad_cam import tokens_to_grid as tokens_to_grid
 
 # isort: split
 # By what happens without a part
@@ -111,9 +117,11 @@ from attrfn._model.sequences import contrast as contrast
 from attrfn._model.sequences import log_prob as log_prob
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
-from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
-from attrfn._rules.elementwise import GUIDED as GUIDED
-from attrfn._rules.elementwise import with_rules as with_rules
+from attrfn._rules.ready import DECONVOLUTION as DECONVOLUTION
+from attrfn._rules.ready import FROZEN_ATTENTION as FROZEN_ATTENTION
+from attrfn._rules.ready import FROZEN_NORMS as FROZEN_NORMS
+from attrfn._rules.ready import GUIDED as GUIDED
+from attrfn._rules.with_rules import with_rules as with_rules
 
 # isort: split
 # A model and its attribution as one program

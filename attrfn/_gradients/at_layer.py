@@ -26,11 +26,10 @@ from attrfn._gradients.gradient import (
     gradient_of_sum,
     grouped,
     leaf_of,
-    turned_on,
 )
 from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activation
 from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
-from attrfn._rules import Switch
+from attrfn._rules import Switch, switch_of_gradient, turned_on
 from attrfn._torch import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
@@ -106,7 +105,7 @@ def gradient_at(
 
 
 def _cut_and_pull(asked: _Asked) -> AtLayer:
-    with torch.enable_grad():
+    with torch.enable_grad(), switch_of_gradient(asked.create_graph):
         output, activations, leaves = _cut_pass(asked)
         found = gradient_of_sum(asked.scores(output), leaves, asked.create_graph, asked.switch)
     return _answer(activations, found)
@@ -239,7 +238,7 @@ def gradients_of_one_pass(
         return None
     n = x.tensors[0].shape[0]
     model, target = explained(model, target, n)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), switch_of_gradient(create_graph):
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)
@@ -248,7 +247,8 @@ def gradients_of_one_pass(
             return None
         if uses_autograd():
             total = pick(output, target, n=n).sum()
-            slopes = grad_or_zeros((total,), activation, create_graph=create_graph, retain_graph=True)
+            with turned_on(None):
+                slopes = grad_or_zeros((total,), activation, create_graph=create_graph, retain_graph=True)
             at_x = gradient_of_sum(total, leaves, create_graph, switch)
         else:
             slopes = grad_through_selection(output, target, n, activation, None, retain_graph=True)

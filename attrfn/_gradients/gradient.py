@@ -17,7 +17,7 @@ from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
 from attrfn._model import Scores, explained
-from attrfn._rules import Switch, rules_off, rules_on, with_copies_at_need
+from attrfn._rules import Switch, rules_off, rules_on, switch_of_gradient, turned_on, with_copies_at_need
 from attrfn._torch import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
@@ -56,9 +56,12 @@ def gradient_and_kept(
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
     by = _by_autograd if uses_autograd() else _by_transform
-    if switch is None or compiling():
+    if compiling():
         return by(score, leaves, create_graph, switch)
-    return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
+    with switch_of_gradient(create_graph):
+        if switch is None:
+            return by(score, leaves, create_graph, switch)
+        return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
 
 
 def _by_autograd(
@@ -91,11 +94,6 @@ def gradient_of_sum(
         warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
     with turned_on(switch):
         return grad_or_zeros((total,), inputs, create_graph=create_graph)
-
-
-def turned_on(switch: Switch | None) -> Any:
-    """The context of a pull-back that the rules of a switch answer."""
-    return nullcontext() if switch is None else switch.turned_on()
 
 
 def grad_or_zeros(

@@ -1,108 +1,19 @@
-"""Grad-CAM: a layer's channels weighted by their mean gradients."""
+"""What is done with maps: put at the input's size, laid out from tokens, times guided gradients."""
 
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from attrfn._call import public_call, warn
-from attrfn._gradients import detached, gradient_at, gradients_of_one_pass
-from attrfn._inputs import Leaves, describe, split, take
+from attrfn._gradients import channel_of, class_activation_map, detached, gradient_at, gradients_of_one_pass
+from attrfn._inputs import Leaves, at_least_one, describe, split, take
 from attrfn._methods.relu import guided_backprop
 from attrfn._model import one_leaf, resolve
 from attrfn._rules import Switch, guided_model
-from attrfn._types import Inputs, InputsT, Layer, Model, Site, Target
+from attrfn._types import InputsT, Layer, Model, Site, Target
 
 _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area")
-_ONE_DIMENSIONAL = (
-    nn.Conv1d,
-    nn.BatchNorm1d,
-    nn.MaxPool1d,
-    nn.AvgPool1d,
-    nn.LPPool1d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveAvgPool1d,
-    nn.ConvTranspose1d,
-)
-
-
-@public_call
-def layer_grad_cam(
-    model: Model,
-    layer: Layer,
-    x: Inputs,
-    target: Target = None,
-    *,
-    relu: bool = False,
-    channel_dim: int | None = None,
-    sum_channels: bool = True,
-    create_graph: bool = False,
-) -> Tensor:
-    r"""Gradient-weighted class activation map of a layer.
-
-    $\sum_c w_c A_c$, $w_c$ the mean of $\partial f / \partial A_c$ over the places of channel $c$.
-
-    Args:
-        model: The model $f$; see `Model`.
-        layer: Place of the map $A$, of one leaf; see `Layer`.
-        x: Inputs, `(N, *F)`; see `Inputs`.
-        target: Number to explain; see `Target`.
-        relu: Keep what is positive.
-        channel_dim: Dimension of the channels. `None`: 1, for activations of 2, 4 and 5 dimensions, and for 3
-            where the layer is a 1-d convolution, batch norm or pooling; else an error (tokens: -1).
-        sum_channels: Sum over the channels; their dimension is kept, of size 1.
-        create_graph: Keep the graph, to differentiate the attributions.
-
-    Returns:
-        Attributions, `(N, *L)` with 1 channel (or all), in output units.
-
-    Raises:
-        ValueError: If `channel_dim` is ambiguous; if `layer` is not in the model or does not run exactly once.
-        TypeError: If the layer's value has several leaves, or `target` is a bool.
-        IndexError: If `channel_dim` or `target` is out of range.
-
-    Example:
-        >>> net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Flatten())
-        >>> layer_grad_cam(net, "0", torch.ones(1, 2, 2, 2), 0)[0, 0]
-        tensor([[0.2500, 0.2500],
-                [0.2500, 0.2500]])
-
-    References:
-        Selvaraju et al., Grad-CAM, 2017. arXiv:1610.02391
-    """
-    take(x, floating=False)
-    site = resolve(model, layer)
-    there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
-    (activation,) = detached(there.activations[0].tensors, create_graph)
-    (slope,) = there.gradients[0]
-    return _map(activation, slope, channel_of(activation, site, channel_dim), relu, sum_channels)
-
-
-def _map(activation: Tensor, slope: Tensor, channel: int, relu: bool, sum_channels: bool) -> Tensor:
-    places = [d for d in range(1, activation.ndim) if d != channel]
-    weights = slope.mean(places, keepdim=True) if places else slope
-    found = weights * activation
-    found = found.sum(channel, keepdim=True) if sum_channels else found
-    return found.relu() if relu else found
-
-
-def channel_of(activation: Tensor, site: Site, channel_dim: int | None) -> int:
-    """The dimension of the channels, from the front."""
-    rank = activation.ndim
-    if channel_dim is None:
-        if rank in (2, 4, 5) or (rank == 3 and isinstance(site.layer, _ONE_DIMENSIONAL)):
-            return 1
-        raise ValueError(
-            f"channel_dim is needed for an activation of shape {tuple(activation.shape)}: pass 1 for channels "
-            "first, -1 for tokens"
-        )
-    channel = channel_dim + rank if channel_dim < 0 else channel_dim
-    if not 1 <= channel < rank:
-        raise IndexError(
-            f"channel_dim must be a dimension after the first of the activation's shape {tuple(activation.shape)}, "
-            f"but is {channel_dim}"
-        )
-    return channel
 
 
 def interpolate(attribution: Tensor, size: int | tuple[int, ...], mode: str = "nearest") -> Tensor:
@@ -145,6 +56,45 @@ def _sizes(attribution: Tensor, size: int | tuple[int, ...], rank: int) -> list[
             f"size must give {rank} positive sizes for the attribution shape {tuple(attribution.shape)}, but is {size}"
         )
     return list(sizes)
+
+
+def tokens_to_grid(map: Tensor, height: int, width: int, *, skip: int = 1) -> Tensor:
+    """A map over tokens as a map over places, as `interpolate` and pictures take it.
+
+    Args:
+        map: Map of a layer of a transformer, `(N, T, *C)`, the tokens row by row.
+        height: Patches in a column of the picture.
+        width: Patches in a row.
+        skip: How many tokens come before the patches, and are left out: 1 of a class token (ViT), 2 of DeiT with its
+            distillation token, 0 of Swin, more of registers.
+
+    Returns:
+        The map, `(N, *C, height, width)`, in the units it had.
+
+    Raises:
+        ValueError: If the tokens are not `skip + height * width`, or a number is out of range.
+        TypeError: If `map` is not a floating-point tensor, or a number is not an int.
+
+    Example:
+        >>> tokens_to_grid(torch.arange(5.0).reshape(1, 5, 1), 2, 2)
+        tensor([[[[1., 2.],
+                  [3., 4.]]]])
+    """
+    if not isinstance(map, Tensor) or not map.is_floating_point():
+        raise TypeError(f"map must be a floating-point tensor, but is {describe(map)}")
+    rows, columns = at_least_one("height", height), at_least_one("width", width)
+    _check_tokens(map, rows, columns, skip)
+    return map[:, skip:].movedim(1, -1).unflatten(-1, (rows, columns))
+
+
+def _check_tokens(map: Tensor, rows: int, columns: int, skip: Any) -> None:
+    if isinstance(skip, bool) or not isinstance(skip, int):
+        raise TypeError(f"skip must be an int, but is {describe(skip)}")
+    if map.ndim < 2 or skip < 0 or map.shape[1] != skip + rows * columns:
+        raise ValueError(
+            f"map must have skip + height * width = {skip} + {rows} * {columns} tokens in dimension 1, but has the "
+            f"shape {tuple(map.shape)}; skip counts the tokens before the patches: a class token is 1, Swin has 0"
+        )
 
 
 def _check_mode(name: str, mode: Any) -> None:
@@ -198,7 +148,7 @@ def guided_grad_cam(
     inputs, site = take(x), resolve(model, layer)
     activation, slope, guided = _both(model, site, inputs, target, create_graph)
     channel = channel_of(activation, site, channel_dim)
-    cam = _map(activation, slope, channel, True, True)
+    cam = class_activation_map("grad", activation, slope, lambda: channel, relu=True)
     return inputs.answer(_put_at(g, cam, channel, interpolate_mode, len(guided) == 1) for g in guided)
 
 

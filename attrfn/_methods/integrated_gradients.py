@@ -1,8 +1,13 @@
 """Integrated gradients: the mean gradient along the straight line from the baseline."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
 from attrfn._call import public_call
-from attrfn._gradients import LayerLine, Line, score_of
-from attrfn._inputs import split, start_at, take
+from attrfn._gradients import Curve, LayerLine, Line, check_ends, score_of
+from attrfn._inputs import Leaves, describe, split, start_at, take
 from attrfn._model import listed, pinned_neuron
 from attrfn._sampling import Batching, ByRow, integrate
 from attrfn._types import (
@@ -30,13 +35,15 @@ def integrated_gradients(
     method: str = "gausslegendre",
     rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
+    path: Callable[[Tensor], Any] | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
-    r"""The gradient integrated along the straight line from the baseline; sums to $f(x) - f(x')$.
+    r"""The gradient integrated along a path from the baseline, the straight line; sums to $f(x) - f(x')$.
 
-    $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$
+    $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$; along a path $\gamma$,
+    $\int_0^1 \partial f(\gamma) / \partial x \odot \gamma'(\alpha) \; d\alpha$.
 
     Args:
         model: The model $f$; see `Model`.
@@ -47,6 +54,8 @@ def integrated_gradients(
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
+        path: Another path $\gamma$: from a 0-d tensor $\alpha$ to a point contained as `x` is, from the baseline
+            (`baselines` may be left out then) to `x`; its velocity is taken forwards.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
@@ -55,8 +64,8 @@ def integrated_gradients(
         Attributions, `(N, *F)`, contained as `x` is, in output units (not multiplied: per input unit).
 
     Raises:
-        TypeError: If no member of `x` is floating point, or `baselines` holds integers.
-        ValueError: If `baselines`, `target`, `n_steps`, `method`, `rtol` or `chunk_size` does not fit.
+        TypeError: If no member of `x` is floating point, `baselines` holds integers, or `path` is no function.
+        ValueError: If `baselines`, `target`, `path`, or a number does not fit.
         IndexError: If `target` is out of range.
 
     Example:
@@ -66,10 +75,29 @@ def integrated_gradients(
     References:
         Sundararajan et al., Axiomatic attribution for deep networks, 2017. arXiv:1703.01365
     """
-    inputs, start = take(x), split(start_at(x, baselines)).tensors
-    line = Line(score_of(model, inputs, target), start, inputs.tensors, create_graph, multiply_by_inputs)
-    slopes = integrate(ByRow(line, Line.slope), line, method, n_steps, rtol, Batching(chunk_size, vectorize))
+    inputs = take(x)
+    line = _line(model, inputs, baselines, target, path, create_graph, multiply_by_inputs)
+    slopes = integrate(ByRow(line, type(line).slope), line, method, n_steps, rtol, Batching(chunk_size, vectorize))
     return inputs.answer(line.attribution(slopes))
+
+
+def _line(
+    model: Model, inputs: Leaves, baselines: Baselines, target: Target, path: Any, create_graph: bool, multiply: bool
+) -> Line:
+    """The straight line from the baselines, or a path of the caller's."""
+    x, score = inputs.rebuild(inputs.tensors), score_of(model, inputs, target)
+    start = None if path is not None and baselines is None else split(start_at(x, baselines)).tensors
+    if path is None:
+        return Line(score, start or (), inputs.tensors, create_graph, multiply)
+    if not callable(path):
+        raise TypeError(
+            f"path must be a function from a 0-d tensor to a point contained as x is, but is {describe(path)}"
+        )
+
+    def points(alpha: Tensor) -> Sequence[Tensor]:
+        return split(path(alpha)).tensors
+
+    return Curve(points, score, check_ends(points, start, inputs.tensors), inputs.tensors, create_graph, multiply)
 
 
 @public_call

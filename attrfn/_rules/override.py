@@ -5,7 +5,9 @@ A custom `autograd.Function` replaces the derivative for whoever differentiates.
 is one time too many: the attribution is a first derivative by the rules, but what it depends on (saved
 activations) must be differentiated by the true ones. So `Overridden` asks its switch as its pull-back runs: our
 own pull-back turns the switch on, every other one finds it off and gets the true derivative. One forward
-pass therefore serves both, and second derivatives are true for any model and any rule.
+pass therefore serves both, and second derivatives are true for any model and any rule. A model of `with_rules` has no
+pull-back of ours: its rules always answer. Where a method keeps the graph of its gradient, such a model within gets the
+switch of that gradient.
 
 NOTE [Rules in a compiled graph]
 A custom function that the compiler traces through loses its backward pass in silence, when it is applied to
@@ -15,6 +17,7 @@ only, so operations and rules travel by name, and the switch is turned by two id
 turn belongs to the thread that runs the graph, and to the threads that torch lets a backward pass of it run in.
 """
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +26,6 @@ import torch
 from torch import Tensor
 
 from attrfn._torch import SplitCall, ThreadFlag, allow_in_graph, compiling, of_floating, vjp
-from attrfn._types import Rule
 
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -73,6 +75,46 @@ ALWAYS = Switch(True, copies=True)
 """Of a model whose pull-back is the caller's: it has no second try either."""
 IN_GRAPH = _GraphSwitch(False)
 _RULES_IN_GRAPH = ThreadFlag("attrfn: rules answer")
+
+
+class _OfGradient(threading.local):
+    """The switch of the gradient that a method takes in this thread, and keeps the graph of."""
+
+    switch: Switch | None = None
+
+
+_GRADIENT = _OfGradient()
+
+
+@contextmanager
+def switch_of_gradient(create_graph: bool) -> Generator[None]:
+    """A gradient of which the graph is kept: models of `with_rules` that run in it have its switch."""
+    before = _GRADIENT.switch
+    _GRADIENT.switch = Switch(False, copies=True) if create_graph else None
+    try:
+        yield
+    finally:
+        _GRADIENT.switch = before
+
+
+def current_switch(switch: Switch) -> Switch:
+    """The switch of a pass; in place of one that is always on, that of the gradient that is taken."""
+    if switch is not ALWAYS or compiling():
+        return switch
+    return _GRADIENT.switch or switch
+
+
+@contextmanager
+def turned_on(switch: Switch | None) -> Generator[None]:
+    """A pull-back that the rules answer: those of a switch, and of models within."""
+    switches = [one for one in (switch, None if compiling() else _GRADIENT.switch) if one is not None]
+    for one in switches:
+        one.on = True
+    try:
+        yield
+    finally:
+        for one in switches:
+            one.on = False
 
 
 def with_copies_at_need(switch: Switch, work: Callable[[], Answer]) -> Answer:
@@ -144,18 +186,6 @@ def true_pullback(
     values, pull = vjp(function, *(operands[k] for k in places))
     gradients = iter(pull(tuple(g for g in grads if g.is_floating_point())[: len(values)]))
     return tuple(next(gradients) if k in places else None for k in range(len(operands)))
-
-
-def elementwise_pullback(rule: Rule) -> Pullback:
-    """A rule of the caller's as the pull-back of an elementwise operation."""
-
-    def pullback(
-        grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor | None, ...]:
-        gradient = rule(grads[0], operands[0], outputs[0])
-        return gradient, *(None for _ in operands[1:])
-
-    return pullback
 
 
 def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pullback: Pullback, switch: Switch) -> Any:

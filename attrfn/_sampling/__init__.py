@@ -5,10 +5,12 @@ from attrfn._sampling.chunks import Beside as Beside
 from attrfn._sampling.chunks import added as added
 from attrfn._sampling.chunks import columns as columns
 from attrfn._sampling.chunks import in_chunks as in_chunks
+from attrfn._sampling.chunks import map_rows as map_rows
 from attrfn._sampling.chunks import numbers as numbers
 from attrfn._sampling.chunks import per_example as per_example
 from attrfn._sampling.chunks import values_at as values_at
 from attrfn._sampling.chunks import visible as visible
+from attrfn._sampling.chunks import weighted_sum_of as weighted_sum_of
 from attrfn._sampling.draws import Draw as Draw
 from attrfn._sampling.draws import Draws as Draws
 from attrfn._sampling.draws import Noise as Noise
@@ -25,6 +27,7 @@ from attrfn._sampling.fold import along as along
 from attrfn._sampling.fold import tile as tile
 from attrfn._sampling.fold import unfold as unfold
 from attrfn._sampling.integrate import integrate as integrate
+from attrfn._sampling.logarithmic import logarithmic as logarithmic
 from attrfn._sampling.masks.coarse import coarse_means as coarse_means
 from attrfn._sampling.masks.coarse import pixels_of as pixels_of
 from attrfn._sampling.masks.estimators import interactions as interactions
@@ -33,4 +36,5 @@ from attrfn._sampling.masks.estimators import shapley as shapley
 from attrfn._sampling.masks.game import Game as Game
 from attrfn._sampling.masks.windows import occluded as occluded
 from attrfn._sampling.masks.windows import windows_of as windows_of
+from attrfn._sampling.quadrature import Quadrature as Quadrature
 from attrfn._sampling.quadrature import quadrature as quadrature

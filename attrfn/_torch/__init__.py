@@ -2,6 +2,7 @@
 
 from attrfn._torch.calls import Call as Call
 from attrfn._torch.calls import SplitCall as SplitCall
+from attrfn._torch.calls import clipped_at as clipped_at
 from attrfn._torch.calls import normal_call as normal_call
 from attrfn._torch.calls import of_floating as of_floating
 from attrfn._torch.calls import split_call as split_call
@@ -59,6 +60,7 @@ from attrfn._torch.naming import FUNCTIONS as FUNCTIONS
 from attrfn._torch.naming import IN_PLACE as IN_PLACE
 from attrfn._torch.naming import NAMES as NAMES
 from attrfn._torch.naming import WRITING as WRITING
+from attrfn._torch.naming import function_named as function_named
 from attrfn._torch.naming import identity_of as identity_of
 from attrfn._torch.naming import key_of as key_of
 from attrfn._torch.naming import name_in_torch as name_in_torch

@@ -17,6 +17,7 @@ from attrfn.plot._grid import Share as Share
 from attrfn.plot._grid import grid as grid
 from attrfn.plot._image import Style as Style
 from attrfn.plot._image import image as image
+from attrfn.plot._pairs import pairs as pairs
 from attrfn.plot._series import series as series
 from attrfn.plot._sites import sites as sites
 from attrfn.plot._text import ansi as ansi

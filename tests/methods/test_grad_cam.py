@@ -64,3 +64,10 @@ def test_interpolate_is_torchs_by_the_mode_that_is_asked_for() -> None:
     between = attrfn.interpolate(maps, (3, 3), mode="bilinear")
     assert between.shape == (1, 1, 3, 3)
     same(between[0, 0, 1, 1], torch.tensor(1.5, dtype=torch.float64))
+
+
+def test_a_map_over_tokens_is_put_at_a_pictures_size() -> None:
+    """What is asked most: one number a patch, enlarged; the rest is in `test_cam.py`."""
+    grid = attrfn.tokens_to_grid(torch.arange(7.0).reshape(1, 7, 1), 2, 3)
+    assert grid.tolist() == [[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]]
+    assert attrfn.interpolate(grid, (4, 6)).shape == (1, 1, 4, 6)

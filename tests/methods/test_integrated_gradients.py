@@ -235,3 +235,75 @@ def test_power() -> None:
         attrfn.integrated_gradients(Power(3), x, start, 2, multiply_by_inputs=False),
         x**2 + x * start + start**2,
     )
+
+
+# ---------------------------------------------------------------- along a path of one's own
+
+
+def curve(x: Tensor, start: Tensor) -> Any:
+    """Away from the straight line, and back."""
+    aside = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype)
+    return lambda alpha: start + alpha**2 * (x - start) + (torch.pi * alpha).sin() * aside
+
+
+HOW: list[dict[str, Any]] = [{}, {"vectorize": False}, {"vectorize": "fold"}, {"chunk_size": 3}]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_path_is_complete_and_the_straight_line_is_the_method(how: dict[str, Any]) -> None:
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    x, start = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    straight = attrfn.integrated_gradients(net, x, start, 20, target=1)
+    found = attrfn.integrated_gradients(net, x, start, 20, target=1, path=lambda t: start + t * (x - start), **how)
+    torch.testing.assert_close(found, straight, rtol=1e-12, atol=1e-12)
+    bent = attrfn.integrated_gradients(net, x, start, 20, target=1, path=curve(x, start), **how)
+    difference = (net(x) - net(start))[:, 1].detach()
+    torch.testing.assert_close(bent.sum(1), difference, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(bent, straight, rtol=1e-2)
+    without = attrfn.integrated_gradients(net, x, n_steps=20, target=1, path=curve(x, start), **how)
+    torch.testing.assert_close(without, bent)
+
+
+def test_a_path_in_closed_form() -> None:
+    """f = x0 x1 along (t, t²) to (1, 1): ∫ t² dt = 1/3 and ∫ t · 2t dt = 2/3; along (t², t) the other way round."""
+    x = torch.ones(1, 2, dtype=torch.float64)
+
+    def along(*powers: int) -> Tensor:
+        return attrfn.integrated_gradients(
+            lambda x: x[:, 0] * x[:, 1], x, n_steps=4, path=lambda t: torch.stack([t**p for p in powers])[None]
+        )
+
+    torch.testing.assert_close(along(1, 2), torch.tensor([[1 / 3, 2 / 3]], dtype=torch.float64))
+    torch.testing.assert_close(along(2, 1), torch.tensor([[2 / 3, 1 / 3]], dtype=torch.float64))
+
+
+def test_a_path_in_several_members_and_to_a_tolerance() -> None:
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    x = {"a": torch.randn(4, 3, dtype=torch.float64), "mask": torch.tensor([1, 0, 1]).expand(4, 3)}
+
+    def model(a: Tensor, mask: Tensor) -> Tensor:
+        return net(a * mask)
+
+    found = attrfn.integrated_gradients(
+        model, x, n_steps=257, target=1, rtol=1e-8, path=lambda t: {"a": t**2 * x["a"], "mask": x["mask"]}
+    )
+    torch.testing.assert_close(found["a"], attrfn.integrated_gradients(model, x, target=1)["a"], rtol=1e-7, atol=1e-9)
+    assert found["mask"] is None
+
+
+def test_the_mean_gradient_along_a_path() -> None:
+    x = torch.randn(4, 3, dtype=torch.float64)
+    found = attrfn.integrated_gradients(lambda x: (x**2).sum(1), x, multiply_by_inputs=False, path=lambda t: t**2 * x)
+    torch.testing.assert_close(found, 2 * x / 3)
+
+
+@pytest.mark.compiles
+def test_a_path_compiled() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2)).double(), torch.randn(4, 3).double()
+
+    def attribute(x: Tensor) -> Tensor:
+        return attrfn.integrated_gradients(net, x, n_steps=3, target=1, path=lambda t: t**2 * x)
+
+    torch._dynamo.reset()
+    found = torch.compile(attribute, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(found, attribute(x), rtol=1e-10, atol=1e-10)

@@ -47,6 +47,7 @@ ON_AXES = {
     "curves": Picture(plot.curves, whole(2, 5), "outputs"),
     "sites": Picture(lambda v, **o: plot.sites(NAMES[:2], NAMES, v, **o), whole(2, 3), "attribution"),
     "edges": Picture(lambda v, **o: plot.edges(NAMES[:2], NAMES, v, **o), whole(2, 3), "attribution"),
+    "pairs": Picture(plot.pairs, whole(3, 3), "interactions"),
     "named curves": Picture(lambda v, **o: plot.curves({"a": v}, **o), whole(2, 5), r"outputs\['a'\]"),
 }
 FIGURES = ON_AXES | {

@@ -17,20 +17,23 @@ PICTURES = [value for name, value in vars(plot).items() if inspect.isfunction(va
 ATTRIBUTIONS = [value for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
 FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]
 # Words for what the package does, where no paper is behind a function.
-NO_PAPER = {"at", "from_layer", "interpolate", "layer_activation", "neuron", "over_targets", "select", "to_layer"}
-NO_PAPER |= {
-    "heads",
-    "log_prob",
+NO_PAPER = {
+    "at",
     "contrast",
+    "from_layer",
+    "heads",
+    "interpolate",
+    "layer_activation",
+    "log_prob",
+    "neuron",
+    "over_targets",
+    "select",
     "spans",
+    "to_layer",
+    "tokens_to_grid",
     "with_activations",
-    "masked",
-    "progress",
-    "with_rules",
-    "export",
-    "to_onnx",
-    *(function.__name__ for function in PICTURES),
 }
+NO_PAPER |= {"masked", "progress", "with_rules", "export", "to_onnx", *(function.__name__ for function in PICTURES)}
 
 every = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 

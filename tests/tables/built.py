@@ -41,6 +41,11 @@ def enlarged(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool 
     return attrfn.interpolate(cam, (4, 4), "bilinear")
 
 
+def weighed(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Tensor:
+    """The map whose weights are no linear function of the gradient."""
+    return attrfn.layer_cam(model, layer, x, target, rule="plus_plus", create_graph=create_graph)
+
+
 def ruled(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:
     model = attrfn.with_rules(model, {torch.tanh: lambda grad, u, y: grad * (1 - y) ** 2})
     return attrfn.saliency(model, x, target, absolute=False, create_graph=create_graph)
@@ -79,6 +84,20 @@ def regressed(model: Any, x: Any, target: Any, *, baselines: Any = START, **how:
 
 def paired(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
     return attrfn.shapley_interactions(model, x, baselines, groups=strips(x), target=target, **how)
+
+
+def curved(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    """Two rows of the second order."""
+    return attrfn.integrated_hessians(model, x, baselines, 2, target=target, rows=[0, -1], **how)
+
+
+def bent(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
+    """Along a path that starts slowly."""
+
+    def path(alpha: Tensor) -> Tensor:
+        return baselines + alpha**2 * (x - baselines)
+
+    return attrfn.integrated_gradients(model, x, baselines, 3, target=target, path=path, **how)
 
 
 def seen_through(model: Any, x: Any, target: Any, *, baselines: Any = START, **how: Any) -> Any:
@@ -135,6 +154,7 @@ BUILT = (
     row(variance, random=True, steps=True, settings={"baselines": START}),
     row(many_targets),
     row(enlarged, LAYER),
+    row(weighed, LAYER, of="layer"),
     row(ruled),
     row(guided, relu=True),
     row(referred, settings={"baselines": START}),
@@ -142,6 +162,8 @@ BUILT = (
     row(unit, LAYER),
     row(ordered, random=True, steps=True, settings={"baselines": START}, intervenes=True),
     row(regressed, random=True, steps=True, settings={"baselines": START}, intervenes=True),
+    row(curved, steps=True, settings={"baselines": START}),
+    row(bent, steps=True, settings={"baselines": START}),
     row(paired, steps=True, settings={"baselines": START}, intervenes=True),
     row(seen_through, random=True, steps=True, settings={"baselines": START}, intervenes=True),
 )

@@ -29,6 +29,7 @@ class Refusal(NamedTuple):
 
 FIXED = [
     attrfn.layer_activation,
+    attrfn.layer_cam,
     attrfn.layer_grad_cam,
     attrfn.layer_gradient_x_activation,
     attrfn.layer_integrated_gradients,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn as a
@@ -118,11 +119,12 @@ SINGLE = [
     ),
     *refusals(
         a.with_rules,
-        (lambda: a.with_rules(flat_net(), {torch.matmul: five}), ValueError,
-         r"rules are for elementwise operations, but \['matmul'\]"),
-        (lambda: a.with_rules(flat_net(), {torch.softmax: five}), ValueError,
-         r"elementwise operations, but \['softmax'\]"),
-        (lambda: a.with_rules(flat_net(), {nn.Linear: five}), ValueError, "elementwise operations, but .*known are"),
+        (lambda: a.with_rules(flat_net(), {len: five}), ValueError,
+         r"rules are for operations of torch's, but \['len'\]"),
+        (lambda: a.with_rules(flat_net(), {nn.Linear: five}), ValueError,
+         r"but \['Linear'\] are none that is known; pass the function"),
+        (lambda: a.saliency(a.with_rules(nn.Linear(3, 2).double(), {F.linear: lambda g, u, y: g}), X, 1), ValueError,
+         "the rule of 'linear' must return 3 gradients, one for each tensor operand, .*but returned 1"),
         (lambda: a.with_rules(flat_net(), [five]), TypeError,
          "rules must map operations to functions, but is a list of 1"),
         (lambda: a.with_rules(flat_net(), {torch.relu: 3}), TypeError,
@@ -232,6 +234,57 @@ SINGLE = [
          r"channel_dim must be .* is 0"),
         (lambda: a.layer_grad_cam(Boxed(), "emit", X, 0), TypeError,
          r"layer must have one floating-point leaf.*at\(layer, index="),
+    ),
+    *refusals(
+        a.integrated_gradients,
+        (lambda: a.integrated_gradients(squares, X, path=3), TypeError, "path must be a function from a 0-d tensor"),
+        (lambda: a.integrated_gradients(squares, X, path=lambda t: X * float(t), vectorize=False), ValueError,
+         "path must move with its argument, a 0-d tensor, by operations that have a derivative"),
+        (lambda: a.integrated_gradients(squares, X, path=lambda t: t * X[:1]), ValueError,
+         r"points contained as x is, of the shapes \[\(2, 3\)\], but path\(0\) has \[\(1, 3\)\]"),
+        (lambda: a.integrated_gradients(squares, X, path=lambda t: 2 * t * X), ValueError,
+         r"path\(1\) must be x, but is up to 1 away"),
+        (lambda: a.integrated_gradients(squares, X, 0.5, path=lambda t: t * X), ValueError,
+         r"path\(0\) must be the baselines, but is up to 0\.5 away"),
+    ),
+    *refusals(
+        a.integrated_hessians,
+        (lambda: a.integrated_hessians(lambda x, y: squares(x + y), (X, X)), TypeError,
+         "x must have one floating-point member .*with 2; join them, or close over the others"),
+        (lambda: a.integrated_hessians(squares, X, rows=1), TypeError, "rows must be flat indices .*but is 1"),
+        (lambda: a.integrated_hessians(squares, X, rows=[0.5]), TypeError, "rows must be flat indices"),
+        (lambda: a.integrated_hessians(squares, X, rows=[]), ValueError, "rows must hold one flat index"),
+        (lambda: a.integrated_hessians(squares, X, rows=[0, 3]), IndexError,
+         r"rows \[0, 3\] is out of range for x of shape \(2, 3\); flat indices of an example go from -3 to 2"),
+        (lambda: a.integrated_hessians(squares, X, n_steps=0), ValueError, "n_steps must be at least 1, but is 0"),
+        (lambda: a.integrated_hessians(squares, X.long()), TypeError, "x must have a floating-point member"),
+    ),
+    *refusals(
+        a.layer_cam,
+        (lambda: a.layer_cam(relu_net(), "tail.2", images(), 0), ValueError,
+         r"layer must have spatial dimensions for a map, but its activation has the shape \(3, 8\)"),
+        (lambda: a.layer_cam(relu_net(), "head", images(), 0, rule="score"), ValueError,
+         r"rule must be one of \('grad', 'hires', .*or a function of activation and gradient, but is 'score'"),
+        (lambda: a.layer_cam(relu_net(), "head", images(), 0, rule=3), TypeError, "rule must be one of .*but is 3"),
+        (lambda: a.layer_cam(relu_net(), "head", images(), 0, rule=lambda h, g: [h]), TypeError,
+         "rule must return a tensor, the map, but returned a list of 1"),
+        (lambda: a.layer_cam(nn.Sequential(nn.Identity(), nn.Flatten()), "0", torch.ones(1, 2, 3), 0), ValueError,
+         r"channel_dim is needed for an activation of shape \(1, 2, 3\)"),
+        (lambda: a.layer_cam(relu_net(), "head", images(), 0, channel_dim=4), IndexError,
+         r"channel_dim must be .* is 4"),
+        (lambda: a.layer_cam(Boxed(), "emit", X, 0), TypeError, r"one floating-point leaf.*at\(layer, index="),
+    ),
+    *refusals(
+        a.tokens_to_grid,
+        (lambda: a.tokens_to_grid(torch.ones(1, 5, 2), 2, 3), ValueError,
+         r"skip \+ height \* width = 1 \+ 2 \* 3 tokens in dimension 1, .*\(1, 5, 2\); skip counts"),
+        (lambda: a.tokens_to_grid(torch.ones(5), 2, 2), ValueError, r"tokens in dimension 1, .*\(5,\)"),
+        (lambda: a.tokens_to_grid(torch.ones(1, 4), 2, 2, skip=-1), ValueError, "skip counts the tokens before"),
+        (lambda: a.tokens_to_grid(torch.ones(1, 4), 0, 2, skip=0), ValueError, "height must be at least 1, but is 0"),
+        (lambda: a.tokens_to_grid(torch.ones(1, 5), 2, 2.0), TypeError, "width must be an int"),
+        (lambda: a.tokens_to_grid(torch.ones(1, 5), 2, 2, skip=True), TypeError, "skip must be an int, but is True"),
+        (lambda: a.tokens_to_grid(torch.ones(1, 5).long(), 2, 2), TypeError,
+         "map must be a floating-point tensor, but is a int64 tensor"),
     ),
     *refusals(
         a.guided_grad_cam,

@@ -5,6 +5,7 @@ from typing import Any
 import attrfn
 from tests.tables import references as ref
 from tests.tables import references_interventions as without
+from tests.tables import references_maps as maps
 from tests.tables import references_patching as patching
 from tests.tables import references_rules as rules
 from tests.tables.method import (
@@ -79,6 +80,17 @@ GRAD_CAMS = (
         LAYER,
         of="layer",
         dummy=False,
+    ),
+    *(
+        Method(
+            attrfn.layer_cam,
+            lambda net, x, rule=rule: maps.layer_cam(net.head, tail(net), x, rule),
+            LAYER,
+            {"rule": rule},
+            of="layer",
+            dummy=False,
+        )
+        for rule in ("hires", "xgrad")  # others are in `built.py` and `test_cam.py`
     ),
     Method(
         attrfn.guided_grad_cam,

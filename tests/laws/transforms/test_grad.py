@@ -97,8 +97,8 @@ def test_gradients_of_an_ensemble(row: Method) -> None:
             same(one[k], other)
 
 
-BENT = {"ruled", "guided", "referred"}
-"""`with_rules` and `with_reference` by themselves apply their rules to second derivatives too, which so are no true
+BENT = {"referred"}
+"""`with_reference` by itself applies its rules to second derivatives too, which so are no true
 ones: `test_rules_derivatives.py` says which."""
 
 

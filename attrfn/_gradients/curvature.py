@@ -1,0 +1,62 @@
+"""Rows of the Hessian along a line, some of them and some steps at a time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attrfn._gradients.gradient import gradient
+from attrfn._gradients.line import Line
+from attrfn._sampling import Batching, ByRow, Quadrature, map_rows, weighted_sum_of
+from attrfn._torch import compiling, jvp, transformed
+from attrfn._types import Vectorize
+
+
+class Curvature:
+    """Some rows of the Hessian on a line of one tensor."""
+
+    def __init__(self, line: Line, rows: Tensor, vectorize: Vectorize) -> None:
+        self.line, self.rows = line, rows
+        self.vectorize: Vectorize = vectorize
+        self.n = line.n
+
+    def tiled(self, count: int) -> "Curvature":
+        return Curvature(self.line.tiled(count), self.rows, self.vectorize)
+
+    def at(self, alpha: Tensor) -> tuple[Tensor, ...]:
+        """The rows at one point of the line, each `(N, *F)`."""
+        (x,) = self.line.at(alpha)
+        (found,) = map_rows(lambda row: (self._row(x, row),), [self.rows], self.vectorize is True)
+        return found.unbind(0)
+
+    def _row(self, x: Tensor, row: Tensor) -> Tensor:
+        """One row: how the gradient moves while one entry does; else the gradient of that entry's."""
+        one = _unit(row, x)
+        if transformed() and not compiling() and not self.line.create_graph:
+            _, (moves,) = jvp(lambda z: gradient(self.line.score, [z], create_graph=False), [x], [one])
+            return torch.zeros_like(x) if moves is None else moves
+
+        def entry(tensors: Sequence[Tensor]) -> Tensor:
+            (slope,) = gradient(self.line.score, tensors, create_graph=True)
+            return (slope * one).flatten(1).sum(1)
+
+        return gradient(entry, [x], create_graph=self.line.create_graph)[0]
+
+
+def _unit(row: Tensor, like: Tensor) -> Tensor:
+    """One at an entry, by its flat index, of every example."""
+    places = torch.arange(like[0].numel(), device=like.device)
+    return (places == row).to(like.dtype).reshape(like.shape[1:]).expand(like.shape).clone()
+
+
+def integrated_rows(line: Line, rows: Sequence[int], points: Quadrature, batching: Batching) -> Tensor:
+    r"""$\sum_s w_s s H(s)$ of the rows that are asked for, `(N, R, *F)`."""
+    (like,) = line.start
+    weights = [s * w for s, w in zip(points.places, points.weights, strict=True)]
+    chunk = batching.chunk_of(len(rows), line.start)
+    parts: list[Tensor] = []
+    for first in range(0, len(rows), chunk):
+        some = torch.tensor(rows[first : first + chunk], device=like.device)
+        curvature = ByRow(Curvature(line, some, batching.vectorize), Curvature.at)
+        parts += weighted_sum_of(curvature, points.places, weights, line.start * len(some), batching)
+    return torch.stack(parts, 1)
