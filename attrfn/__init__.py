@@ -88,7 +88,7 @@ from attrfn._methods.surrogates import rise as rise
 # Methods from methods
 from attrfn._methods.combinators import over_targets as over_targets
 from attrfn._methods.combinators import smooth_grad as smooth_grad
-from attrfn._methods.sequences import spans as spans
+from attrfn._methods.combinators import spans as spans
 
 # isort: split
 # Judging an attribution
