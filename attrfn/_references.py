@@ -64,14 +64,14 @@ class _References:
     rows: Tensor | None = None
 
     def at(self, at: Any, n: int) -> Any:
-        """Row `at` (an int: for all examples; N indices: one for each)."""
+        """Row `at` (an int: for all examples; else an index for each of N, or of N several times over)."""
         if self.rows is None:
             return self.x
         if isinstance(at, int):
             return self.rows[at].expand_as(self.x)
-        device = self.rows.device
-        example = torch.arange(n, device=device) if self.rows.shape[1] == n else torch.zeros_like(at)
-        return self.rows[at.to(device), example].expand_as(self.x)
+        at = at.to(self.rows.device)
+        example = torch.arange(len(at), device=at.device) % n if self.rows.shape[1] == n else torch.zeros_like(at)
+        return self.rows[at, example].expand(len(at), *self.x.shape[1:])
 
 
 def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:

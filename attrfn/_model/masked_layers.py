@@ -1,15 +1,14 @@
 """The rest of a model behind its layers, as a function of what is present there."""
 
-import functools
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from attrfn._inputs import describe, split_activation, start_at, take
+from attrfn._inputs import batch_size, describe, split_activation, start_at, take
 from attrfn._model.layers import from_layer
-from attrfn._model.masks import Masked, same_start
+from attrfn._model.masks import Masked, one_start
 from attrfn._model.sites import listed, resolve
 from attrfn._model.taps import run_reading
 from attrfn._types import Baselines, Inputs, Model
@@ -25,8 +24,8 @@ def masked_layers(
         here, there = run_reading(model, x, sites), run_reading(model, start, sites)
     found: list[Masked] = []
     for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups), strict=True):
-        starts = (1, functools.partial(same_start, _activation(other)))
-        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, fixed=True))
+        starts = one_start(_activation(other))
+        found.append(Masked(from_layer(model, site, x), _activation(h), starts, own, n=batch_size(x)))
     return found
 
 
