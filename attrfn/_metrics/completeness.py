@@ -10,8 +10,7 @@ from attrfn._call import public_call
 from attrfn._inputs import Leaves, batch_size, describe, split, start_at, take
 from attrfn._model import pick, run
 from attrfn._references import sample_of
-from attrfn._sampling import followed
-from attrfn._sampling import per_example
+from attrfn._sampling import followed, per_example
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 
