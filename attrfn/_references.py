@@ -70,8 +70,10 @@ class _References:
         if isinstance(at, int):
             return self.rows[at].expand_as(self.x)
         at = at.to(self.rows.device)
-        example = torch.arange(len(at), device=at.device) % n if self.rows.shape[1] == n else torch.zeros_like(at)
-        return self.rows[at, example].expand(len(at), *self.x.shape[1:])
+        if self.rows.shape[1] == 1:  # looked at first: N may be a symbol, which the other question would fix
+            return self.rows[at, torch.zeros_like(at)].expand(at.shape[0], *self.x.shape[1:])
+        example = torch.arange(at.shape[0], device=at.device) % n
+        return self.rows[at, example].expand(at.shape[0], *self.x.shape[1:])
 
 
 def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
