@@ -88,6 +88,11 @@ def of_windows(net: nn.Module, x: Tensor, size: int, setting: Setting) -> dict[s
 
 
 def rows(setting: Setting) -> Iterator[Row]:
+    yield from of_resnet(setting)
+    yield from of_small_nets(setting)
+
+
+def of_resnet(setting: Setting) -> Iterator[Row]:
     for name, bar in (("layer4", ahead(8)), ("layer3", ahead(3.5))):
         yield compared(setting, f"64 channel groups, {name}, batch 2", of_layer(setting, name), bar, model="ResNet-18")
     net, x = resnet18(setting), images(setting, 2)
@@ -96,6 +101,9 @@ def rows(setting: Setting) -> Iterator[Row]:
     yield compared(setting, "input ablation, 49 patches, batch 2", given, ahead(1, BEST), model="ResNet-18")
     given = of_windows(net, x, setting.pick(28, 16), setting)
     yield compared(setting, "occlusion, 49 windows, batch 2", given, ahead(1, BEST), model="ResNet-18")
+
+
+def of_small_nets(setting: Setting) -> Iterator[Row]:
     torch.manual_seed(setting.seed)
     small = digits_net(nn.GELU, setting.pick(32, 4)).eval().to(setting.device)
     x = setting.randn(1, 1, 16, 16)

@@ -67,15 +67,22 @@ def flipping(setting: Setting, net: nn.Module, x: Tensor, target: list[int]) -> 
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    steps, n = setting.pick(100, 4), setting.pick(16, 2)
-    it = learned(setting, "GELU", n)
+    yield from of_digits(setting)
+    yield from of_resnet(setting)
+
+
+def of_digits(setting: Setting) -> Iterator[Row]:
+    steps, it = setting.pick(100, 4), learned(setting, "GELU", setting.pick(16, 2))
     given = contenders(setting, it.net, it.x, it.target, steps)
     yield compared(setting, "deletion and insertion, 100 steps, 16 images", given, near(1.1), model="digits CNN")
+    given = flipping(setting, it.net, it.x, it.target)
+    if len(given) > 1:
+        yield compared(setting, "deletion of two pixels at a time, 16 images", given, model="digits CNN")
+
+
+def of_resnet(setting: Setting) -> Iterator[Row]:
+    steps, n = setting.pick(100, 4), setting.pick(16, 2)
     net, x = resnet18(setting), setting.randn(n, 3, *[setting.pick(56, 32)] * 2)
     given = contenders(setting, net, x, [1] * n, steps)
     work = "deletion and insertion, 100 steps, 16 images"
     yield compared(setting, work, given, near(1.1), model="ResNet-18, 56 pixels")
-    given = flipping(setting, it.net, it.x, it.target)
-    if len(given) > 1:  # theirs leaves out the curve's first point
-        work = "deletion of two pixels at a time, 16 images"
-        yield compared(setting, work, given, model="digits CNN", agree=None)
