@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,13 @@ class Seats:
             return rows.index_select(1, index[0]).reshape(rows.shape[0], *self.index.shape[1:])
         return rows.expand(index.shape[0], -1).gather(1, index).reshape(self.index.shape)
 
+    def tiled(self, count: int) -> "Seats":
+        """The same of each example `count` times."""
+        shape = torch.Size((count * self.shape[0], *self.shape[1:]))
+        if self.index is None or self.index.shape[0] == 1:
+            return replace(self, shape=shape)
+        return replace(self, shape=shape, index=self.index.repeat(count, *(1,) * (self.index.ndim - 1)))
+
     def players_of_entries(self, n: int) -> Tensor:
         """The player of each entry, `(n, F)`, P where there is none; by groups."""
         assert self.index is not None
@@ -71,6 +78,10 @@ class Players:
             return None
         numbers = torch.cat([row.to(rows[0].device) for row in rows], 1)
         return torch.zeros(len(numbers), self.count + 1, device=numbers.device).scatter(1, numbers, 1)[:, :-1] > 0
+
+    def tiled(self, x: Any, count: int) -> "Players":
+        """The same of each example `count` times, as `x` holds them."""
+        return replace(self, x=x, seats=tuple(here and here.tiled(count) for here in self.seats))
 
     def totals(self, attributions: Attributions) -> Tensor:
         """A number for each player, `(N, P)`: the sum of its entries', or the one that all have."""
@@ -135,7 +146,13 @@ Together = Callable[[Tensor], Sequence[int]]
 
 
 def players_of(
-    x: Inputs, start: Any, groups: Groups, *, fixed: bool = False, together: Together | None = None
+    x: Inputs,
+    start: Any,
+    groups: Groups,
+    *,
+    fixed: bool = False,
+    n: int | None = None,
+    together: Together | None = None,
 ) -> Players:
     """The players of x.
 
@@ -143,7 +160,8 @@ def players_of(
         x: The inputs.
         start: A baseline, contained as x is; a member that has none is x's own.
         groups: As the caller gave them.
-        fixed: Members that are not floating point are held fixed.
+        fixed: It is a layer's activation: members that are not floating point are held fixed.
+        n: N, of an activation.
         together: Without groups, what is one player; `None`: each entry.
     """
     pairs = list(zip(leaves_of(x), leaves_of(start), strict=True))
@@ -159,7 +177,7 @@ def players_of(
             "groups has no player: no member of x has a baseline, or every number is negative; give the entries that "
             "are to be replaced numbers from 0 on"
         )
-    _check_examples(leaves, seats, batch_size(x))
+    _check_examples(leaves, seats, batch_size(x) if n is None else n, fixed)
     return Players(x, tuple(seats), count, fixed)
 
 
@@ -262,10 +280,12 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
     return numbers
 
 
-def _check_examples(leaves: Sequence[Any], seats: Sequence[Seats | None], n: int) -> None:
+def _check_examples(leaves: Sequence[Any], seats: Sequence[Seats | None], n: int, of_layer: bool) -> None:
     for leaf, here in zip(leaves, seats, strict=True):
-        if here is not None and leaf.shape[0] != n:
+        if here is not None and leaf.shape[:1] != (n,):
+            what = "leaf of the layer's activation" if of_layer else "member of x"
+            remedy = "groups, or choose another with at(layer, index=...)" if of_layer else "baselines and groups"
             raise ValueError(
-                f"a member of x that has players must have the {n} examples in dimension 0, but has the shape "
-                f"{tuple(leaf.shape)}; leave it out of baselines and groups"
+                f"a {what} that has players must have the {n} examples in dimension 0, but has the shape "
+                f"{tuple(leaf.shape)}; leave it out of {remedy}"
             )

@@ -64,14 +64,16 @@ class _References:
     rows: Tensor | None = None
 
     def at(self, at: Any, n: int) -> Any:
-        """Row `at` (an int: for all examples; N indices: one for each)."""
+        """Row `at` (an int: for all examples; else an index for each of N, or of N several times over)."""
         if self.rows is None:
             return self.x
         if isinstance(at, int):
             return self.rows[at].expand_as(self.x)
-        device = self.rows.device
-        example = torch.arange(n, device=device) if self.rows.shape[1] == n else torch.zeros_like(at)
-        return self.rows[at.to(device), example].expand_as(self.x)
+        at = at.to(self.rows.device)
+        if self.rows.shape[1] == 1:  # looked at first: N may be a symbol, which the other question would fix
+            return self.rows[at, torch.zeros_like(at)].expand(at.shape[0], *self.x.shape[1:])
+        example = torch.arange(at.shape[0], device=at.device) % n
+        return self.rows[at, example].expand(at.shape[0], *self.x.shape[1:])
 
 
 def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:

@@ -66,7 +66,7 @@ relative error, not a bound. Examples are not dropped as they settle, since what
 """
 
 Vectorize: TypeAlias = bool | Literal["fold"]
-"""How steps (samples, references, targets) are run.
+"""How steps (samples, references, masks, targets) are run.
 
 `True`: a chunk of them is one `torch.func.vmap`. `False`: an ordinary call of the model for each, for models that
 `vmap` refuses. `"fold"`: a chunk of them is one ordinary call at a batch as many times as large, in which x, held-fixed

@@ -96,3 +96,35 @@ def guided_grad_cam(parts: Cut, gate: Gate, x: Tensor, target: int) -> Tensor:
     (guided,) = torch.autograd.grad(score, x)
     cam = (slope.mean((2, 3), keepdim=True) * h.detach()).sum(1, keepdim=True).relu()
     return guided * nn.functional.interpolate(cam, x.shape[2:])
+
+
+def masked_batch(x: Tensor, start: Tensor, z: Tensor) -> Tensor:
+    """The inputs of several masks, `(M, 1 or N, *F)`, as one batch."""
+    return torch.where(z, x, start).flatten(0, 1)
+
+
+@torch.no_grad()
+def ablation(
+    f: Callable[[Tensor], Tensor], x: Tensor, groups: Tensor, target: int, fold: int, start: Tensor | None = None
+) -> Tensor:
+    """Feature ablation of groups, `(1, *F)`, numbered from 0, `fold` masks in a pass."""
+    start, count = torch.zeros_like(x) if start is None else start, int(groups.max()) + 1
+    players = torch.arange(count).reshape(-1, *[1] * x.ndim)
+    whole, total = f(x)[:, target], torch.zeros_like(x)
+    for some in players.split(fold):
+        values = f(masked_batch(x, start, groups != some))[:, target].unflatten(0, (len(some), len(x)))
+        lost = (whole - values).reshape(*values.shape, *[1] * (x.ndim - 1))
+        total += torch.where(groups == some, lost, 0).sum(0)
+    return total
+
+
+@torch.no_grad()
+def values_of_masks(
+    f: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, z: Tensor, groups: Tensor, fold: int
+) -> Tensor:
+    """The outputs, `(M, N, C)`, of masks, `(M, P)`, of groups, `(*F)`; or, `(M, N, P)`, of each example's own."""
+    z = z if z.ndim == 3 else z[:, None]
+    parts = [
+        f(masked_batch(x, start, some[..., groups.flatten()].unflatten(-1, groups.shape))) for some in z.split(fold)
+    ]
+    return torch.cat(parts).unflatten(0, (len(z), len(x)))

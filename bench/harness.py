@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ Row = dict[str, Any]
 
 THREADS = 2
 OURS, PEER, FLOOR = "attrfn", "captum", "floor"
+PEERS = ("shap", "shapiq", "quantus")
+"""Of interventions, where they are installed."""
 LEAST = 0.01
 """Seconds that a timing lasts at least: what is quicker is called several times."""
 
@@ -186,6 +189,7 @@ def tensors(value: Any) -> list[Tensor]:
 def about(setting: Setting) -> dict[str, Any]:
     """Versions and the machine."""
     versions = {name: version(name) for name in ("torch", "captum", "transformers", "numpy")}
+    versions |= {name: version(name) for name in PEERS if find_spec(name)}
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "memory GB": _memory(), "threads": torch.get_num_threads()}
     if setting.device.startswith("cuda"):
         machine["gpu"] = torch.cuda.get_device_name()

@@ -19,6 +19,7 @@ FLOORS = (
     ("_methods",),
     ("_gradients",),
     ("_rules", "_metrics", "_export"),
+    ("_interventions",),
     ("_model", "_sampling"),
     ("_call", "_references", "_players"),
     ("_errors",),

@@ -5,9 +5,21 @@ from typing import Any
 import torch
 
 from attrfn._call import public_call
-from attrfn._model import Scored, masked_input, masked_layers, pinned_neuron
-from attrfn._sampling import Batching, Game, occluded, shuffled, windows_of
-from attrfn._types import Baselines, Groups, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
+from attrfn._interventions import game_of, games_of_layers
+from attrfn._model import pinned_neuron
+from attrfn._sampling import Batching, occluded, shuffled, windows_of
+from attrfn._types import (
+    Baselines,
+    Groups,
+    Inputs,
+    InputsT,
+    Layer,
+    LayerAttributions,
+    Model,
+    Selector,
+    Target,
+    Vectorize,
+)
 
 
 @public_call
@@ -21,7 +33,7 @@ def feature_ablation(
     reference: Baselines = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""What the output loses without each player.
 
@@ -36,7 +48,7 @@ def feature_ablation(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's number, zeros
@@ -54,9 +66,8 @@ def feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(game.without_each())
+    game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
+    return game.spread(game.without_each())
 
 
 @public_call
@@ -71,7 +82,7 @@ def occlusion(
     reference: Baselines = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of windows that slide over the input.
 
@@ -89,7 +100,7 @@ def occlusion(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Windows at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Windows are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Windows are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units.
@@ -106,11 +117,10 @@ def occlusion(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    present = masked_input(model, x, baselines, None, reference)
-    windows = windows_of(present.x, window, strides)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    found, dtype = occluded(game, present.players.firsts, windows)
-    return present.players.answer(found, dtype)
+    game = game_of(model, x, baselines, None, reference, target, Batching(chunk_size, vectorize), create_graph)
+    windows = windows_of(game.x, window, strides)
+    found, dtype = occluded(game, game.entries.firsts, windows)
+    return game.entries.answer(found, dtype)
 
 
 @public_call
@@ -124,7 +134,7 @@ def feature_permutation(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` with another example of the batch for the baseline.
 
@@ -141,7 +151,7 @@ def feature_permutation(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units.
@@ -159,9 +169,10 @@ def feature_permutation(
     References:
         Fisher et al., All models are wrong, but many are useful, 2019. arXiv:1801.01489
     """
-    present = masked_input(model, x, None, groups, shuffled(x, n_samples, generator))
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(game.without_each())
+    game = game_of(
+        model, x, None, groups, shuffled(x, n_samples, generator), target, Batching(chunk_size, vectorize), create_graph
+    )
+    return game.spread(game.without_each())
 
 
 @public_call
@@ -175,7 +186,7 @@ def layer_feature_ablation(
     target: Target = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`feature_ablation` of a layer: players of its activation are put where they are at the baseline.
 
@@ -192,7 +203,7 @@ def layer_feature_ablation(
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units; a tuple for a list of layers.
@@ -210,9 +221,9 @@ def layer_feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    layers = masked_layers(model, layer, x, baselines, groups, create_graph=create_graph)
-    games = [Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph) for present in layers]
-    found = [present.players.spread(game.without_each()) for present, game in zip(layers, games, strict=True)]
+    batching = Batching(chunk_size, vectorize)
+    games = games_of_layers(model, layer, x, baselines, groups, target, batching, create_graph)
+    found = [game.spread(game.without_each()) for game in games]
     return tuple(found) if isinstance(layer, list) else found[0]
 
 
@@ -228,7 +239,7 @@ def neuron_feature_ablation(
     reference: Baselines = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of one neuron, in place of the model's output.
 
@@ -242,7 +253,7 @@ def neuron_feature_ablation(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in activation units.
@@ -260,7 +271,6 @@ def neuron_feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    present.model = pinned_neuron(model, layer, selector, x)
-    game = Game(Scored(present, None), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(game.without_each())
+    cut = pinned_neuron(model, layer, selector, x, floating=False)
+    game = game_of(cut, x, baselines, groups, reference, None, Batching(chunk_size, vectorize), create_graph)
+    return game.spread(game.without_each())

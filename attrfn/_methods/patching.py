@@ -7,8 +7,9 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._gradients import Compared, edges_between
 from attrfn._inputs import start_alike, take
-from attrfn._model import Scored, listed, masked_layers
-from attrfn._sampling import Batching, Game
+from attrfn._interventions import games_of_layers
+from attrfn._model import listed
+from attrfn._sampling import Batching
 from attrfn._types import Baselines, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
 
 
@@ -122,9 +123,9 @@ def activation_patching(
         Vig et al., Investigating gender bias in language models using causal mediation analysis, 2020. arXiv:2004.12265
         Heimersheim & Nanda, How to use and interpret activation patching, 2024. arXiv:2404.15255
     """
-    layers = masked_layers(model, layer, x, baselines, groups, create_graph=create_graph, by_place=True)
-    games = [Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph) for present in layers]
-    found = [present.players.spread(game.without_each()) for present, game in zip(layers, games, strict=True)]
+    batching = Batching(chunk_size, vectorize)
+    games = games_of_layers(model, layer, x, baselines, groups, target, batching, create_graph, by_place=True)
+    found = [game.spread(game.without_each()) for game in games]
     return tuple(found) if isinstance(layer, list) else found[0]
 
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._model import Scored, masked_input
-from attrfn._sampling import Batching, Game, interactions, shapley
-from attrfn._types import Baselines, Estimate, Evaluations, Groups, Inputs, InputsT, Model, Target
+from attrfn._interventions import game_of
+from attrfn._sampling import Batching, interactions, shapley
+from attrfn._types import Baselines, Estimate, Evaluations, Groups, Inputs, InputsT, Model, Target, Vectorize
 
 
 @public_call
@@ -24,7 +24,7 @@ def shapley_values(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""What each player adds, on average over all orders in which they could come.
 
@@ -45,7 +45,7 @@ def shapley_values(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's number.
@@ -63,9 +63,8 @@ def shapley_values(
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
         Musco & Witter, Provably accurate Shapley value estimation via leverage score sampling. arXiv:2410.01917
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(shapley(game, n_evals, estimator, rtol, generator).values)
+    game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
+    return game.spread(shapley(game, n_evals, estimator, rtol, generator).values)
 
 
 @public_call
@@ -83,7 +82,7 @@ def shapley_estimate(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Estimate:
     r"""`shapley_values` with their standard errors.
 
@@ -105,7 +104,7 @@ def shapley_estimate(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         `Estimate(values, errors)`: two containers such as `x`, `(N, *F)`, in output units.
@@ -122,10 +121,9 @@ def shapley_estimate(
     References:
         Covert & Lee, Improving KernelSHAP: practical Shapley value estimation via linear regression, 2021.
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
+    game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
     found = shapley(game, n_evals, estimator, rtol, generator)
-    return Estimate(*map(present.players.spread, found))
+    return Estimate(*map(game.spread, found))
 
 
 @public_call
@@ -141,7 +139,7 @@ def shapley_interactions(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""What two players add together, beyond what each adds alone: the Shapley interaction index of pairs.
 
@@ -160,7 +158,7 @@ def shapley_interactions(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the interactions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Interactions, `(N, P, P)`, symmetric, in output units; players in the order of their numbers.
@@ -178,6 +176,5 @@ def shapley_interactions(
     References:
         Grabisch & Roubens, An axiomatic approach to the concept of interaction among players, 1999.
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
+    game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
     return interactions(game, n_evals, generator)

@@ -3,9 +3,9 @@
 import torch
 
 from attrfn._call import public_call
-from attrfn._model import Scored, masked_input
-from attrfn._sampling import Batching, Game, coarse_means, linear_model, pixels_of
-from attrfn._types import Baselines, Evaluations, Groups, InputsT, Model, Target
+from attrfn._interventions import game_of
+from attrfn._sampling import Batching, coarse_means, linear_model, pixels_of
+from attrfn._types import Baselines, Evaluations, Groups, InputsT, Model, Target, Vectorize
 
 
 @public_call
@@ -23,7 +23,7 @@ def lime(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""LIME: the coefficients of a ridge regression of the output on who is present, weighted towards x.
 
@@ -43,7 +43,7 @@ def lime(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's coefficient.
@@ -60,9 +60,8 @@ def lime(
     References:
         Ribeiro et al., "Why should I trust you?": explaining the predictions of any classifier, 2016. arXiv:1602.04938
     """
-    present = masked_input(model, x, baselines, groups, reference)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(linear_model(game, n_evals, width, alpha, generator))
+    game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
+    return game.spread(linear_model(game, n_evals, width, alpha, generator))
 
 
 @public_call
@@ -78,7 +77,7 @@ def rise(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> InputsT:
     r"""RISE: the mean of coarse random masks, each weighted by the output for the picture seen through it.
 
@@ -96,7 +95,7 @@ def rise(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *C, H, W)`, contained as `x` is, in output units; they do not sum to a difference.
@@ -114,6 +113,5 @@ def rise(
         Petsiuk et al., RISE: Randomized input sampling for explanation of black-box models, 2018. arXiv:1806.07421
     """
     pixels = pixels_of(x, baselines)
-    present = masked_input(model, x, baselines, pixels, None)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return present.players.spread(coarse_means(game, pixels, n_samples, grid, keep, generator))
+    game = game_of(model, x, baselines, pixels, None, target, Batching(chunk_size, vectorize), create_graph)
+    return game.spread(coarse_means(game, pixels, n_samples, grid, keep, generator))

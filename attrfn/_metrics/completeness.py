@@ -10,7 +10,7 @@ from attrfn._call import public_call
 from attrfn._inputs import Leaves, batch_size, describe, split, start_at, take
 from attrfn._model import pick, run
 from attrfn._references import sample_of
-from attrfn._sampling import per_example
+from attrfn._sampling import followed, per_example
 from attrfn._types import Attributions, Baselines, Inputs, Model, Target
 
 
@@ -80,7 +80,8 @@ def _start(model: Model, x: Any, baselines: Baselines, reference: Baselines, tar
     if reference is None:
         return score_at(model, start_at(x, baselines, fixed=False), target)
     count, pick_row = sample_of(x, reference, fixed=False)
-    return torch.stack([score_at(model, pick_row(k), target) for k in range(count)]).mean(0)
+    rows = followed(range(count), count, "references")
+    return torch.stack([score_at(model, pick_row(k), target) for k in rows]).mean(0)
 
 
 def score_at(model: Model, x: Any, target: Target) -> Tensor:

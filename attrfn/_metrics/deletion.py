@@ -7,9 +7,9 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import at_least_one, is_floating, leaves_of
-from attrfn._model import Masked, Scored, masked_input
-from attrfn._sampling import Batching, Game
-from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target
+from attrfn._interventions import Intervention, game_of
+from attrfn._sampling import Batching
+from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target, Vectorize
 
 _MOST_STEPS = 100
 """Where no number of steps is given."""
@@ -27,7 +27,7 @@ def deletion(
     target: Target = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""The output as the players that an attribution says most of are replaced first.
 
@@ -45,7 +45,7 @@ def deletion(
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Curves, `(N, S + 1)`, in output units: from the output at `x` to that at the baseline. Players of one
@@ -65,9 +65,8 @@ def deletion(
         Samek et al., Evaluating the visualization of what a deep neural network has learned, 2017. arXiv:1509.06321
         Petsiuk et al., RISE: Randomized input sampling for explanation of black-box models, 2018. arXiv:1806.07421
     """
-    present = masked_input(model, x, baselines, groups, None)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return _curve(game, present, attributions, n_steps, torch.ge)
+    game = game_of(model, x, baselines, groups, None, target, Batching(chunk_size, vectorize), create_graph)
+    return _curve(game, attributions, n_steps, torch.ge)
 
 
 @public_call
@@ -82,7 +81,7 @@ def insertion(
     target: Target = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""`deletion` the other way: the output as those players come first, from the baseline on.
 
@@ -101,7 +100,7 @@ def insertion(
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Curves, `(N, S + 1)`, in output units: from the output at the baseline to that at `x`. Players of one
@@ -120,20 +119,18 @@ def insertion(
     References:
         Petsiuk et al., RISE: Randomized input sampling for explanation of black-box models, 2018. arXiv:1806.07421
     """
-    present = masked_input(model, x, baselines, groups, None)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    return _curve(game, present, attributions, n_steps, torch.lt)
+    game = game_of(model, x, baselines, groups, None, target, Batching(chunk_size, vectorize), create_graph)
+    return _curve(game, attributions, n_steps, torch.lt)
 
 
 def _curve(
-    game: Game,
-    present: Masked,
+    game: Intervention,
     attributions: Attributions,
     n_steps: int | None,
     is_there: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """The values, `(N, S + 1)`, of who is there by the place in the order and the number of players so far."""
-    totals, there = present.players.totals(attributions), present.players.there
+    totals, there = game.entries.totals(attributions), game.entries.there
     if there is not None:
         totals = torch.where(there, totals, -torch.inf)  # who is not there goes last
     places = totals.sort(dim=1, descending=True, stable=True).indices.argsort(1)
@@ -144,7 +141,7 @@ def _curve(
         return is_there(places, count[:, None, None])
 
     values = game.over(len(counts), masks).T
-    return values.to(next((leaf.dtype for leaf in leaves_of(present.x) if is_floating(leaf)), values.dtype))
+    return values.to(next((leaf.dtype for leaf in leaves_of(game.x) if is_floating(leaf)), values.dtype))
 
 
 def _counts(players: int, n_steps: int | None) -> list[int]:

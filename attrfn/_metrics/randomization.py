@@ -11,7 +11,7 @@ from attrfn._call import public_call
 from attrfn._inputs import attributions_of, batch_size, describe, device_of, take
 from attrfn._metrics.correlation import SIMILARITIES
 from attrfn._model import uncompiled
-from attrfn._sampling import own_generator, whole_number
+from attrfn._sampling import followed, own_generator, whole_number
 from attrfn._types import Attributions, Inputs
 
 
@@ -64,9 +64,9 @@ def randomization(
     names = _names(original, layers)
     generator = own_generator(generator, device_of(x))
     before, redrawn, found = _rows(attribute(model, x), x), _copy(original), list[Tensor]()
-    for name in names:
+    for k in followed(range(len(names)), len(names), "layers"):
         redrawn = redrawn if cascade else _copy(original)
-        _draw_anew(redrawn.get_submodule(name), whole_number(2**62, device_of(x), generator))
+        _draw_anew(redrawn.get_submodule(names[k]), whole_number(2**62, device_of(x), generator))
         after = _rows(attribute(redrawn, x), x)
         found.append(likeness(before.double(), after.double()).to(before.dtype))
     return torch.stack(found)

@@ -77,11 +77,10 @@ def infidelity(
             products.extend(_products(change, parts, before) for change, _ in pairs)
             return stacked([after for _, after in pairs])
 
-        batching, after = (
-            Batching(chunk_size, vectorize, or_by_calls=True),
-            ByRow(scores, lambda asked, *row: (asked(row),)),
-        )
-        found = [values for _, (values,) in in_chunks(after, moved, n_samples, inputs.tensors, batching)]
+        batching = Batching(chunk_size, vectorize, or_by_calls=True)
+        after = ByRow(scores, lambda asked, *row: (asked(row),))
+        chunks = in_chunks(after, moved, n_samples, inputs.tensors, batching, "samples")
+        found = [values for _, (values,) in chunks]
         predicted, observed = torch.stack(products), before - torch.cat(found)
         scale = _best_scale(predicted, observed) if normalize else 1.0
         return ((predicted * scale - observed) ** 2).mean(0)
@@ -167,7 +166,7 @@ def sensitivity_max(
         return stacked([[t + radius * (2 * _uniform(t, generator) - 1) for t in inputs.tensors] for _ in some])
 
     there = ByRow(Examples(inputs), lambda at, *row: split(attribute(at.leaves.rebuild(row))).tensors)
-    for _, values in in_chunks(there, moved, n_samples, inputs.tensors, batching):
+    for _, values in in_chunks(there, moved, n_samples, inputs.tensors, batching, "samples"):
         for row in zip(*values, strict=True):
             change = _norm([b - a for a, b in zip(here, row, strict=True)], order)
             worst = torch.maximum(worst, change / torch.where(size == 0, 1.0, size))

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._inputs import at_least_one
+from attrfn._interventions import game_of
 from attrfn._metrics.correlation import pearson
-from attrfn._model import Scored, masked_input
 from attrfn._sampling import Batching, Game, check_generator, order_of, own_generator
-from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target
+from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -27,7 +27,7 @@ def sensitivity_n(
     generator: torch.Generator | None = None,
     create_graph: bool = False,
     chunk_size: int | None = None,
-    vectorize: bool = True,
+    vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How well sums of attributions go with what the output loses, over sets of n players.
 
@@ -47,7 +47,7 @@ def sensitivity_n(
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the correlation.
         chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Masks are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Correlations, `(N,)`, without unit; 0 where sums or differences do not vary.
@@ -65,9 +65,8 @@ def sensitivity_n(
     References:
         Ancona et al., Towards better understanding of gradient-based attribution methods, 2018. arXiv:1711.06104
     """
-    present = masked_input(model, x, baselines, groups, None)
-    game = Game(Scored(present, target), Batching(chunk_size, vectorize), create_graph)
-    totals = present.players.totals(attributions)
+    game = game_of(model, x, baselines, groups, None, target, Batching(chunk_size, vectorize), create_graph)
+    totals = game.entries.totals(attributions)
     totals = totals if create_graph else totals.detach()
     sets = _sets(game, n, n_samples, generator)
     values = game(torch.cat([torch.zeros_like(sets[:1]), sets]).logical_not())

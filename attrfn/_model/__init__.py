@@ -10,7 +10,7 @@ from attrfn._model.layers import pinned as pinned
 from attrfn._model.layers import pinned_neuron as pinned_neuron
 from attrfn._model.masked_layers import masked_layers as masked_layers
 from attrfn._model.masks import Masked as Masked
-from attrfn._model.masks import Scored as Scored
+from attrfn._model.masks import MaskedScore as MaskedScore
 from attrfn._model.masks import masked_input as masked_input
 from attrfn._model.modules import refuse_scripted as refuse_scripted
 from attrfn._model.modules import uncompiled as uncompiled

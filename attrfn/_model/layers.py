@@ -144,10 +144,11 @@ def from_layer(model: Model, layer: Layer, x: Inputs) -> Callable[..., Any]:
     """
     site = resolve(model, layer)
 
-    return functools.partial(_rest, model, site, x)
+    return functools.partial(rest, model, site, x)
 
 
-def _rest(model: Model, site: Site, x: Inputs, /, *args: Any, **kwargs: Any) -> Any:
+def rest(model: Model, site: Site, x: Inputs, /, *args: Any, **kwargs: Any) -> Any:
+    """What `from_layer` gives for one activation."""
     activation = packed(args, kwargs)
     refuse_complex(activation)
     given = split(activation).tensors
@@ -199,9 +200,11 @@ def unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: 
     return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
 
-def pinned_neuron(model: Model, layer: Layer, selector: Selector, x: Inputs) -> Callable[..., Any]:
+def pinned_neuron(
+    model: Model, layer: Layer, selector: Selector, x: Inputs, *, floating: bool = True
+) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
-    take(x)
+    take(x, floating=floating)
     return neuron(model, pinned(model, [layer], x)[0], selector)
 
 

@@ -20,7 +20,7 @@ from attrfn._inputs import (
     take,
 )
 from attrfn._model.layers import from_layer
-from attrfn._model.masks import Masked, same_start
+from attrfn._model.masks import Masked, one_start
 from attrfn._model.sites import listed, resolve
 from attrfn._model.taps import run_reading
 from attrfn._torch import values_readable
@@ -56,11 +56,10 @@ def masked_layers(
     found: list[Masked] = []
     for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups, by_place), strict=True):
         refuse_unlike(type(site.layer).__name__, h, other)
-        there_too = _with_shared(h, other, batch_size(x)) if by_place and own is None else other
-        starts = (1, functools.partial(same_start, _activation(there_too)))
+        starts = one_start(_activation(_with_shared(h, other, batch_size(x)) if by_place and own is None else other))
         together = functools.partial(_width, site) if by_place else None
         rest = from_layer(model, site, x)
-        found.append(Masked(rest, _activation(h), starts, own, fixed=True, together=together))
+        found.append(Masked(rest, _activation(h), starts, own, n=batch_size(x), together=together))
     return found
 
 

@@ -1,8 +1,9 @@
 """The model as a function of what is present: players that a mask leaves out are replaced by a baseline."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from copy import copy
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, start_at, take
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
+from attrfn._model.tiled import Holding, one_for_each, tiled_input, tiled_model, tiled_target_of
 from attrfn._players import Players, Together, players_of
 from attrfn._references import sample_of
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
@@ -54,7 +56,7 @@ def masked(
     return masked_input(model, x, baselines, groups, reference)
 
 
-class Masked:
+class Masked(Holding):
     """What `masked` answers: a model whose input is a mask."""
 
     def __init__(
@@ -64,22 +66,36 @@ class Masked:
         starts: "Starts",
         groups: Groups,
         *,
-        fixed: bool = False,
+        n: int | None = None,
         together: Together | None = None,
     ) -> None:
-        self.model, self.x, self.n = model, x, batch_size(x)
-        self.references, self._start = starts
-        self.players: Players = players_of(x, self._start(0), groups, fixed=fixed, together=together)
+        """With `n`, N, `x` is a layer's activation; `together` says what is one player of it without groups."""
+        self.model, self.x, self.n, self.starts = model, x, batch_size(x) if n is None else n, starts
+        self.players: Players = players_of(x, starts.row(0), groups, fixed=n is not None, n=n, together=together)
 
     def __call__(self, z: Tensor) -> Any:
         self._check(z)
-        outputs = [run_plainly(self.model, self.at(z, k)) for k in range(self.references)]
+        outputs = [run_plainly(self.model, self.at(z, k)) for k in range(self.starts.rows)]
         return outputs[0] if len(outputs) == 1 else _mean(outputs)
 
+    def tiled(self, count: int) -> "Masked":
+        """The same for each example `count` times."""
+        other = copy(self)
+        other.model, other.x = tiled_model(self.model, count, self.n), tiled_input(self.x, count, self.n)
+        other.n, other.starts = count * self.n, self.starts.tiled(count, self.n)
+        other.players = self.players.tiled(other.x, count)
+        return other
+
     def at(self, z: Tensor, k: int | Tensor) -> Any:
-        """x, contained as it is, with the players that are absent from row k of the reference."""
-        k = k if isinstance(k, int) else k.expand(self.n)
-        starts, seats = iter(leaves_of(self._start(k))), iter(self.players.seats)
+        """x, contained as it is, with the players that are absent from row k of the reference.
+
+        Several k are of as many equal parts of the examples, in order.
+        """
+        if self.starts.rows == 1:
+            k = 0
+        elif isinstance(k, Tensor):
+            k = k.reshape(-1, 1).expand(-1, self.n // k.numel()).flatten()
+        starts, seats = iter(leaves_of(self.starts.row(k))), iter(self.players.seats)
 
         def act(leaf: Any) -> Any:
             start, here = next(starts), next(seats)
@@ -98,30 +114,40 @@ class Masked:
             )
 
 
-class Scored:
+class MaskedScore:
     """The explained number of each example, as a function of a mask and of which reference replaces absent players."""
 
-    def __init__(self, masked: Masked, target: Target) -> None:
-        self._masked, self._target = masked, target
+    def __init__(self, masked: Masked, target: Target, *, folded: bool = False) -> None:
+        self.masked, self.target, self.folded = masked, target, folded
         self.players = masked.players.count
         """P."""
-        self.references = masked.references
-        """K, of which the value of a mask is the mean."""
+        self.references, self.n = masked.starts.rows, masked.n
+        """K, of which the value of a mask is the mean; N."""
         self.there = masked.players.there
         """Which players an example has, `(N, P)`, where not all have the same."""
 
     @property
     def like(self) -> list[Tensor]:
         """Tensors such as one mask adds to a batch."""
-        masked = self._masked
+        masked = self.masked
         return [leaf for leaf, here in zip(leaves_of(masked.x), masked.players.seats, strict=True) if here is not None]
+
+    def tiled(self, count: int) -> "MaskedScore":
+        """The same for each example `count` times."""
+        target = partial(_of_each, self.target, self.n) if callable(self.target) else self.target
+        target = tiled_target_of(self.masked.model, target, count, self.n)
+        return MaskedScore(self.masked.tiled(count), target, folded=True)
 
     def __call__(self, z: Tensor, k: int | Tensor) -> Tensor:
         """`(N,)`, floating point, also where the model answers whole numbers, or one for all examples."""
-        masked = self._masked
-        value = pick(run_plainly(masked.model, masked.at(z, k)), self._target, n=masked.n)
+        value = pick(run_plainly(self.masked.model, self.masked.at(z, k)), self.target, n=self.n)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
-        return value.expand(masked.n)
+        return (one_for_each(value) if self.folded else value).expand(self.n)
+
+
+def _of_each(target: Target, n: int, output: Any) -> Tensor:
+    """What a function picks, a number for each example also where it is one for all."""
+    return pick(output, target, n=n).expand(n)
 
 
 def masked_input(model: Model, x: Inputs, baselines: Baselines, groups: Groups, reference: Baselines) -> Masked:
@@ -131,20 +157,43 @@ def masked_input(model: Model, x: Inputs, baselines: Baselines, groups: Groups, 
     return Masked(model, container, _starts(container, baselines, reference), groups)
 
 
-Starts: TypeAlias = tuple[int, Callable[[Any], Any]]
-"""How many baselines there are, and the k-th, contained as x is."""
+class Starts(NamedTuple):
+    """The baselines."""
+
+    rows: int
+    """K."""
+    row: Callable[[Any], Any]
+    """The k-th, contained as x is; for k a tensor, of each example its own."""
+    start: Any = None
+    """Where there is but one, which is the same for any k."""
+
+    def tiled(self, count: int, n: int) -> "Starts":
+        """The same for each of `n` examples `count` times."""
+        if self.start is not None:
+            return one_start(tiled_input(self.start, count, n))
+        return Starts(self.rows, partial(_tiled_row, self.row, count, n))
+
+
+def one_start(start: Any) -> Starts:
+    """One baseline, contained as x is."""
+    return Starts(1, partial(_same, start), start)
+
+
+def _same(start: Any, _: Any) -> Any:
+    return start
+
+
+def _tiled_row(row: Callable[[Any], Any], count: int, n: int, k: Any) -> Any:
+    """A row for each of `n` examples `count` times: of a member without a baseline it is x's own."""
+    return tiled_input(row(k), count, n)
 
 
 def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if reference is None:
-        return 1, functools.partial(same_start, start_at(x, baselines, fixed=False))
+        return one_start(start_at(x, baselines, fixed=False))
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
-    return sample_of(x, reference, fixed=False)
-
-
-def same_start(start: Any, _: Any) -> Any:
-    return start
+    return Starts(*sample_of(x, reference, fixed=False))
 
 
 def _between(x: Tensor, start: Tensor, z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._inputs import Leaves, batch_size, map_leaves, split
 from attrfn._model.explained import Scored, Wrapped
-from attrfn._model.layers import unit
+from attrfn._model.layers import rest, unit
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
@@ -48,28 +48,46 @@ class Scores:
 
 def tiled_question(model: Model, x: Any, target: Target, count: int, n: int) -> tuple[Model, Any, Target]:
     """Which number is explained, of each of `n` examples `count` times."""
-    itself = target is None and _picks(model)
-    return tiled_model(model, count, n), tiled_input(x, count, n), None if itself else tiled_target(target, count, n)
+    return tiled_model(model, count, n), tiled_input(x, count, n), tiled_target_of(model, target, count, n)
+
+
+def tiled_target_of(model: Model, target: Target, count: int, n: int) -> Target:
+    """The target of a model, which may pick its number itself."""
+    return None if target is None and _picks(model) else tiled_target(target, count, n)
 
 
 def _picks(model: Any) -> bool:
     """Whether a model picks its number, or the sum of it, itself."""
     if isinstance(model, Wrapped):
         return _picks(model.model)
-    return isinstance(model, Scored) or _is_neuron(model)
+    return isinstance(model, Scored) or _made_by(unit, model)
 
 
-def _is_neuron(model: Any) -> bool:
-    return isinstance(model, functools.partial) and model.func is unit
+def _made_by(function: Callable[..., Any], model: Any) -> bool:
+    return isinstance(model, functools.partial) and model.func is function
+
+
+class Holding:
+    """A model that holds something of each example."""
+
+    def tiled(self, count: int) -> Any:
+        """The same for each example `count` times."""
+        raise NotImplementedError
 
 
 def tiled_model(model: Any, count: int, n: int) -> Any:
-    """The model; one that picks a number of an output or of a layer picks it for each example."""
+    """The model, with what it holds of each example, such as the number that it picks; otherwise itself."""
     if isinstance(model, Wrapped):
-        return model.of(tiled_model(model.model, count, n)) if _picks(model) else model
+        inner = tiled_model(model.model, count, n)
+        return model if inner is model.model else model.of(inner)
     if isinstance(model, Scored):
         return Scored(tiled_model(model.model, count, n), _of_parts(model.target, count, n, "target"), count * n)
-    if not _is_neuron(model):
+    if isinstance(model, Holding):
+        return model.tiled(count)
+    if _made_by(rest, model):
+        whole, site, x = model.args
+        return functools.partial(rest, tiled_model(whole, count, n), site, tiled_input(x, count, n))
+    if not _made_by(unit, model):
         return model
     whole, site, selector = model.args
     return functools.partial(unit, tiled_model(whole, count, n), site, tiled_target(selector, count, n, "selector"))
@@ -99,7 +117,7 @@ def _refuse_packed(x: Any) -> None:
 def tiled_target(spec: Target, count: int, n: int, name: str = "target") -> Target:
     """The target of `n` examples, `count` times."""
     if spec is None:
-        return lambda output: _each(pick(output, None, name=name, n=count * n))
+        return lambda output: one_for_each(pick(output, None, name=name, n=count * n))
     if callable(spec):
         return _of_parts(spec, count, n, name)
     if isinstance(spec, list):
@@ -109,7 +127,8 @@ def tiled_target(spec: Target, count: int, n: int, name: str = "target") -> Targ
     return spec.repeat(count) if isinstance(spec, Tensor) and spec.ndim == 1 and spec.shape[0] == n else spec
 
 
-def _each(value: Tensor) -> Tensor:
+def one_for_each(value: Tensor) -> Tensor:
+    """The value, or an error where it is one for all rows of a fold."""
     if value.ndim == 0:
         raise ValueError(
             'vectorize="fold" needs a number for each example, but the model gives one for the whole batch, which '

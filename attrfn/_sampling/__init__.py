@@ -36,5 +36,6 @@ from attrfn._sampling.masks.estimators import shapley as shapley
 from attrfn._sampling.masks.game import Game as Game
 from attrfn._sampling.masks.windows import occluded as occluded
 from attrfn._sampling.masks.windows import windows_of as windows_of
+from attrfn._sampling.progress import followed as followed
 from attrfn._sampling.quadrature import Quadrature as Quadrature
 from attrfn._sampling.quadrature import quadrature as quadrature

@@ -33,8 +33,8 @@ _SHOWN = _Shown()
 def progress() -> Generator[None]:
     """Show how far the calls within are: a bar on stderr for each that goes in chunks.
 
-    Steps, samples, masks, references and targets are counted, of this thread's calls. A call that runs as one chunk
-    shows none; where a call runs others, theirs are below its own. By tqdm where it is installed, otherwise as a line.
+    Steps, samples, masks, references, targets and layers are counted, of this thread's calls. A call that runs as one
+    chunk shows none; where a call runs others, theirs are below its own. By tqdm where it is installed, else as a line.
 
     Returns:
         A context manager, within which attributions are what they are without: `(N, *F)`, in their units.

@@ -25,4 +25,19 @@ def test_every_method_without_draws(row: Method) -> None:
 @pytest.mark.parametrize("row", [row for row in METHODS if row.random], ids=lambda row: row.name)
 def test_draws_are_refused(row: Method) -> None:
     with pytest.raises(ValueError, match=r"draws random numbers \(aten\.rand"):
-        attrfn.export(suited(row), row.call, images(1))
+        attrfn.export(suited(row), row.call, images(1 + row.mixes))
+
+
+def test_references_of_masks() -> None:
+    """A sample that all examples share leaves their number open."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    rows, groups = torch.randn(2, 4), torch.tensor([0, 0, 1, 2])
+
+    def attribute(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return attrfn.shapley_values(model, x, groups=groups, reference=rows, target=1)
+
+    program = attrfn.export(net, attribute, torch.randn(1, 4)).module()
+    for n in (1, 3):
+        x = torch.randn(n, 4)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x)[1], attribute(net, x))

@@ -53,6 +53,22 @@ def references(x: Any) -> Any:
     return tuple(references(member) for member in x)
 
 
+def times(x: Any) -> Any:
+    """Groups: each time of a series is one player; other members stay."""
+    return torch.arange(TIMES)[:, None] if isinstance(x, Tensor) else (torch.arange(TIMES)[:, None], None, None)
+
+
+def own_times(x: Any) -> Any:
+    """The same, of each example others."""
+    numbers = torch.tensor([[0, 1, 2], [0, 0, -1]])[: len(x[0]), :, None]
+    return (numbers, None, None)
+
+
+def own_references(x: Any) -> Any:
+    """A sample of each example's own, of the first member alone."""
+    return (torch.stack([0.3 * x[0], -0.1 * x[0].roll(1, 1)]), None, None)
+
+
 def drawn(function: Callable[..., Any], *given: Any, **how: Any) -> Any:
     return function(*given, 3, stdevs=0.2, generator=torch.Generator().manual_seed(2), **how)
 
@@ -69,6 +85,20 @@ WAYS: dict[str, Callable[..., Any]] = {
     "neuron_conductance": lambda net, x, **how: attrfn.neuron_conductance(net, "head", 1, x, 0.1, 4, **how),
     "gradient_shap": lambda net, x, **how: drawn(attrfn.gradient_shap, net, x, references(x), **how),
     "layer_gradient_shap": lambda net, x, **how: drawn(attrfn.layer_gradient_shap, net, "rnn", x, references(x), **how),
+    "feature_ablation": lambda net, x, **how: attrfn.feature_ablation(net, x, 0.1, times(x), **how),
+    "of groups of each example's own": lambda net, x, **how: attrfn.feature_ablation(net, x, 0.1, own_times(x), **how),
+    "of references": lambda net, x, **how: attrfn.feature_ablation(net, x, reference=own_references(x), **how),
+    "layer_feature_ablation": lambda net, x, **how: attrfn.layer_feature_ablation(net, "head", x, 0.1, **how),
+    "shapley_values": lambda net, x, **how: attrfn.shapley_values(net, x, 0.1, groups=times(x), **how),
+    "of masks": lambda net, x, **how: attrfn.integrated_gradients(
+        attrfn.masked(net, x, groups=own_times(x), reference=own_references(x)),
+        torch.ones(len(x[0]), TIMES, dtype=torch.float64),
+        n_steps=4,
+        **how,
+    ),
+    "of the rest of a model": lambda net, x, **how: attrfn.integrated_gradients(
+        attrfn.from_layer(net, "head", x), attrfn.to_layer(net, "head")(*x).detach(), 0.1, 4, **how
+    ),
 }
 
 
@@ -201,6 +231,67 @@ def test_second_derivatives() -> None:
     same(*found)
 
 
+# ---------------------------------------------------------------- interventions
+
+
+def test_masks_are_one_pass_a_chunk() -> None:
+    net, x, sizes = Recurrent(), series(), list[int]()
+    net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    for attribute in (
+        lambda: attrfn.feature_ablation(net, x, target=1, chunk_size=5, vectorize="fold"),
+        lambda: attrfn.lime(net, x, n_evals=13, target=1, chunk_size=5, vectorize="fold"),
+        lambda: attrfn.occlusion(net, x, (2, 1), target=1, chunk_size=5, vectorize="fold"),
+        lambda: attrfn.neuron_feature_ablation(net, "head", 1, x, groups=times(x), chunk_size=5, vectorize="fold"),
+    ):
+        sizes.clear()
+        attribute()
+        assert set(sizes) <= {N, 3 * N, 4 * N, 5 * N}
+        assert 5 * N in sizes or sizes == [N, 4 * N]
+
+
+@pytest.mark.parametrize("target", [1, OWN, lambda y: y[torch.arange(N), OWN]], ids=["one", "own", "function"])
+def test_games_of_a_recurrent_net(target: Any) -> None:
+    """What goes in chunks of masks by its own plan."""
+    net, x = Recurrent(), series()
+    ways: list[Callable[..., Any]] = [
+        lambda **how: attrfn.shapley_estimate(net, x, n_evals=60, generator=drawing(), target=target, **how).values,
+        lambda **how: attrfn.shapley_interactions(net, x, groups=times(x), target=target, **how),
+        lambda **how: attrfn.lime(net, x, n_evals=20, generator=drawing(), target=target, **how),
+        lambda **how: attrfn.feature_permutation(net, x, n_samples=2, generator=drawing(), target=target, **how),
+        lambda **how: attrfn.occlusion(net, x, (2, 3), strides=1, target=target, **how),
+        lambda **how: attrfn.rise(net, x, n_samples=7, grid=2, generator=drawing(), target=target, **how),
+        lambda **how: attrfn.neuron_feature_ablation(net, "head", target, x, groups=times(x), **how),
+        lambda **how: attrfn.deletion(net, x, x, groups=times(x), target=target, **how),
+        lambda **how: attrfn.insertion(net, x, x, n_steps=3, target=target, **how),
+        lambda **how: attrfn.sensitivity_n(net, x, x, n=4, n_samples=6, generator=drawing(), target=target, **how),
+    ]
+    for way in ways:
+        same(way(vectorize="fold", chunk_size=3), way(vectorize=False))
+
+
+def drawing() -> torch.Generator:
+    return torch.Generator().manual_seed(2)
+
+
+def test_token_ids_are_replaced_in_a_fold() -> None:
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(4 * TIMES, 3)).double()
+    ids = torch.arange(1, 1 + N * TIMES).reshape(N, TIMES)
+    for vectorize in (True, "fold"):
+        how: Any = {"vectorize": vectorize}
+        same(attrfn.feature_ablation(net, ids, ids * 0, target=OWN, **how), ablated_ids(net, ids, OWN))
+        same(attrfn.neuron_feature_ablation(net, "2", 1, ids, ids * 0, **how), ablated_ids(net, ids, 1))
+
+
+def ablated_ids(net: nn.Module, ids: Tensor, target: Any) -> Tensor:
+    """One by one, by hand."""
+    found = torch.zeros(ids.shape, dtype=torch.float64)
+    for k in range(TIMES):
+        other = ids.clone()
+        other[:, k] = 0
+        found[:, k] = (net(ids) - net(other)).detach()[torch.arange(N), target]
+    return found
+
+
 # ---------------------------------------------------------------- judges
 
 HOW: list[dict[str, Any]] = [{}, {"chunk_size": 2}, {"vectorize": "fold"}, {"vectorize": "fold", "chunk_size": 3}]
@@ -270,6 +361,25 @@ def test_one_number_for_the_whole_batch() -> None:
     net, x = Recurrent(), series()
     with pytest.raises(ValueError, match="needs a number for each example"):
         attrfn.integrated_gradients(lambda x: net(x).mean(), x, None, 4, vectorize="fold")
+
+
+def test_one_number_for_the_whole_batch_under_masks() -> None:
+    net, x = Recurrent(), series()
+    for ablated in (
+        lambda **how: attrfn.feature_ablation(lambda x: net(x).mean(), x, **how),
+        lambda **how: attrfn.neuron_feature_ablation(net, "head", lambda h: h.mean(), x, **how),
+    ):
+        with pytest.raises(ValueError, match="needs a number for each example"):
+            ablated(vectorize="fold")
+        assert ablated(vectorize=False).shape == x.shape
+
+
+@pytest.mark.parametrize("n", [N, TIMES])
+def test_a_layer_with_the_examples_elsewhere_is_not_ablated(n: int) -> None:
+    net, place = Recurrent(first=False), attrfn.at("rnn", index=0)
+    match = r"the 2 examples in dimension 0, but has the shape \(3, 2, 5\)" if n == N else "failed with 16 rows"
+    with pytest.raises((ValueError, RuntimeError), match=match):
+        attrfn.layer_feature_ablation(net, place, series(n), target=1, vectorize="fold")
 
 
 def test_a_layer_without_the_examples() -> None:

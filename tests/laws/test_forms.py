@@ -106,7 +106,9 @@ def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None
     assert type(as_mapping) is dict
     assert list(as_mapping) == ["mask", "values"]
     for answer in (as_tuple[1], as_mapping["mask"]):
-        if row.intervenes:  # it could have a baseline, and players
+        if row.mixes:  # its entries are players
+            assert answer.shape == mask.shape
+        elif row.intervenes:  # it could have a baseline, and players
             same(answer, torch.zeros_like(x))
         else:
             assert answer is None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import attrfn
 from tests.tables.method import SEED, Method
-from tests.tables.methods import DEEP_LIFTS, METHODS, PATHS
+from tests.tables.methods import ALONE, DEEP_LIFTS, PATHS
 from tests.tables.models import Split
 
 SMOOTH: tuple[Callable[[], nn.Module], ...] = (nn.Tanh, nn.Sigmoid, nn.Softplus, nn.GELU, nn.SiLU)
@@ -55,7 +55,7 @@ def same(one: Tensor, other: Tensor, within: float = 1e-10) -> None:
 
 def rows_of(flag: Callable[[Method], bool]) -> list[Method]:
     """The rows that suit a flat net: guided Grad-CAM needs a map."""
-    return [row for row in METHODS if flag(row) and row.attribute is not attrfn.guided_grad_cam and not row.relu]
+    return [row for row in ALONE if flag(row) and row.attribute is not attrfn.guided_grad_cam and not row.relu]
 
 
 def attributed(row: Method, net: Any, case: Case, **given: Any) -> Tensor:

@@ -142,7 +142,7 @@ def test_an_exception_in_one_thread_leaves_the_others_alone() -> None:
 @pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
 def test_four_threads_in_one_method_at_once(row: Method) -> None:
     """What torch keeps once for a process, forward derivatives say, is met where all do the same."""
-    net, inputs = suited(row), [images(1) for _ in range(8)]
+    net, inputs = suited(row), [images(1 + row.mixes) for _ in range(8)]
     serial = [leaves(row.call(net, x)) for x in inputs]
     with ThreadPoolExecutor(4) as pool:
         together = [leaves(answer) for answer in pool.map(lambda x: row.call(net, x), inputs * 2)]

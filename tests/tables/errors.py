@@ -113,7 +113,7 @@ HOLDING: Case = ("no tensor", {"x": ("a", 3)}, TypeError, "x must hold a tensor,
 
 def of_no_floating_member(row: Method) -> Case:
     if row.intervenes and row.of == "input":
-        return START_OF_IDS
+        return HOLDING if row.mixes else START_OF_IDS
     return IN_THE_PATH if row.attribute in ALONG_THE_INPUT else HOLDING if row.attribute in FIXED else FLOATING
 
 

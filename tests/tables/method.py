@@ -48,6 +48,7 @@ class Method(NamedTuple):
     relu: bool = False  # is about ReLUs: warns where none ran
     cancels: bool = False  # its zeros are sums of terms that cancel, to rounding
     intervenes: bool = False  # takes no derivative, and answers members that are not floating point too
+    mixes: bool = False  # takes what it replaces from other examples of the batch: needs two
 
     @property
     def name(self) -> str:

@@ -269,6 +269,15 @@ ABLATIONS = (
         intervenes=True,
     ),
     Method(
+        attrfn.feature_permutation,
+        lambda net, x: without.feature_ablation(whole(net), x, x.flip(0)),  # of two examples there is one draw
+        settings={"n_samples": 2},
+        steps=True,
+        random=True,
+        intervenes=True,
+        mixes=True,
+    ),
+    Method(
         attrfn.layer_feature_ablation,
         lambda net, x: without.feature_ablation(tail(net), net.head(x), net.head(start(x))),
         LAYER,
@@ -333,4 +342,8 @@ PATCHINGS = (
         intervenes=True,
     ),
 )
-METHODS = (*GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS, *PATCHINGS)
+METHODS: tuple[Method, ...] = (
+    *GRADIENTS, *RELUS, *GRAD_CAMS, *PATHS, *SHAPS, *DEEP_LIFTS, *ABLATIONS, *SHAPLEYS, *PATCHINGS
+)  # fmt: skip
+ALONE = tuple(row for row in METHODS if not row.mixes)
+"""Those that explain an example by itself."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attrfn._sampling.chunks import Batching, in_chunks
+from attrfn._sampling.fold import ByRow
 
 
 class Value(Protocol):
@@ -15,12 +16,17 @@ class Value(Protocol):
 
     players: int
     references: int
+    n: int
     there: Tensor | None
 
     @property
     def like(self) -> list[Tensor]: ...
 
     def __call__(self, z: Tensor, k: Tensor) -> Tensor: ...
+
+    def tiled(self, count: int, /) -> "Value":
+        """The same for each example `count` times."""
+        ...
 
 
 class Game:
@@ -30,6 +36,7 @@ class Game:
         self.value, self.batching, self.create_graph = value, batching, create_graph
         self.players = value.players
         """P."""
+        self._by_row = ByRow(value, lambda value, z, k: (value(z, k),))
 
     def __call__(self, masks: Tensor) -> Tensor:
         """The values, `(M, N)`, of masks, `(M, P)` for all examples or `(M, N, P)`."""
@@ -42,14 +49,20 @@ class Game:
         def rows(some: range) -> tuple[Tensor, Tensor]:
             first, last = some.start // references, (some.stop - 1) // references
             numbers = torch.arange(some.start, some.stop, device=device)
-            made = masks(range(first, last + 1))
+            made = self._of_each_example(masks(range(first, last + 1)))
             return made[numbers // references - first] if references > 1 else made, numbers % references
 
         with nullcontext() if self.create_graph else torch.no_grad():
             like = self.value.like
-            chunks = in_chunks(lambda z, k: (self.value(z, k),), rows, count * references, like, self.batching, "masks")
+            chunks = in_chunks(self._by_row, rows, count * references, like, self.batching, "masks")
             values = torch.cat([values for _, (values,) in chunks])
             return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
+
+    def _of_each_example(self, masks: Tensor) -> Tensor:
+        """Where the examples of all masks are one batch, a mask for each."""
+        if self.batching.vectorize != "fold" or masks.ndim == 3:
+            return masks
+        return masks[:, None].expand(-1, self.value.n, -1)
 
     def without_each(self) -> Tensor:
         """The value of all players less that of all but one, `(N, P)`, a column a player."""

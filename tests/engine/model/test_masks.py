@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import attrfn
-from attrfn._model.masks import Scored, masked, masked_input
+from attrfn._model.masks import MaskedScore, masked, masked_input
 from attrfn._sampling.chunks import Batching
 from attrfn._sampling.masks.game import Game
 
@@ -233,7 +233,7 @@ def test_values_of_many_masks(how: dict[str, Any], rows: int) -> None:
     model, (x, _) = net(), table()
     reference = torch.randn(rows, 4).double()
     f = masked_input(model, x, None, torch.tensor([0, 0, 1, 2]), reference)
-    game = Game(Scored(f, 1), Batching(**how), create_graph=False)
+    game = Game(MaskedScore(f, 1), Batching(**how), create_graph=False)
     shared, own = torch.rand(5, 3) > 0.5, torch.rand(5, 3, 3) > 0.5
     same(game(shared), torch.stack([f(z)[:, 1] for z in shared]))
     same(game(own), torch.stack([f(z)[:, 1] for z in own]))
@@ -244,7 +244,7 @@ def test_values_of_many_masks(how: dict[str, Any], rows: int) -> None:
 def test_values_keep_a_graph_if_asked() -> None:
     model, (x, start) = net(), table()
     x.requires_grad_()
-    game = Game(Scored(masked_input(model, x, start, None, None), 1), Batching(), create_graph=True)
+    game = Game(MaskedScore(masked_input(model, x, start, None, None), 1), Batching(), create_graph=True)
     game(torch.eye(4).bool()).sum().backward()
     assert x.grad is not None
     assert torch.count_nonzero(x.grad) == 12
@@ -252,10 +252,10 @@ def test_values_keep_a_graph_if_asked() -> None:
 
 def test_values_of_whole_numbers_and_of_one_number_for_all() -> None:
     (x, start), z = table(), torch.eye(4).bool()
-    whole = Game(Scored(masked_input(lambda x: (x > 0).sum(1), x, start, None, None), None), Batching(), False)(z)
+    whole = Game(MaskedScore(masked_input(lambda x: (x > 0).sum(1), x, start, None, None), None), Batching(), False)(z)
     assert whole.shape == (4, 3)
     assert whole.is_floating_point()
-    one = Game(Scored(masked_input(lambda x: x.sum(), x, start, None, None), None), Batching(), False)(z)
+    one = Game(MaskedScore(masked_input(lambda x: x.sum(), x, start, None, None), None), Batching(), False)(z)
     assert one.shape == (4, 3)
     assert torch.equal(one[:, 0], one[:, 2])
 

@@ -13,6 +13,7 @@ import attrfn
 from attrfn._sampling import progress
 from attrfn._sampling.progress import followed
 
+NET = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 2))
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -63,6 +64,18 @@ CALLS: dict[str, tuple[str, int, Callable[[], Any]]] = {
         "masks", 14, lambda: attrfn.feature_ablation(model, X, reference=X[:2], target=1, chunk_size=6)
     ),
     "Shapley values": ("masks", 64, lambda: attrfn.shapley_values(model, X, target=1, chunk_size=30)),
+    "deletion": ("masks", 7, lambda: attrfn.deletion(model, X, X, target=1, chunk_size=3)),
+    "sets": ("masks", 7, lambda: attrfn.sensitivity_n(model, X, X, n=2, n_samples=6, target=1, chunk_size=3)),
+    "perturbations": (
+        "samples", 7, lambda: attrfn.infidelity(model, X, X, lambda x, _: (x / 2, x / 2), target=1, n_samples=7,
+                                                chunk_size=3)
+    ),
+    "moves": (
+        "samples", 7, lambda: attrfn.sensitivity_max(lambda x: attrfn.saliency(model, x, 1), X, n_samples=7,
+                                                     chunk_size=3)
+    ),
+    "layers drawn anew": ("layers", 3, lambda: attrfn.randomization(lambda net, x: attrfn.saliency(net, x, 1), NET, X)),
+    "ends": ("references", 7, lambda: attrfn.convergence_delta(model, X, X, reference=torch.randn(7, 6), target=1)),
     "a loop": ("masks", 3, lambda: attrfn.deletion(model, X, X, n_steps=2, target=1, vectorize=False)),
     "targets": (
         "targets", 3, lambda: attrfn.over_targets(lambda t: attrfn.saliency(model, X, t), range(3), chunk_size=1)

@@ -65,7 +65,7 @@ QUIET: dict[str, Callable[[Method, Split, Tensor], Any]] = {
         torch.ones(()).double()
     ),
     "of detached parameters": lambda row, net, x: grad(total(lambda p: of(row, net, x)(detached(p))))(state(net)),
-    "vmap alone": lambda row, net, x: vmap(lambda x: row.call(net, x[None]), randomness="same")(x),
+    "vmap alone": lambda row, net, x: vmap(lambda x: row.call(net, x), randomness="same")(torch.stack([x, x])),
     "plain eager": lambda row, net, x: row.call(net, x.clone().requires_grad_()),
 }
 

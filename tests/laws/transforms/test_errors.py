@@ -12,7 +12,7 @@ import attrfn
 from tests.laws.transforms.test_grad import state
 from tests.tables.built import BUILT, JUDGES
 from tests.tables.method import SEED, Method, in_training, suited
-from tests.tables.methods import DEEP_LIFTS, METHODS
+from tests.tables.methods import ALONE, DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images
 from tests.tables.unusual import NO_VMAP, unusual_nets
 
@@ -35,10 +35,10 @@ UNSAID = r"random numbers are drawn.*does not say how: pass randomness=\"same\".
 @pytest.mark.parametrize("given", [{}, {"generator": None}], ids=["generator", "no generator"])
 @rows_of(RANDOM)
 def test_a_random_method_in_a_vmap_that_does_not_say_how(row: Method, given: dict[str, Any]) -> None:
-    net, x = suited(row), images(2)
+    net, x = suited(row), images(4).unflatten(0, (2, 2))
     with pytest.raises(RuntimeError, match=UNSAID):
-        vmap(lambda x: row.call(net, x[None], **given))(x)
-    vmap(lambda x: row.call(net, x[None], **given), randomness="different")(x)
+        vmap(lambda x: row.call(net, x, **given))(x)
+    vmap(lambda x: row.call(net, x, **given), randomness="different")(x)
 
 
 def dropping(row: Method) -> Split:
@@ -47,7 +47,7 @@ def dropping(row: Method) -> Split:
     return Split(nn.Sequential(nn.Dropout(0.3), *net.head), nn.Sequential(nn.Dropout(0.3), *net.tail)).train()
 
 
-@rows_of(METHODS)
+@rows_of(ALONE)
 @in_training
 def test_a_model_with_dropout_in_a_vmap_that_does_not_say_how(row: Method) -> None:
     net, x = dropping(row), images(2)
@@ -62,7 +62,7 @@ def test_a_model_with_dropout_in_a_vmap_that_does_not_say_how(row: Method) -> No
 
 @rows_of(RANDOM)
 def test_the_same_draws_and_different_ones(row: Method) -> None:
-    net, x = suited(row), images(1)
+    net, x = suited(row), images(4 if row.mixes else 1)
     copies = x.expand(3, *x.shape)
     once, again, shared = (
         vmap(lambda x: row.call(net, x), randomness=how)(copies) for how in ("different", "different", "same")
@@ -85,7 +85,7 @@ def met(kind: str, row: Method) -> tuple[Split, Split, Tensor]:
     return *unusual_nets(kind, row.relu), images(6)
 
 
-STEPPING = [row for row in METHODS if row.steps and row not in DEEP_LIFTS]
+STEPPING = [row for row in ALONE if row.steps and row not in DEEP_LIFTS]
 
 
 @pytest.mark.parametrize("kind", NO_VMAP)

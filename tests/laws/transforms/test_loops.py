@@ -119,9 +119,9 @@ CELLS: dict[str, tuple[Callable[[Method], Pair], Callable[[Method], bool]]] = {
     "parameters": (parameters, lambda row: True),
     "sites": (sites, lambda row: bool(row.place)),
     "baselines": (baselines, lambda row: "baselines" in row.settings),
-    "examples": (examples, lambda row: True),
-    "examples of an ensemble": (examples_of_an_ensemble, lambda row: True),
-    "loops": (loops, lambda row: row.steps),
+    "examples": (examples, lambda row: not row.mixes),
+    "examples of an ensemble": (examples_of_an_ensemble, lambda row: not row.mixes),
+    "loops": (loops, lambda row: row.steps and not row.mixes),
 }
 """A transform, and the rows that have what it maps over."""
 
