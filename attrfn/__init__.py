@@ -16,7 +16,7 @@ Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made b
 Site: a layer's input or output, one of its calls, one of its leaves; made by `at`.
 Tolerance: of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
 Vectorize: how steps are run: `True`, one `vmap`; `"fold"`, one call at a larger batch; `False`, a call for each.
-Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`.
+Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`, or of tuples.
 DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_inputs, output, reference_output)
     -> grad_inputs`.
 AttributionWarning: an attribution was computed, but something about it needs the caller's eye.
@@ -103,9 +103,11 @@ from attrfn._model.layers import to_layer as to_layer
 from attrfn._model.masks import masked as masked
 from attrfn._model.targets import select as select
 from attrfn._rules.deep_lift.reference import with_reference as with_reference
-from attrfn._rules.elementwise import DECONVOLUTION as DECONVOLUTION
-from attrfn._rules.elementwise import GUIDED as GUIDED
-from attrfn._rules.elementwise import with_rules as with_rules
+from attrfn._rules.ready import DECONVOLUTION as DECONVOLUTION
+from attrfn._rules.ready import FROZEN_ATTENTION as FROZEN_ATTENTION
+from attrfn._rules.ready import FROZEN_NORMS as FROZEN_NORMS
+from attrfn._rules.ready import GUIDED as GUIDED
+from attrfn._rules.with_rules import with_rules as with_rules
 
 # isort: split
 # A model and its attribution as one program

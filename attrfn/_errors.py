@@ -165,7 +165,7 @@ _RUNS = (
     "attrfn._inputs",
     "attrfn._model.run",
     "attrfn._model.kernels",
-    "attrfn._rules.elementwise",
+    "attrfn._rules.rule_pass",
     "attrfn._rules.override",
     "attrfn._rules.deep_lift.passes",
     "attrfn._rules.deep_lift.baseline_pass",

@@ -119,8 +119,14 @@ of the model's raw output that returns `(N,)` or a 0-d number for the whole batc
 Selector: TypeAlias = Target
 """Which neuron of a layer's activation is explained: the grammar of `Target`, on the activation."""
 
-Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What replaces a derivative: `(grad_output, input, output) -> grad_input`."""
+Rule: TypeAlias = Callable[[Any, Any, Any], Tensor | Sequence[Tensor | None] | None]
+"""What replaces a derivative: `(grad_output, input, output) -> grad_input`, of an operation of one tensor, entry by
+entry; of any other `(grad_output, inputs, output) -> grad_inputs`.
+
+`inputs` and `grad_inputs` are then tuples over the tensor operands, weights and indices too, in the order of the
+operation's signature; of an operation that gives several tensors, `grad_output` and `output` are tuples too. `None` for
+an operand sends it no gradient. A gradient of the output's shape is summed to its operand's.
+"""
 
 DeepLiftRule: TypeAlias = Callable[
     [Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor], Sequence[Tensor] | Tensor

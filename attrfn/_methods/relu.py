@@ -1,14 +1,13 @@
 """Guided backpropagation and the deconvolution: other rules for the ReLU."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from attrfn._call import public_call
 from attrfn._gradients import gradient, score_of
 from attrfn._inputs import take
 from attrfn._model import neuron, scored
-from attrfn._rules import DECONVOLUTION_RULES, GUIDED_RULES, Switch, under_rules
-from attrfn._types import Inputs, InputsT, Layer, Model, Rule, Selector, Target
+from attrfn._rules import DECONVOLUTION_RULES, GUIDED_RULES, Rules, Switch, under_rules
+from attrfn._types import Inputs, InputsT, Layer, Model, Selector, Target
 
 
 @public_call
@@ -138,7 +137,7 @@ def neuron_deconvolution(
     return deconvolution(neuron(model, layer, selector), x, create_graph=create_graph)
 
 
-def _ruled(model: Model, rules: Mapping[str, Rule], x: Inputs, target: Target, create_graph: bool) -> Any:
+def _ruled(model: Model, rules: Rules, x: Inputs, target: Target, create_graph: bool) -> Any:
     """The gradient of the model under rules, differentiable by the true derivatives."""
     inputs, switch = take(x), Switch(False)
     model, target = scored(model, target, inputs.tensors[0].shape[0])

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from attrfn._torch import SplitCall, ThreadFlag, allow_in_graph, compiling, of_floating, vjp
-from attrfn._types import Rule
 
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -144,18 +143,6 @@ def true_pullback(
     values, pull = vjp(function, *(operands[k] for k in places))
     gradients = iter(pull(tuple(g for g in grads if g.is_floating_point())[: len(values)]))
     return tuple(next(gradients) if k in places else None for k in range(len(operands)))
-
-
-def elementwise_pullback(rule: Rule) -> Pullback:
-    """A rule of the caller's as the pull-back of an elementwise operation."""
-
-    def pullback(
-        grads: tuple[Tensor, ...], operands: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
-    ) -> tuple[Tensor | None, ...]:
-        gradient = rule(grads[0], operands[0], outputs[0])
-        return gradient, *(None for _ in operands[1:])
-
-    return pullback
 
 
 def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pullback: Pullback, switch: Switch) -> Any:

@@ -2,6 +2,7 @@
 
 from attrfn._torch.calls import Call as Call
 from attrfn._torch.calls import SplitCall as SplitCall
+from attrfn._torch.calls import clipped_at as clipped_at
 from attrfn._torch.calls import normal_call as normal_call
 from attrfn._torch.calls import of_floating as of_floating
 from attrfn._torch.calls import split_call as split_call
@@ -72,6 +73,12 @@ from attrfn._torch.operations import Kind as Kind
 from attrfn._torch.operations import and_in_place as and_in_place
 from attrfn._torch.operations import names as names
 from attrfn._torch.operations import names_that as names_that
+from attrfn._torch.spellings import any_call as any_call
+from attrfn._torch.spellings import function_for as function_for
+from attrfn._torch.spellings import is_elementwise as is_elementwise
+from attrfn._torch.spellings import is_known as is_known
+from attrfn._torch.spellings import spellings_of as spellings_of
+from attrfn._torch.spellings import split_any as split_any
 from attrfn._torch.unruled import unruled as unruled
 from attrfn._torch.written_out import CELLS as CELLS
 from attrfn._torch.written_out import COMPOSITES as COMPOSITES

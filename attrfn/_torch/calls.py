@@ -74,6 +74,19 @@ def _is_relu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return unbounded and isinstance(low, (int, float)) and low == 0
 
 
+def clipped_at(call: Call) -> float | None:
+    """Where a ReLU is clipped, if a call is one: `relu6`, `hardtanh(0, b)`, `clamp(0, b)`."""
+    if call.name == "relu6":
+        return 6.0
+    if call.name not in ("hardtanh", "clamp"):
+        return None
+    keys = ("min_val", "max_val") if call.name == "hardtanh" else ("min", "max")
+    given = {**call.kwargs, **dict(zip(keys, call.args[1:], strict=False))}
+    low, high = (given.get(key, default) for key, default in zip(keys, (-1.0, 1.0), strict=True))
+    numbers = isinstance(low, (int, float)) and isinstance(high, (int, float))
+    return float(high) if numbers and low == 0 < high else None
+
+
 def _is_relu_threshold(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     given = {**kwargs, **dict(zip(("threshold", "value"), args[1:], strict=False))}
     return given.get("threshold") == 0 and given.get("value") == 0
@@ -96,8 +109,8 @@ class SplitCall(NamedTuple):
     """A call's arguments, the tensors apart from the rest."""
 
     tensors: tuple[Tensor, ...]
-    places: tuple[int | str, ...]
-    """Where among the arguments the tensors stand."""
+    places: tuple[Any, ...]
+    """Where among the arguments the tensors stand: a place, a keyword, or one of these and the place in a list."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -117,7 +130,10 @@ class SplitCall(NamedTuple):
         """The arguments with these tensors."""
         args, kwargs = list(self.args), dict(self.kwargs)
         for place, tensor in zip(self.places, tensors, strict=True):
-            if isinstance(place, int):
+            if isinstance(place, tuple):
+                values: Any = args if isinstance(place[0], int) else kwargs
+                values[place[0]] = (*values[place[0]][: place[1]], tensor, *values[place[0]][place[1] + 1 :])
+            elif isinstance(place, int):
                 args[place] = tensor
             else:
                 kwargs[place] = tensor
@@ -130,7 +146,7 @@ class SplitCall(NamedTuple):
 
 def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> SplitCall:
     tensors: list[Tensor] = []
-    places: list[int | str] = []
+    places: list[Any] = []
     for place, value in [*enumerate(args), *kwargs.items()]:
         if isinstance(value, Tensor):
             tensors.append(value)

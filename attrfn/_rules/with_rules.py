@@ -1,0 +1,112 @@
+"""The model with other derivative rules for some of its operations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrfn._inputs import describe, packed
+from attrfn._model import Wrapped, refuse_scripted, run, uncompiled
+from attrfn._rules.hidden import warn_of_functions, warn_of_scripted
+from attrfn._rules.override import ALWAYS, Switch
+from attrfn._rules.ready import DECONVOLUTION, GUIDED
+from attrfn._rules.rule_pass import RulePass, Rules
+from attrfn._torch import is_known, key_of, shown_name, values_readable, warn
+from attrfn._types import Model, Rule
+
+
+def with_rules(model: Model, rules: Mapping[Any, Rule]) -> Model:
+    r"""The model with other backward rules for some of its operations.
+
+    $\partial y / \partial u := \mathrm{rule}$ wherever an operation of that kind runs, however it is spelled:
+    as a function, a method, in place, or a module. The forward pass is the model's own, bit for bit.
+
+    Args:
+        model: The model $f$; see `Model`.
+        rules: Maps an operation of torch's, such as `torch.tanh` or `torch.softmax`, to a `Rule`. `torch.relu` stands
+            for every ReLU, `clamp(min=0)` and `threshold(x, 0, 0)` included, but not for `maximum` or `where`;
+            `relu6` for every ReLU that is clipped, `hardtanh(0, b)` included; a rule of `softmax` holds in fused
+            attention too. Ready-made: `GUIDED`, `DECONVOLUTION`, `FROZEN_ATTENTION`, `FROZEN_NORMS`.
+
+    Returns:
+        A model with the same output, `(N, *C)`, in output units, to be used wherever a model is.
+
+    Raises:
+        ValueError: If an operation has no name here, or a rule returns a wrong number of gradients.
+        TypeError: If `rules` is not a mapping to functions, or `model` is a TorchScript module.
+
+    Example:
+        >>> straight = with_rules(torch.relu, {torch.relu: lambda grad, input, output: grad})
+        >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
+        >>> torch.autograd.grad(straight(x).sum(), x)[0]
+        tensor([1., 1.])
+
+    References:
+        Springenberg et al., Striving for simplicity, 2015. arXiv:1412.6806
+    """
+    return under_rules(model, named_rules(rules), ALWAYS)
+
+
+def named_rules(rules: Any) -> Rules:
+    """The caller's rules, by the name of their operation."""
+    if not isinstance(rules, Mapping) or not all(callable(rule) for rule in rules.values()):
+        raise TypeError(f"rules must map operations to functions, but is {describe(rules)}")
+    unknown = [shown_name(operation) for operation in rules if not is_known(key_of(operation))]
+    if unknown:
+        raise ValueError(
+            f"rules are for operations of torch's, but {unknown} are none that is known; pass the function that the "
+            "model calls, such as torch.softmax, or a module of one, such as torch.nn.GELU"
+        )
+    return Rules({key_of(operation): rule for operation, rule in rules.items()})
+
+
+class _UnderRules(Wrapped):
+    """The model run under rules that answer while `switch` is on."""
+
+    __slots__ = ("rules", "scripted", "switch")
+
+    def __init__(self, model: Model, rules: Rules, switch: Switch) -> None:
+        self.model, self.rules, self.switch = uncompiled(model), rules, switch
+        self.scripted = refuse_scripted(self.model)
+
+    def of(self, model: Model) -> Model:
+        return _UnderRules(model, self.rules, self.switch)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = RulePass(self.rules, self.switch)
+        output = run(self.model, packed(args, kwargs), mode)
+        if values_readable():
+            _warn_unseen(mode)
+        warn_of_functions(mode.hiding, mode.hidden)
+        if self.scripted:
+            ruled = {*self.rules.by_key, *(["clamp", "threshold"] if "relu" in self.rules.by_key else [])}
+            warn_of_scripted(self.scripted, output, ruled)
+        return output
+
+
+def under_rules(model: Model, rules: Rules, switch: Switch) -> Model:
+    """The model run under rules that answer while `switch` is on."""
+    return _UnderRules(model, rules, switch)
+
+
+def _warn_unseen(mode: RulePass) -> None:
+    """Say that no operation of any rule ran, and of ReLUs, what ran in their place."""
+    if mode.seen:
+        return
+    of_relus = "relu" in mode.rules.by_key
+    named = sorted(key for key in mode.rules.by_key if not (of_relus and key == "relu6"))
+    remedy = (
+        f"; the model runs {sorted(mode.smooth)}, smooth activations, at which no gradient is cut off: take a method "
+        "that needs no ReLU, such as integrated_gradients or deep_lift, or give them a rule of their own by with_rules"
+    )
+    warn(
+        f"a rule is in force for {named}, but no such operation ran in the model: what comes out is the plain "
+        f"gradient there{remedy if of_relus and mode.smooth else ''}"
+    )
+
+
+GUIDED_RULES = named_rules(GUIDED)
+DECONVOLUTION_RULES = named_rules(DECONVOLUTION)
+
+
+def guided_model(model: Model, switch: Switch) -> Model:
+    """The model whose ReLUs answer by the guided rule while `switch` is on."""
+    return under_rules(model, GUIDED_RULES, switch)
