@@ -1,15 +1,10 @@
-"""The demonstration: a small network is trained on real photographs and explained. Needs the extra `demo`."""
+"""The second demonstration: a small network is trained on real photographs and explained."""
 
 # torch, tqdm and scikit-image leave types open:
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
 
-import argparse
-import importlib
-import statistics
-import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -18,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._demo.shared import Method, Result, explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NEEDS = ("matplotlib", "skimage.data", "tqdm")
 FACE = 1
 LAYER = attrfn.at("relu", call=1)  # the second use of one ReLU
 EPOCHS = 40
@@ -60,34 +57,6 @@ class Data(NamedTuple):
         return Data(self.x[index], self.y[index])
 
 
-class Method(NamedTuple):
-    """A column of the picture, a row of the table; `owed` is what the attributions of a photograph sum to."""
-
-    attribute: Callable[[], Tensor]
-    owed: Tensor | None = None
-
-
-class Result(NamedTuple):
-    attributions: Tensor
-    milliseconds: float
-    owed: Tensor | None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
-    try:
-        for name in ("matplotlib", "skimage.data", "tqdm"):
-            importlib.import_module(name)
-        device = _usable(options.device)
-        _writable(options.out)
-        demonstrate(options.out, options.seed, device)
-    except ModuleNotFoundError as error:
-        return _fail(f"the demonstration needs {error.name}: pip install 'attrfn[demo]'", 1)
-    except OSError as error:
-        return _fail(str(error), 2)
-    return 0
-
-
 def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     torch.manual_seed(seed)
     train, held_out = photographs(device)
@@ -96,7 +65,7 @@ def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     right = int((net(held_out.x).argmax(1) == held_out.y).sum())
     print(f"Held-out accuracy: {right / len(held_out.y):.2f} ({right} of {len(held_out.y)} photographs).\n")
     shown = held_out.at(_shown(net, held_out))
-    results = explained(methods(net, shown.x, train.x, seed))
+    results = explained(methods(net, shown.x, train.x, seed), times=3)
     print(table(results))
     picture(net, shown, results).savefig(out, format=out.suffix.lower().removeprefix(".") or "png", dpi=100)
     print(f"\nWrote {out}: {len(results)} methods on {len(shown.y)} held-out photographs.")
@@ -174,28 +143,12 @@ def leading_unit(net: Network, x: Tensor) -> int:
     return int((hidden * net.output.weight[FACE]).argmax())
 
 
-def explained(methods: Mapping[str, Method]) -> dict[str, Result]:
-    """The answer of each method, and the median time of three."""
-    from tqdm import tqdm
-
-    results: dict[str, Result] = {}
-    for name, method in tqdm(methods.items(), desc="explaining", unit="method"):
-        times, attributions = zip(*_timed(method.attribute), strict=True)
-        owed = None if method.owed is None else method.owed.double().cpu()
-        results[name] = Result(attributions[-1], 1e3 * statistics.median(times), owed)
-    return results
-
-
 def table(results: Mapping[str, Result]) -> str:
     """A method a line; sum and difference are the first photograph's, the gap is the largest of all."""
     lines = [f"{'method':<28}{'ms':>8}{'sum':>12}{'f(x) - f(b)':>14}{'largest gap':>14}"]
     for name, result in results.items():
         line = f"{name:<28}{result.milliseconds:>8.1f}"
-        if result.owed is not None:
-            total = result.attributions.double().flatten(1).sum(1)
-            gap = (total - result.owed).abs().max()
-            line += f"{total[0]:>12.4f}{result.owed[0]:>14.4f}{gap:>14.4f}"
-        lines.append(line)
+        lines.append(line + result.sums())
     return "\n".join([*lines, f"(f(b): at the baseline. Gradient SHAP draws {SAMPLES} samples: its gap is sampling.)"])
 
 
@@ -223,61 +176,3 @@ def _shown(net: Network, data: Data) -> Tensor:
     """Photographs to explain: the first faces, and of the others the one that the network sees most of a face in."""
     likeness = net(data.x).softmax(1)[:, FACE] * (data.y != FACE)
     return torch.cat([torch.nonzero(data.y == FACE)[: SHOWN - 1, 0], likeness.argmax()[None]])
-
-
-def _timed(attribute: Callable[[], Tensor]) -> Iterator[tuple[float, Tensor]]:
-    """Three answers with their seconds, after one that is not counted."""
-    attribute()
-    for _ in range(3):
-        start = time.perf_counter()
-        attributions = attribute().cpu()  # waits for the device
-        yield time.perf_counter() - start, attributions
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m attrfn",
-        description="Train a small network on real photographs and explain it with seventeen methods: "
-        "one picture, and a table.",
-    )
-    add = parser.add_argument
-    add(
-        "--out",
-        type=Path,
-        default=Path("attrfn.png"),
-        metavar="FILE",
-        help="picture to write: .png, .pdf, .svg, … (%(default)s)",
-    )
-    add("--seed", type=int, default=0, help="of the split, the training and the samples (%(default)s)")
-    add("--device", default="cpu", help="where to compute, such as cpu or cuda (%(default)s)")
-    add("--version", action="version", version=attrfn.__version__)
-    return parser.parse_args(arguments)
-
-
-def _usable(name: str) -> torch.device:
-    try:
-        return torch.empty(1, device=name).device
-    except (AssertionError, RuntimeError) as error:
-        raise OSError(f"no device {name!r}: {str(error).splitlines()[0]}") from None
-
-
-def _writable(path: Path) -> None:
-    """Fail before the training if `path` cannot be written, or its ending names no kind of picture."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = sorted(FigureCanvasBase.get_supported_filetypes())
-    if path.suffix and path.suffix.lower().removeprefix(".") not in kinds:
-        raise OSError(f"cannot write a picture as {path.suffix} ({path}): endings are {', '.join(kinds)}")
-    new = not path.exists()
-    path.open("ab").close()
-    if new:
-        path.unlink()
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"attrfn: {message}", file=sys.stderr)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

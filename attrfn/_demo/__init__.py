@@ -1,0 +1,1 @@
+"""The demonstrations of `python -m attrfn`: they use the whole package, and nothing of it uses them."""
