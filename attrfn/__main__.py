@@ -9,7 +9,7 @@ from pathlib import Path
 import attrfn
 
 MODELS = {"imagenet": "photographs", "faces": "faces"}
-"""Demonstrations by the network that they explain, each a module of `attrfn._demo`."""
+"""Demonstrations by the network that they explain, each a module of `attrfn.demo`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demonstrated(options: argparse.Namespace) -> int:
-    shared = importlib.import_module("attrfn._demo.shared")
-    demonstration = importlib.import_module(f"attrfn._demo.{MODELS[options.model]}")
+    shared = importlib.import_module("attrfn.demo._shared")
+    demonstration = importlib.import_module(f"attrfn.demo._{MODELS[options.model]}")
     shared.need(demonstration.NEEDS)
     from matplotlib.backend_bases import FigureCanvasBase
 

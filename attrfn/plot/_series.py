@@ -64,8 +64,8 @@ def series(
     values, lines = _lanes(attribution, signal)
     if names is None and times is None and len(lines) > lines.shape[1]:
         raise ValueError(
-            f"attribution has {len(lines)} channels of {lines.shape[1]} steps each, which looks transposed: time is the "
-            "last dimension; pass attribution.mT and signal.mT, or the names of the channels if it is meant"
+            f"attribution has {len(lines)} channels of {lines.shape[1]} steps each, which looks transposed: time is "
+            "the last dimension; pass attribution.mT and signal.mT, or the names of the channels if it is meant"
         )
     steps = _times(times, lines.shape[1])
     labels = None if names is None else _names(names, len(lines))

@@ -10,8 +10,8 @@ import matplotlib.image
 import pytest
 import torch
 
-from attrfn._demo.efficientnet import imagenet
-from attrfn._demo.photographs import photographs
+from attrfn.demo import imagenet, photographs
+from attrfn.demo._photographs import seen
 
 METHODS = [
     "saliency",
@@ -110,7 +110,7 @@ def net() -> Any:
 
 
 def test_the_network_knows_a_cat_and_a_coffee(net: Any) -> None:
-    shown = photographs(net, torch.device("cpu"))
+    shown = seen(net, photographs())
     assert shown.x.shape == (3, 3, 224, 224)
     assert [name.split("\n")[1].split("”")[0] for name in shown.names] == ["“Egyptian cat", "“bobsled", "“espresso"]
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._demo.shared import Method, Result, explained
+from attrfn.demo._shared import Method, Result, explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

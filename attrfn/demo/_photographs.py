@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._demo.efficientnet import SIZE, imagenet
-from attrfn._demo.shared import Method, Result, explained
+from attrfn.demo._efficientnet import SIZE, imagenet
+from attrfn.demo._shared import Method, Result, explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ LAYER = "head"
 """The last convolution, 1,280 channels at 7 × 7 places."""
 
 CROPS = {"chelsea": (0, 0, 300), "astronaut": (0, 0, 512), "coffee": (0, 100, 400)}
-"""Photographs of scikit-image: the square that is shown, by its top, its left and its size."""
+"""Shown of scikit-image: the square that is shown, by its top, its left and its size."""
 
 CLASSES = {281: "tabby", 282: "tiger cat", 285: "Egyptian cat", 450: "bobsled", 967: "espresso", 968: "cup"}
 """Those of ImageNet that the network sees in them."""
@@ -39,10 +39,10 @@ SAYS = {
 }
 """What each says, in four words."""
 
-PLAYERS, STEPS, CELLS = 14, 10, 14
+PLAYERS, STEPS, CELLS = 12, 8, 14
 
 
-class Photographs(NamedTuple):
+class Shown(NamedTuple):
     """Photographs, `(N, 3, 224, 224)` in [0, 1], the same blurred, and the class that each is taken for."""
 
     x: Tensor
@@ -53,7 +53,7 @@ class Photographs(NamedTuple):
 
 def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     net = imagenet().to(device)
-    shown = photographs(net, device)
+    shown = seen(net, photographs().to(device))
     print("EfficientNet-Lite0 (ImageNet) on three photographs, explained against the same blurred.\n")
     results = explained(methods(net, shown, seed))
     print(table(net, shown, results))
@@ -61,31 +61,40 @@ def demonstrate(out: Path, seed: int, device: torch.device) -> None:
     print(f"\nWrote {out}: {len(results)} methods, each explaining the score of the class named at the left.")
 
 
-def photographs(net: nn.Module, device: torch.device) -> Photographs:
+def photographs() -> Tensor:
+    """A cat, an astronaut and a coffee: squares of photographs that scikit-image ships, `(3, 3, 224, 224)` in [0, 1].
+
+    Raises:
+        ImportError: If scikit-image is missing.
+    """
     from skimage import data
 
     squares: list[Tensor] = []
     for name, (top, left, size) in CROPS.items():
-        square = torch.as_tensor(getattr(data, name)()[top : top + size, left : left + size].copy(), device=device)
+        square = torch.as_tensor(getattr(data, name)()[top : top + size, left : left + size].copy())
         squares.append(
             F.interpolate(square.permute(2, 0, 1)[None] / 255, (SIZE, SIZE), mode="bilinear", antialias=True)
         )
-    x = torch.cat(squares)
+    return torch.cat(squares)
+
+
+def seen(net: nn.Module, x: Tensor) -> Shown:
+    """The photographs, and what the network takes them for."""
     blurred = F.interpolate(F.avg_pool2d(x, 32), (SIZE, SIZE), mode="bilinear")
     chances, classes = net(x).softmax(1).max(1)
     pairs = zip(CROPS, classes.tolist(), chances.tolist(), strict=True)
     names = [f"{name}\n“{CLASSES.get(k, f'class {k}')}”, {p:.0%}" for name, k, p in pairs]
-    return Photographs(x, blurred, classes, names)
+    return Shown(x, blurred, classes, names)
 
 
-def methods(net: nn.Module, shown: Photographs, seed: int) -> dict[str, Method]:
+def methods(net: nn.Module, shown: Shown, seed: int) -> dict[str, Method]:
     """A method a line, on the score of the predicted class."""
     x, base, classes, _ = shown
     size, parts = (SIZE, SIZE), superpixels(x)
     owed = score(net, x, classes) - score(net, base, classes)
     generator = torch.Generator(x.device).manual_seed(seed)
     path: dict[str, Any] = {"n_steps": 16, "target": classes, "vectorize": "fold"}
-    hidden: dict[str, Any] = {"window": (3, 56, 56), "strides": (3, 28, 28), "target": classes}
+    hidden: dict[str, Any] = {"window": (3, 64, 64), "strides": (3, 32, 32), "target": classes}
     fair: dict[str, Any] = {"groups": parts, "target": classes, "generator": generator}
     return {
         "Grad-CAM": Method(lambda: attrfn.interpolate(attrfn.layer_grad_cam(net, LAYER, x, classes), size, "bilinear")),
@@ -94,7 +103,7 @@ def methods(net: nn.Module, shown: Photographs, seed: int) -> dict[str, Method]:
         "DeepLIFT": Method(lambda: attrfn.deep_lift(net, x, base, target=classes), owed),
         "guided Grad-CAM": Method(lambda: attrfn.guided_grad_cam(net, LAYER, x, classes)),
         "occlusion": Method(lambda: attrfn.occlusion(net, x, baselines=base, **hidden)),
-        "Shapley values": Method(lambda: once(attrfn.shapley_values(net, x, base, 7 * PLAYERS, **fair), parts), owed),
+        "Shapley values": Method(lambda: once(attrfn.shapley_values(net, x, base, 6 * PLAYERS, **fair), parts), owed),
     }
 
 
@@ -116,7 +125,7 @@ def once(values: Tensor, parts: Tensor) -> Tensor:
     return values / (sizes * values.shape[1])
 
 
-def table(net: nn.Module, shown: Photographs, results: Mapping[str, Result]) -> str:
+def table(net: nn.Module, shown: Shown, results: Mapping[str, Result]) -> str:
     """A method a line: its time, its sum and what it owes, and how fast the class is lost with what it names."""
     lines = [f"{'method':<22}{'s':>6}{'deletion':>10}{'sum':>12}{'f(x) - f(b)':>14}{'largest gap':>14}"]
     for name, result in results.items():
@@ -129,7 +138,7 @@ def table(net: nn.Module, shown: Photographs, results: Mapping[str, Result]) -> 
     return "\n".join(lines)
 
 
-def deleted(net: nn.Module, shown: Photographs, attributions: Tensor) -> float:
+def deleted(net: nn.Module, shown: Shown, attributions: Tensor) -> float:
     """The mean probability of the class while the places that are named first are blurred first; low is good."""
     cells = torch.arange(CELLS**2).reshape(1, CELLS, CELLS).to(shown.x.device)
     groups = cells.repeat_interleave(SIZE // CELLS, 1).repeat_interleave(SIZE // CELLS, 2)
@@ -142,7 +151,7 @@ def deleted(net: nn.Module, shown: Photographs, attributions: Tensor) -> float:
     return float(curves.mean())
 
 
-def picture(shown: Photographs, results: Mapping[str, Result]) -> "Figure":
+def picture(shown: Shown, results: Mapping[str, Result]) -> "Figure":
     from attrfn import plot
 
     columns = {f"{name}\n{SAYS[name]}": result.attributions.sum(1, keepdim=True) for name, result in results.items()}
