@@ -39,7 +39,12 @@ SAYS = {
 }
 """What each says, in four words."""
 
-PLAYERS, STEPS, CELLS = 12, 8, 14
+PLAYERS, STEPS, CELLS = 12, 7, 14
+
+NOTES = (
+    "Deletion, insertion: the mean probability of the class while what is named first is blurred first (low is good),",
+    "or comes first into the blurred photograph (high is good). Sum, f(x) - f(b): of the first photograph, b blurred.",
+)
 
 
 class Shown(NamedTuple):
@@ -93,7 +98,7 @@ def methods(net: nn.Module, shown: Shown, seed: int) -> dict[str, Method]:
     size, parts = (SIZE, SIZE), superpixels(x)
     owed = score(net, x, classes) - score(net, base, classes)
     generator = torch.Generator(x.device).manual_seed(seed)
-    path: dict[str, Any] = {"n_steps": 16, "target": classes, "vectorize": "fold"}
+    path: dict[str, Any] = {"n_steps": 20, "target": classes, "vectorize": "fold"}
     hidden: dict[str, Any] = {"window": (3, 64, 64), "strides": (3, 32, 32), "target": classes}
     fair: dict[str, Any] = {"groups": parts, "target": classes, "generator": generator}
     return {
@@ -126,29 +131,28 @@ def once(values: Tensor, parts: Tensor) -> Tensor:
 
 
 def table(net: nn.Module, shown: Shown, results: Mapping[str, Result]) -> str:
-    """A method a line: its time, its sum and what it owes, and how fast the class is lost with what it names."""
-    lines = [f"{'method':<22}{'s':>6}{'deletion':>10}{'sum':>12}{'f(x) - f(b)':>14}{'largest gap':>14}"]
+    """A method a line: its time, how fast the class goes and comes with what it names, its sum and what it owes."""
+    columns = f"{'s':>6}{'deletion':>10}{'insertion':>11}{'sum':>12}{'f(x) - f(b)':>14}{'largest gap':>14}"
+    lines = [f"{'method':<22}{columns}"]
     for name, result in results.items():
-        area = deleted(net, shown, result.attributions)
-        lines.append(f"{name:<22}{result.milliseconds / 1e3:>6.1f}{area:>10.3f}{result.sums()}")
-    chance = deleted(net, shown, torch.rand_like(shown.x))
-    lines.append(f"{'(at random)':<22}{'':>6}{chance:>10.3f}")
-    lines.append("Sum, f(x) - f(b) and gap: what the entries of the first photograph sum to, and what a sum would owe.")
-    lines.append("Deletion: the mean probability of the class while what is named first is blurred first; low is good.")
-    return "\n".join(lines)
+        seconds = f"{result.milliseconds / 1e3:>6.1f}"
+        lines.append(f"{name:<22}{seconds}{judged(net, shown, result.attributions)}{result.sums()}")
+    noise = torch.rand(shown.x.shape, generator=torch.Generator().manual_seed(0))
+    return "\n".join([*lines, f"{'(at random)':<22}{'':>6}{judged(net, shown, noise)}", *NOTES])
 
 
-def deleted(net: nn.Module, shown: Shown, attributions: Tensor) -> float:
-    """The mean probability of the class while the places that are named first are blurred first; low is good."""
-    cells = torch.arange(CELLS**2).reshape(1, CELLS, CELLS).to(shown.x.device)
+def judged(net: nn.Module, shown: Shown, attributions: Tensor) -> str:
+    """The mean probability of the class while places are blurred, and while they come back, the first named first."""
+    cells = torch.arange(CELLS**2, device=shown.x.device).reshape(1, CELLS, CELLS)
     groups = cells.repeat_interleave(SIZE // CELLS, 1).repeat_interleave(SIZE // CELLS, 2)
     whole = attributions.to(shown.x).expand_as(shown.x)
 
     def chance(output: Tensor) -> Tensor:
         return output.softmax(1).gather(1, shown.classes[:, None])[:, 0]
 
-    curves = attrfn.deletion(net, whole, shown.x, shown.blurred, groups=groups, n_steps=STEPS, target=chance)
-    return float(curves.mean())
+    given: dict[str, Any] = {"groups": groups, "n_steps": STEPS, "target": chance, "vectorize": False}
+    gone, come = (judge(net, whole, shown.x, shown.blurred, **given) for judge in (attrfn.deletion, attrfn.insertion))
+    return f"{float(gone.mean()):>10.3f}{float(come.mean()):>11.3f}"
 
 
 def picture(shown: Shown, results: Mapping[str, Result]) -> "Figure":
