@@ -91,7 +91,7 @@ def test_three_photographs_by_seven_methods(first: tuple[subprocess.CompletedPro
 
 @whole
 def test_what_sums_and_what_comes_first(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    """DeepLIFT and Shapley values owe the difference exactly; what methods name first shows the class sooner than chance."""
+    """DeepLIFT and Shapley values owe the difference exactly; what comes first shows the class sooner than chance."""
     lines = {re.split(r"\s{2,}", line)[0]: line.split() for line in first[0].stdout.splitlines() if line}
     for name in ("DeepLIFT", "Shapley values"):
         total, owed, gap = map(float, lines[name][-3:])
