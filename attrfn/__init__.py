@@ -149,16 +149,17 @@ from attrfn._types import Tolerance as Tolerance
 from attrfn._types import Vectorize as Vectorize
 
 if TYPE_CHECKING:  # found when they are first asked for
+    from attrfn import demo as demo
     from attrfn import plot as plot
 
     __version__: str
 else:
 
     def __getattr__(name: str) -> object:
-        if name == "plot":
+        if name in ("demo", "plot"):
             from importlib import import_module
 
-            return import_module("attrfn.plot")
+            return import_module(f"attrfn.{name}")
         if name == "__version__":
             from attrfn._version import version
 

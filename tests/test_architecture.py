@@ -34,7 +34,7 @@ NEVER = {("_methods", "_torch"), ("_metrics", "_torch")}
 RECIPES_OF_RECIPES = {("_methods/grad_cam.py", "_methods/relu.py")}
 """Guided Grad-CAM is made of guided backpropagation; no other method's file uses another's."""
 
-OUTSIDE = ("__init__.py", "__main__.py", "_version.py", "plot")
+OUTSIDE = ("__init__.py", "__main__.py", "demo", "_version.py", "plot")
 """The names of the package, its demonstration and its pictures: they use the whole, or nothing of it."""
 
 FILE, BODY, RECIPE, IMPORTS, FOLDER = 300, 25, 12, 8, 15

@@ -142,7 +142,8 @@ class _Bars(NamedTuple):
         means = values.mean(0)
         chosen = _chosen(means, top, sort)
         axes = axes_of(ax, 6.0, 0.26 * len(chosen) + 0.9)
-        colour = np.where(means < 0, NEGATIVE, POSITIVE) if self.sign == "all" else np.full(len(means), ONE_SIGN)
+        one = {"absolute": ONE_SIGN, "positive": POSITIVE, "negative": NEGATIVE}
+        colour = np.full(len(means), one[self.sign]) if self.sign in one else np.where(means < 0, NEGATIVE, POSITIVE)
         places = np.arange(len(chosen))
         axes.barh(places, means[chosen], color=colour[chosen], height=0.72)
         if len(values) > 1 and self.interval != "none":

@@ -16,7 +16,7 @@ Sign: TypeAlias = Literal["all", "positive", "negative", "absolute"]
 # ColorBrewer's RdBu, from the most negative to the most positive: matplotlib's `RdBu_r` runs straight between them.
 STOPS = ("053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f")
 NEGATIVE, POSITIVE = "#2166ac", "#b2182b"
-ONE_SIGN = "#31688e"  # a third of viridis
+ONE_SIGN = "#7a5195"  # neither for nor against
 INK = "#1a1a1a"
 # Okabe and Ito's, of lines that the colour-blind tell apart.
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -37,16 +37,25 @@ def scale_of(values: Array, percentile: float) -> float:
     return float(np.percentile(magnitudes, percentile) or magnitudes.max() or 1.0)
 
 
-def colormap(sign: Sign) -> "Colormap":
+def ends_at(scale: float | None) -> float | None:
+    """The magnitude that the caller names, checked."""
+    if scale is not None and (isinstance(scale, bool) or not 0 < scale < np.inf):
+        raise ValueError(f"scale must be positive and finite, but is {scale}")
+    return scale
+
+
+def colormap(sign: Sign, cmap: str | None = None) -> "Colormap":
     import matplotlib
 
-    return matplotlib.colormaps["RdBu_r" if sign == "all" else "viridis"]
+    if cmap is not None and cmap not in matplotlib.colormaps:
+        raise ValueError(f"cmap must be a name of matplotlib's colour maps, such as 'PuOr', but is {cmap!r}")
+    return matplotlib.colormaps[cmap or ("RdBu_r" if sign == "all" else "viridis")]
 
 
-def colours(values: Array, sign: Sign, scale: float) -> Array:
+def colours(values: Array, sign: Sign, scale: float, cmap: str | None = None) -> Array:
     """Signed values of any shape as colours, `(…, 3)` in [0, 1]."""
     share = np.clip(values / scale, -1, 1)
-    return np.asarray(colormap(sign)((share + 1) / 2 if sign == "all" else share))[..., :3]
+    return np.asarray(colormap(sign, cmap)((share + 1) / 2 if sign == "all" else share))[..., :3]
 
 
 def diverging(values: Array, scale: float) -> NDArray[np.uint8]:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get
 import numpy as np
 
 from attrfn.plot._arrays import Array, known
-from attrfn.plot._axes import pyplot
-from attrfn.plot._colours import Sign, scale_of, signed
+from attrfn.plot._axes import bare, pyplot
+from attrfn.plot._colours import Sign, colormap, ends_at, scale_of, signed
 from attrfn.plot._image import REMEDY, Style, maps, photographs, picture, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-Share: TypeAlias = Literal["none", "row", "column"]
+Share: TypeAlias = Literal["none", "row", "column", "all"]
 """Which pictures of a grid have one scale."""
+
+LEGEND = 0.6
+"""Inches below a grid for the bar of its colours."""
 
 
 def grid(
@@ -25,7 +28,10 @@ def grid(
     sign: Sign = "all",
     percentile: float = 98,
     share: Share = "none",
+    scale: float | None = None,
+    cmap: str | None = None,
     wrap: int | None = None,
+    legend: bool = False,
 ) -> "Figure":
     """Draw examples × methods in one figure, the photographs in front.
 
@@ -35,8 +41,12 @@ def grid(
         style: How the two are put together; see `Style`. A mapping: of some titles, `heat` for others.
         sign: What is shown of the attributions; see `Sign`.
         percentile: Percentile of the magnitudes at which the colours end.
-        share: Whether the pictures of a `row`, or of a `column`, have one scale; `none`: each its own.
+        share: Whether the pictures of a `row`, of a `column`, or `all`, have one scale; `none`: each its own, so that
+            a map of 1e-5 is as red as one of 1.
+        scale: One scale for all instead, in the attributions' units: where the colours end.
+        cmap: Name of another colour map of matplotlib's, a diverging one where `sign` is `all`.
         wrap: At most this many columns beside one another; others follow below, photographs in front again.
+        legend: Draw one bar of the colours below: with numbers where all pictures have one scale, else with words.
 
     Returns:
         The figure.
@@ -55,11 +65,17 @@ def grid(
     labels, shown = _rows(rows)
     attributions = {title: signed(values, sign) for title, values in _columns(columns, shown).items()}
     bands = _bands(list(attributions), wrap)
-    drawn = _Grid(labels, shown, attributions, _styles(style, columns), _scales(attributions, percentile, share), sign)
+    scales = _scales(attributions, percentile, share, ends_at(scale))
+    drawn = _Grid(labels, shown, attributions, _styles(style, columns), scales, sign, cmap)
     across = 1 + max(map(len, bands))
-    figure = plt.figure(figsize=drawn.size(across, len(bands)), layout="constrained")
-    for part, titles in zip(figure.subfigures(len(bands), 1, squeeze=False)[:, 0], bands, strict=True):
+    width, height = drawn.size(across, len(bands))
+    figure = plt.figure(figsize=(width, height + LEGEND * legend), layout="constrained")
+    ratios = [height / len(bands)] * len(bands) + [LEGEND] * legend
+    parts = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    for part, titles in zip(parts, bands, strict=False):
         drawn.band(part, titles, across)
+    if legend:
+        drawn.legend(parts[-1], percentile)
     return figure
 
 
@@ -72,6 +88,7 @@ class _Grid(NamedTuple):
     styles: Mapping[str, Style]
     scales: Mapping[str, list[float]]
     sign: Sign
+    cmap: str | None
 
     def cell(self) -> tuple[float, float]:
         """Inches of a picture with its margin; a wide one is wider, so that its height can be seen."""
@@ -84,6 +101,23 @@ class _Grid(NamedTuple):
         width, height = self.cell()
         labels, titles = (max(text.count("\n") + bool(text) for text in texts) for texts in (self.labels, self.maps))
         return width * across + 0.2 * labels, (height * len(self.photographs) + 0.18 * titles + 0.1) * bands
+
+    def legend(self, part: "SubFigure", percentile: float) -> None:
+        """Draw the bar of colours: its ends in numbers, or in words where each picture has its own."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        ends = {scale for scales in self.scales.values() for scale in scales}
+        low = -1 if self.sign == "all" else 0
+        ax: Any = part.subplots(1, 1)
+        ax.set_visible(False)
+        place: Any = ax.figure.add_axes((0.25, 0.55, 0.5, 0.25))
+        heat = ScalarMappable(Normalize(low, 1), colormap(self.sign, self.cmap))
+        bar = part.colorbar(heat, cax=place, orientation="horizontal", ticks=[low, 0, 1] if low else [0, 1])
+        most = f"{min(ends):.3g}" if len(ends) == 1 else f"for it (from each {percentile:g}th percentile)"
+        least = f"{-min(ends):.3g}" if len(ends) == 1 else "against it"
+        bar.ax.set_xticklabels([least, "0", most] if low else ["0", most], fontsize="small")
+        bare(bar.ax)
 
     def band(self, part: "SubFigure", titles: list[str], across: int) -> None:
         """Draw the photographs, and beside each its maps under `titles`."""
@@ -98,7 +132,7 @@ class _Grid(NamedTuple):
             column[0].set_title(title, fontsize="small")
             drawn = zip(column, self.maps[title], self.photographs, self.scales[title], strict=True)
             for ax, values, photograph, scale in drawn:
-                show(ax, picture(values, photograph, self.styles[title], self.sign, scale))
+                show(ax, picture(values, photograph, self.styles[title], self.sign, scale, self.cmap))
 
 
 def _rows(rows: Any) -> tuple[list[str], Array]:
@@ -138,9 +172,12 @@ def _styles(style: Style | Mapping[str, Style], columns: Mapping[str, Any]) -> d
     return {title: given.get(title, "heat") for title in columns}
 
 
-def _scales(shown: Mapping[str, Array], percentile: float, share: Share) -> dict[str, list[float]]:
+def _scales(shown: Mapping[str, Array], percentile: float, share: Share, named: float | None) -> dict[str, list[float]]:
     """The scale of each picture: for each title, one for each row."""
     known("share", share, get_args(Share))
+    if named is not None or share == "all":
+        one = named or scale_of(np.stack(list(shown.values())), percentile)
+        return {title: [one] * len(values) for title, values in shown.items()}
     if share == "row":
         rows = [scale_of(row, percentile) for row in np.stack(list(shown.values()), axis=1)]
         return dict.fromkeys(shown, rows)

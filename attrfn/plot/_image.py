@@ -7,10 +7,11 @@ import numpy as np
 
 from attrfn.plot._arrays import Array, finite, known
 from attrfn.plot._axes import axes_of, bare, colorbar, pyplot
-from attrfn.plot._colours import Sign, colormap, colours, scale_of, signed
+from attrfn.plot._colours import Sign, colormap, colours, ends_at, scale_of, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 Style: TypeAlias = Literal["heat", "overlay", "masked", "side_by_side"]
 """`heat`: the colours alone. `overlay`: over the photograph in grey, the stronger the more opaque.
@@ -29,6 +30,8 @@ def image(
     style: Style = "heat",
     sign: Sign = "all",
     percentile: float = 98,
+    scale: float | None = None,
+    cmap: str | None = None,
     ax: "Axes | None" = None,
     title: str | None = None,
     colorbar: bool = False,
@@ -45,6 +48,8 @@ def image(
         style: How the two are put together; see `Style`.
         sign: What is shown of the attribution; see `Sign`.
         percentile: Percentile of the magnitudes, above 0 and up to 100, at which the colours end.
+        scale: Where they end instead, in the attribution's units: the same for pictures that are compared.
+        cmap: Name of another colour map of matplotlib's, a diverging one where `sign` is `all`.
         ax: Where to draw; a new figure if left out.
         title: Title above the picture.
         colorbar: Draw the scale beside the picture.
@@ -66,14 +71,14 @@ def image(
     known("style", style, get_args(Style))
     values = signed(maps(attribution, "attribution"), sign)
     under = [None] * len(values) if image is None else photographs(image, "image", values.shape)
-    scale = scale_of(values, percentile)
-    shown = _side_by_side([picture(v, p, style, sign, scale) for v, p in zip(values, under, strict=True)])
+    scale = ends_at(scale) or scale_of(values, percentile)
+    shown = _side_by_side([picture(v, p, style, sign, scale, cmap) for v, p in zip(values, under, strict=True)])
     aspect = shown.shape[0] / shown.shape[1]
     axes = axes_of(ax, *_size(aspect, title, colorbar))
     show(axes, shown)
     if colorbar:
         axes.set_anchor("W" if ax is None else axes.get_anchor())
-        _scale(axes, style, sign, scale, aspect)
+        _scale(axes, style, colormap(sign, cmap), -scale if sign == "all" else 0, scale, aspect)
     if title is not None:
         axes.set_title(title)
     return axes
@@ -103,9 +108,11 @@ def photographs(image: Any, name: str, shape: tuple[int, ...] | None = None) -> 
     return np.broadcast_to(np.moveaxis(array, 1, -1), (n, height, width, 3))
 
 
-def picture(values: Array, photograph: Array | None, style: Style, sign: Sign, scale: float) -> Array:
+def picture(
+    values: Array, photograph: Array | None, style: Style, sign: Sign, scale: float, cmap: str | None = None
+) -> Array:
     """One example as colours, `(H, W, 3)`."""
-    heat = colours(values, sign, scale)
+    heat = colours(values, sign, scale, cmap)
     if style == "heat":
         return heat
     if photograph is None:
@@ -141,10 +148,10 @@ def _size(aspect: float, title: str | None, colorbar: bool) -> tuple[float, floa
     return max(width + scale * colorbar, 2.0), width * aspect + 0.08 + 0.24 * lines
 
 
-def _scale(ax: "Axes", style: Style, sign: Sign, scale: float, aspect: float) -> None:
+def _scale(ax: "Axes", style: Style, heat: "Colormap", low: float, high: float, aspect: float) -> None:
     if style == "masked":
         import matplotlib
 
-        colorbar(ax, matplotlib.colormaps["gray"], 0, scale, aspect)
+        colorbar(ax, matplotlib.colormaps["gray"], 0, high, aspect)
     else:
-        colorbar(ax, colormap(sign), -scale if sign == "all" else 0, scale, aspect)
+        colorbar(ax, heat, low, high, aspect)

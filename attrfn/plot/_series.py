@@ -36,7 +36,7 @@ def series(
     strongest of its steps.
 
     Args:
-        attribution: `(T,)` or `(channels, T)`, of any device and dtype.
+        attribution: `(T,)` or `(channels, T)`: time is the last dimension. Of any device and dtype.
         signal: The time series, of the same shape.
         times: When each step was, `(T,)`, increasing; 0, 1, … if left out.
         names: Names of the channels.
@@ -52,7 +52,8 @@ def series(
     Raises:
         ImportError: If matplotlib is missing.
         TypeError: If an array does not hold real numbers, `names` not strings, or `ax` is not `Axes`.
-        ValueError: If shapes differ, a value is not finite, or an option is unknown or out of range.
+        ValueError: If shapes differ, there are more channels than steps (and neither `names` nor `times`), a value is
+            not finite, or an option is unknown or out of range.
 
     Example:
         >>> ax = series(torch.tensor([0.0, 1.0, -1.0]), torch.tensor([5.0, 7.0, 6.0]))
@@ -61,6 +62,11 @@ def series(
     """
     pyplot()
     values, lines = _lanes(attribution, signal)
+    if names is None and times is None and len(lines) > lines.shape[1]:
+        raise ValueError(
+            f"attribution has {len(lines)} channels of {lines.shape[1]} steps each, which looks transposed: time is "
+            "the last dimension; pass attribution.mT and signal.mT, or the names of the channels if it is meant"
+        )
     steps = _times(times, lines.shape[1])
     labels = None if names is None else _names(names, len(lines))
     scale = scale_of(signed(values, sign), percentile)

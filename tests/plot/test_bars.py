@@ -170,3 +170,16 @@ def test_bars_refuses(given: dict[str, Any], error: type[Exception], message: st
 def test_layer_refuses(shape: tuple[int, ...], dim: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plot.layer(torch.ones(shape), channel_dim=dim)
+
+
+def test_magnitudes_have_a_colour_of_their_own() -> None:
+    """Neither that of what speaks for the output, nor that of what speaks against it."""
+    values = torch.tensor([[1.0, -2.0]])
+
+    def colours(sign: Any) -> list[Any]:
+        return [bar.get_facecolor() for bar in plot.bars(["a", "b"], values, sign=sign, sort=False).patches]
+
+    for_it, against = colours("all")
+    assert colours("positive")[0] == for_it
+    assert colours("negative")[1] == against
+    assert not {*colours("absolute")} & {for_it, against}

@@ -92,3 +92,46 @@ def test_grid_refuses(given: dict[str, Any], message: str) -> None:
 def test_columns_must_have_titles() -> None:
     with pytest.raises(TypeError, match=r"columns must be a mapping .* is a Tensor; pass \{title: attribution\}"):
         plot.grid(PHOTOGRAPHS, torch.zeros(2, 1, 4, 4))
+
+
+def test_one_scale_by_name_or_for_all() -> None:
+    maps = {"a": torch.full((2, 1, 4, 4), 1e-5), "b": torch.ones(2, 1, 4, 4)}
+    ends = matplotlib.colormaps["RdBu_r"]([0.5 + 0.5e-5, 1.0])[:, :3]
+    figure = plot.grid(PHOTOGRAPHS, maps, share="all")
+    np.testing.assert_allclose([figure.axes[k].images[0].get_array()[0, 0] for k in (1, 2)], ends, atol=1e-2)
+    named = plot.grid(PHOTOGRAPHS, maps, scale=2.0, cmap="PuOr")
+    half = matplotlib.colormaps["PuOr"](0.75)[:3]
+    np.testing.assert_allclose(named.axes[2].images[0].get_array()[0, 0], half)
+    alone = plot.image(maps["b"][0], scale=2.0, cmap="PuOr")
+    np.testing.assert_allclose(alone.images[0].get_array()[0, 0], half)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"share": "all"}, ["-1", "0", "1"]),
+        ({"scale": 0.25, "sign": "positive"}, ["0", "0.25"]),
+        ({"percentile": 90}, ["against it", "0", "for it (from each 90th percentile)"]),
+    ],
+)
+def test_a_legend_says_the_scale(given: dict[str, Any], words: list[str]) -> None:
+    maps = {"a": torch.ones(2, 1, 4, 4), "b": 0.5 * torch.ones(2, 1, 4, 4)}
+    figure = plot.grid(PHOTOGRAPHS, maps, legend=True, **given)
+    bar = figure.axes[-1]
+    assert [label.get_text() for label in bar.get_xticklabels()] == words
+    assert plot.grid(PHOTOGRAPHS, maps, **given).get_size_inches()[1] < figure.get_size_inches()[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"scale": 0}, "scale must be positive"),
+        ({"scale": True}, "scale must be"),
+        ({"cmap": "none such"}, "cmap must be"),
+    ],
+)
+def test_scales_and_colours_that_are_none(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plot.grid(PHOTOGRAPHS, {"a": torch.ones(2, 1, 4, 4)}, **given)
+    with pytest.raises(ValueError, match=words):
+        plot.image(torch.ones(4, 4), **given)

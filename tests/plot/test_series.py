@@ -187,3 +187,12 @@ def test_convergence_of_a_model_is_seen_to_fall() -> None:
 def test_convergence_refuses(gaps: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         plot.convergence(gaps)
+
+
+def test_more_channels_than_steps_look_transposed() -> None:
+    values = torch.randn(5, 3)
+    with pytest.raises(ValueError, match=r"looks transposed: time is the last.*attribution\.mT"):
+        plot.series(values, values)
+    plot.series(values, values, names=list("abcde"))
+    plot.series(values, values, times=[0, 1, 2])
+    plot.series(values.mT, values.mT)

