@@ -151,3 +151,23 @@ def test_noise_is_gaussian_and_as_wide_as_asked() -> None:
     assert noise.mean().abs() < 4 * 0.3 / n**0.5
     assert (noise.std() - 0.3).abs() < 4 * 0.3 / (2 * n) ** 0.5
     assert ((noise**4).mean() / 0.3**4 - 3).abs() < 4 * (96 / n) ** 0.5
+
+
+# ---------------------------------------------------------------- spans
+
+
+def test_tokens_to_words() -> None:
+    found = attrfn.spans(torch.arange(20.0).reshape(2, 5, 2), torch.tensor([3, 3, -1, 7, 3]))
+    same(found, torch.tensor([[[10.0, 13.0], [6.0, 7.0]], [[40.0, 43.0], [16.0, 17.0]]]))
+
+
+def test_words_of_each_example() -> None:
+    """A column for each number that there is anywhere; zero for an example without it."""
+    groups = torch.tensor([[0, 0, 2, 2, -1], [5, 0, 5, 5, 5]])
+    values = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 2.0, 4.0, 8.0, 16.0]], requires_grad=True)
+    found = attrfn.spans(values, groups)
+    same(found, torch.tensor([[3.0, 12.0, 0.0], [2.0, 0.0, 29.0]]))
+    slopes = torch.autograd.grad(found[:, 2].sum(), values)[0]
+    same(slopes, torch.tensor([[0.0] * 5, [1.0, 0.0, 1.0, 1.0, 1.0]]))
+    mapped = torch.func.vmap(lambda v: attrfn.spans(v, groups))(torch.stack([values, 2 * values]).detach())
+    same(mapped[1], 2 * found)

@@ -1,4 +1,4 @@
-"""Sequences: how likely an answer is, what two answers differ by, tokens as words, and every token of an answer."""
+"""Sequences: how likely an answer is, what two answers differ by, and every token of an answer."""
 
 from typing import Any
 
@@ -72,26 +72,6 @@ def test_the_difference_of_two_targets() -> None:
         one, other = (attrfn.saliency(net, x, target, absolute=False) for target in pair)
         same(attrfn.saliency(net, x, attrfn.contrast(*pair), absolute=False), one - other)
     same(attrfn.contrast([1, 2], 0)(net(x)[:, 0]), net(x)[:, 0][[0, 1], [1, 2]] - net(x)[:, 0, 0])
-
-
-# ---------------------------------------------------------------- spans
-
-
-def test_tokens_to_words() -> None:
-    found = attrfn.spans(torch.arange(20.0).reshape(2, 5, 2), torch.tensor([3, 3, -1, 7, 3]))
-    same(found, torch.tensor([[[10.0, 13.0], [6.0, 7.0]], [[40.0, 43.0], [16.0, 17.0]]]))
-
-
-def test_words_of_each_example() -> None:
-    """A column for each number that there is anywhere; zero for an example without it."""
-    groups = torch.tensor([[0, 0, 2, 2, -1], [5, 0, 5, 5, 5]])
-    values = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0], [1.0, 2.0, 4.0, 8.0, 16.0]], requires_grad=True)
-    found = attrfn.spans(values, groups)
-    same(found, torch.tensor([[3.0, 12.0, 0.0], [2.0, 0.0, 29.0]]))
-    slopes = torch.autograd.grad(found[:, 2].sum(), values)[0]
-    same(slopes, torch.tensor([[0.0] * 5, [1.0, 0.0, 1.0, 1.0, 1.0]]))
-    mapped = torch.func.vmap(lambda v: attrfn.spans(v, groups))(torch.stack([values, 2 * values]).detach())
-    same(mapped[1], 2 * found)
 
 
 # ---------------------------------------------------------------- every token of an answer
