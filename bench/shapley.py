@@ -199,6 +199,7 @@ def near_truth(it: Asked, times: int, seeds: int, peers: dict[str, Any]) -> Row:
     found |= {name: errors_of(it, peer, budget, seeds) for name, peer in peers.items()}
     return {
         "work": f"Shapley values, {times} P evaluations",
+        "draws": seeds,
         "median error": {name: spread(e)["median"] for name, e in found.items()},
         "mean error": {name: float(f"{sum(e) / len(e):.3g}") for name, e in found.items()},
     }
