@@ -43,7 +43,7 @@ def by_rules(function: Callable[..., object], *places: str) -> list[Refusal]:
         (lambda: asked(target=(0, 7)), IndexError, r"target \(0, 7\) is out of range"),
         (lambda: asked(baselines=STREAM[:, :2]), ValueError,
          r"patching needs equal lengths .* has the shape \(2, 2, 4\), and x \(2, 3, 4\); choose inputs"),
-        (without_rule, ValueError, "the operation linalg_svd has no DeepLIFT rule"),
+        (without_rule, ValueError, "the operation 'linalg_svd', which ran .*has no DeepLIFT rule"),
         (lambda: asked(STREAM.long(), STREAM.long(), rule="path"), TypeError,
          "x must have a floating-point member, since the path runs in the input"),
     )  # fmt: skip
