@@ -29,13 +29,14 @@ def edges_between(compared: Compared, writers: Sequence[Layer], readers: Sequenc
     compared.check()
     sources = [resolve(compared.model, writer) for writer in writers]
     sinks = [_as_input(compared.model, reader) for reader in readers]
+    flow = compared.flow(sinks) if compared.rule == "path" else None
     with nullcontext() if compared.create_graph else torch.no_grad():
         here, ticks = _in_order(compared, [*sources, *sinks])
         there = compared.starts(sources)
         parts = [_written(*each) for each in zip(sources, here[: len(sources)], there, strict=True)]
         _refuse_other_shapes(parts, [one_leaf(value) for value in here[len(sources) :]])
     (steps,) = detached([torch.cat(parts).movedim(0, -2)], compared.create_graph)
-    found = torch.stack([*_sums(compared, steps, sinks)]).movedim(-1, 0)
+    found = torch.stack([*_sums(compared, flow, steps, sinks)]).movedim(-1, 0)
     counts = [part.shape[0] for part in parts]
     written = [tick for tick, count in zip(ticks[: len(sources)], counts, strict=True) for _ in range(count)]
     runs = torch.tensor([[w < r for r in ticks[len(sources) :]] for w in written], device=found.device)
@@ -112,10 +113,9 @@ def _refuse_other_shapes(parts: Sequence[Tensor], inputs: Sequence[Tensor]) -> N
         )
 
 
-def _sums(compared: Compared, steps: Tensor, sinks: Sequence[Site]) -> Sequence[Tensor]:
+def _sums(compared: Compared, flow: Flow | None, steps: Tensor, sinks: Sequence[Site]) -> Sequence[Tensor]:
     """For each reader the sums over the width, `(N, *T, W)`."""
-    if compared.rule == "path":
-        flow = compared.flow(sinks)
+    if flow is not None:
 
         def slope(flow: Flow, alpha: Tensor) -> list[Tensor]:
             return _through(tile(steps, flow.n // len(steps)), flow.slope(alpha))

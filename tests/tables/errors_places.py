@@ -1,20 +1,85 @@
 """The table of errors, its rows of places: several at once, replaced, patched, joined by edges; see `errors.py`."""
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 import attrfn as a
 from tests.engine.model.test_layers import Boxed
+from tests.tables.errors import Refusal
 from tests.tables.errors_single import refusals
-from tests.tables.models import flat_net, images, smooth_net
+from tests.tables.models import Tokens, flat_net, images, smooth_net
 
 X = torch.ones(2, 3, dtype=torch.float64)
 
 
 IDS = torch.tensor([[1, 2, 3], [3, -1, 0]])
 LOGITS = torch.zeros(2, 3, 4)
+LONGER = torch.ones(2, 4, dtype=torch.long)
+LENGTHS = r"baselines\['input_ids'\] must have the length of x, since patching needs equal lengths .* pad the shorter"
+
+
+def of_ids(function: Callable[..., object], *places: str) -> object:
+    """The function on prompts of three tokens and of four."""
+    return function(Tokens().double(), *places, {"input_ids": IDS.abs()}, {"input_ids": LONGER}, target=1)
+
+
+def by_rules(function: Callable[..., object], *places: str) -> list[Refusal]:
+    """What is refused of two inputs and a rule; the net is a chain of layers of one width."""
+
+    def asked(x: object = STREAM, baselines: object = 0.0, **given: object) -> object:
+        return function(stream(), *places, x, baselines, **{"target": (0, 1), **given})
+
+    def without_rule() -> object:
+        return asked(target=lambda h: torch.linalg.svd(h)[1].sum(1), rule="reference")
+
+    return refusals(
+        function,
+        (lambda: asked(rule="slope"), ValueError, r"rule must be one of \('gradient', 'path', 'reference'\), but is"),
+        (lambda: asked(rule=None), ValueError, "rule must be one of .*, but is a NoneType"),
+        (lambda: asked(n_steps=0), ValueError, "n_steps must be at least 1, but is 0"),
+        (lambda: asked(n_steps=2.0, rule="path"), TypeError, "n_steps must be an int, but is 2.0"),
+        (lambda: asked(target=(0, 7)), IndexError, r"target \(0, 7\) is out of range"),
+        (lambda: asked(baselines=STREAM[:, :2]), ValueError,
+         r"patching needs equal lengths .* has the shape \(2, 2, 4\), and x \(2, 3, 4\); choose inputs"),
+        (without_rule, ValueError, "the operation 'linalg_svd', which ran .*has no DeepLIFT rule"),
+        (lambda: asked(STREAM.long(), STREAM.long(), rule="path"), TypeError,
+         "x must have a floating-point member, since the path runs in the input"),
+    )  # fmt: skip
+
+
+STREAM = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(2, 3, 4)
+
+
+def stream() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.Linear(4, 5)).double()
+
+
+def not_linear() -> object:
+    return a.edges(stream(), a.heads("1", 2), "2", STREAM, 0.0, target=(0, 1))
 
 
 PLACES = [
+    *by_rules(a.attribution_patching, "1"),
+    *by_rules(a.edges, "1", "2"),
+    *refusals(
+        a.attribution_patching,
+        (lambda: of_ids(a.attribution_patching, "embedding"), ValueError, LENGTHS),
+    ),
+    *refusals(
+        a.activation_patching,
+        (lambda: of_ids(a.activation_patching, "embedding"), ValueError, LENGTHS),
+        (lambda: a.activation_patching(stream(), ["0", "1"], STREAM, 0.0, (None,), target=(0, 1)), ValueError,
+         "groups must be a tuple with one entry for each of the 2 layers, or None, but is a tuple of 1"),
+    ),
+    *refusals(
+        a.edges,
+        (lambda: a.edges(stream(), "2", "3", STREAM, 0.0, target=(0, 1), rule="slope"), ValueError, "rule must be one"),
+        (lambda: a.edges(stream(), "3", "2", STREAM, 0.0, target=(0, 1)), ValueError,
+         r"writers and readers must be at one stream, \(N, \*T, d\), but have the shapes \[\(2, 3, 4\), \(2, 3, 5\)\]"),
+        (not_linear, ValueError, "heads of the input of LayerNorm cannot be writers, since it is not linear: what "),
+    ),
     *refusals(
         a.log_prob,
         (lambda: a.log_prob(IDS.float()), TypeError, r"ids must be an integer tensor of shape \(N, T\), but is a "),
