@@ -79,6 +79,7 @@ def check_ends(path: Points, start: Sequence[Tensor] | None, stop: Sequence[Tens
 def _check_end(name: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     for point, right in zip(found, expected, strict=True):
         gap = float((point.detach() - right.detach()).abs().max())
-        if not gap <= 1e-3 * max(1.0, float(right.detach().abs().max())):
+        within = max(1e-3, 4 * torch.finfo(right.dtype).eps)
+        if not gap <= within * max(1.0, float(right.detach().abs().max())):
             what = "x" if name == "path(1)" else "the baselines"
             raise ValueError(f"{name} must be {what}, but is up to {gap:.3g} away from that")

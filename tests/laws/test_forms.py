@@ -118,11 +118,14 @@ def test_members_that_are_not_floating_are_answered_by_none(row: Method) -> None
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in METHODS if row.of == "layer" and "baselines" not in row.settings],
+    [row for row in METHODS if row.of == "layer" and "baselines" not in row.settings and "cam-" not in row.name],
     ids=lambda row: row.name,
 )
 def test_layers_behind_token_ids(row: Method) -> None:
-    """No member of x is floating point: the layer's attribution is that of the layer's own input as x."""
+    """No member of x is floating point: the layer's attribution is that of the layer's own input as x.
+
+    The layer has no places here, of which a map could be.
+    """
     net = Tokens().double().eval()
     ids = torch.tensor([[1, 2, 3, 0], [4, 5, 6, 7]])
     tokens = UserDict(input_ids=ids, attention_mask=(ids > 0).long())

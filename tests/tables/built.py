@@ -43,7 +43,7 @@ def enlarged(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool 
 
 def weighed(model: Any, layer: Any, x: Any, target: Any, *, create_graph: bool = False) -> Tensor:
     """The map whose weights are no linear function of the gradient."""
-    return attrfn.layer_cam(model, layer, x, target, rule="plus_plus", create_graph=create_graph)
+    return attrfn.layer_cam(model, layer, x, target, rule="plus_plus", channel_dim=1, create_graph=create_graph)
 
 
 def ruled(model: Any, x: Any, target: Any, *, create_graph: bool = False) -> Any:

@@ -66,7 +66,7 @@ def called(row: Method, net: nn.Module, layer: Any, x: Tensor, **given: Any) -> 
     settings = {name: value for name, value in SHORT.items() if name in row.settings}
     if row.spec == "selector":
         settings["selector"] = NEURON
-    if row.name.endswith("grad_cam"):
+    if "_cam" in row.name:
         settings["channel_dim"] = 1
     return row.call(net, x, **({"place": place} if place else {}), **settings, **given)
 
