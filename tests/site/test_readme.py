@@ -86,3 +86,7 @@ def test_linked_files_exist() -> None:
 def test_one_command_for_each_extra(extra: str) -> None:
     lines = [line for line in README.splitlines() if f"pip install -e '.[{extra}]' && " in line]
     assert len(lines) == 1
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"version: {attrfn.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
