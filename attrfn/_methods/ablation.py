@@ -6,7 +6,7 @@ import torch
 
 from attrfn._call import public_call
 from attrfn._interventions import game_of, games_of_layers
-from attrfn._model import pinned_neuron
+from attrfn._model import masked_input, pinned_neuron
 from attrfn._sampling import Batching, occluded, shuffled, windows_of
 from attrfn._types import (
     Baselines,
@@ -271,6 +271,7 @@ def neuron_feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
+    masked_input(model, x, baselines, groups, reference)  # its errors come before those of a pass
     cut = pinned_neuron(model, layer, selector, x, floating=False)
     game = game_of(cut, x, baselines, groups, reference, None, Batching(chunk_size, vectorize), create_graph)
     return game.spread(game.without_each())

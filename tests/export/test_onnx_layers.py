@@ -80,7 +80,7 @@ VOLUMES = nn.Conv3d(2, 3, 2, stride=2), nn.MaxPool3d(2), nn.AvgPool3d(2, divisor
 @pytest.mark.parametrize(
     ("layers", "shape"),
     [
-        pytest.param(IMAGES, (2, 7, 6), id="images"),
+        pytest.param(IMAGES, (2, 7, 6), id="images", marks=pytest.mark.slow),
         pytest.param(SIGNALS, (2, 9), id="signals", marks=pytest.mark.slow),
         pytest.param(VOLUMES, (2, 5, 4, 6), id="volumes", marks=pytest.mark.slow),
     ],

@@ -22,7 +22,7 @@ torch.manual_seed(0)
 net = nn.Sequential(
     nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Tanh(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(512, 4)
 ).eval()
-x = torch.randn(2, 3, 64, 64)
+x = torch.randn(3, 3, 64, 64)
 row = torch.randn(1, 3, 64, 64)
 def sample(k):
     return row.expand(k, *row.shape[1:])
@@ -32,7 +32,7 @@ few = torch.randn(4, 8)
 widening = nn.Sequential(nn.Linear(8, 200_000), nn.Tanh(), nn.AvgPool1d(2000), nn.Linear(100, 2)).eval()
 """
 
-# A point costs the input and the activation, 0.15 MB, some three times: 450 more of them at once are 200 MB.
+# A point costs the input and the activation, 0.22 MB, some three times: 450 more of them at once are 300 MB.
 CALLS = {
     "integrated_gradients": "attrfn.integrated_gradients(net, x, None, n, target=1)",
     "layer_integrated_gradients": "attrfn.layer_integrated_gradients(net, '1', x, None, n, target=1)",

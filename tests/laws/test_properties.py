@@ -54,8 +54,9 @@ def same(one: Tensor, other: Tensor, within: float = 1e-10) -> None:
 
 
 def rows_of(flag: Callable[[Method], bool]) -> list[Method]:
-    """The rows that suit a flat net: guided Grad-CAM needs a map."""
-    return [row for row in ALONE if flag(row) and row.attribute is not attrfn.guided_grad_cam and not row.relu]
+    """The rows that suit a flat net: guided Grad-CAM and class activation maps need places."""
+    of_maps = (attrfn.guided_grad_cam, attrfn.layer_cam)
+    return [row for row in ALONE if flag(row) and row.attribute not in of_maps and not row.relu]
 
 
 def attributed(row: Method, net: Any, case: Case, **given: Any) -> Tensor:

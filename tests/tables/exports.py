@@ -77,12 +77,7 @@ def explained() -> dict[str, Explained]:
 
 
 NAMES = [(name, method) for name in ("residual", "encoder") for method in attributes("", 1)]
-SOON = [
-    ("residual", "guided_backprop"),
-    ("residual", "deep_lift"),
-    ("encoder", "saliency"),
-    ("encoder", "integrated_gradients"),
-]
+SOON = [("residual", "deep_lift"), ("encoder", "integrated_gradients")]
 """Those that are not slow to bring out."""
 some = pytest.mark.parametrize(
     "names",

@@ -174,7 +174,7 @@ OF_AN_ENCODER: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
 }
 
 
-SOON = (("integrated_gradients", True), ("layer_deep_lift", False))
+SOON = (("layer_deep_lift", True),)
 """Those that are not slow."""
 
 
