@@ -98,7 +98,7 @@ def methods(net: nn.Module, shown: Shown, seed: int) -> dict[str, Method]:
     size, parts = (SIZE, SIZE), superpixels(x)
     owed = score(net, x, classes) - score(net, base, classes)
     generator = torch.Generator(x.device).manual_seed(seed)
-    path: dict[str, Any] = {"n_steps": 20, "target": classes, "vectorize": "fold"}
+    path: dict[str, Any] = {"n_steps": 20, "target": classes, "vectorize": False}
     hidden: dict[str, Any] = {"window": (3, 64, 64), "strides": (3, 32, 32), "target": classes}
     fair: dict[str, Any] = {"groups": parts, "target": classes, "generator": generator}
     return {
