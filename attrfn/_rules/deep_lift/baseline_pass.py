@@ -27,6 +27,8 @@ class BaselinePass(DeepLiftPass):
     ) -> None:
         super().__init__(rules)
         self.records: list[Record] = []
+        self._indexed, self._holding = 0, dict[int, list[int]]()
+        """How many of them `_holding` knows: by storage the records whose tensors lie there."""
         self.detached: list[Any] = []
         """What the model detached, or read out as numbers, in order."""
         self.held = held
@@ -90,7 +92,17 @@ class BaselinePass(DeepLiftPass):
         def saved(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(t.clone() if storage_of(t) == storage else t for t in tensors)
 
-        self.records = [r._replace(inputs=saved(r.inputs), outputs=saved(r.outputs)) for r in self.records]
+        self._index()
+        for k in dict.fromkeys(self._holding.pop(storage, ())):
+            record = self.records[k]
+            self.records[k] = record._replace(inputs=saved(record.inputs), outputs=saved(record.outputs))
+
+    def _index(self) -> None:
+        """Note where the newest records' tensors lie; a record keeps its storage alive, so no other has its name."""
+        for k in range(self._indexed, len(self.records)):
+            for tensor in (*self.records[k].inputs, *self.records[k].outputs):
+                self._holding.setdefault(storage_of(tensor), []).append(k)
+        self._indexed = len(self.records)
 
 
 def _same(one: Any, other: Any) -> bool:

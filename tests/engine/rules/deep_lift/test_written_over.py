@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._rules.deep_lift import baseline_pass
 
 COLUMNS = torch.arange(1, 5)
 INNER = torch.tensor([False, True, True, True, True, False])
@@ -294,3 +295,24 @@ def test_a_callable_target_of_a_wrong_shape_is_told_of_as_ever() -> None:
     ):
         with pytest.raises(ValueError, match=r"target must return one number for each example, shape \(3,\)"):
             explain()
+
+
+def test_a_write_looks_at_what_lies_there_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at all that was recorded: the work grows with the depth, not with its square."""
+    looks: list[int] = []
+    storage_of = baseline_pass.storage_of
+
+    def counted(tensor: Tensor) -> int:
+        looks.append(1)
+        return storage_of(tensor)
+
+    monkeypatch.setattr(baseline_pass, "storage_of", counted)
+
+    def looked(depth: int) -> int:
+        looks.clear()
+        layers = [layer for _ in range(depth) for layer in (nn.Linear(3, 3), nn.ReLU(inplace=True))]
+        net, x = nn.Sequential(*layers, nn.Linear(3, 2)).double(), torch.randn(2, 3).double()
+        attrfn.deep_lift(net, x, -x, target=1)
+        return len(looks)
+
+    assert 0 < looked(40) < 3 * looked(20)
