@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, refuse_class, split, split_activation
+from attrfn._model.explained import Wrapped
 from attrfn._model.modules import uncompiled
 from attrfn._torch import compiling, level_of, top_level
 from attrfn._types import Index, Layer, Model, Site
@@ -154,6 +155,8 @@ def resolve(model: Model, layer: Layer) -> Site:
     site = layer if isinstance(layer, Site) else Site(layer)
     refuse_class(model)
     whole = uncompiled(model)
+    while isinstance(whole, Wrapped):  # whose layers are those of the model that it was made of
+        whole = uncompiled(whole.model)
     module = _named(whole, site.layer) if isinstance(site.layer, str) else site.layer
     if not isinstance(module, nn.Module):
         raise TypeError(f"layer must be an nn.Module, its dotted name or a Site, but is {describe(module)}")

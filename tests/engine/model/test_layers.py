@@ -294,3 +294,13 @@ def test_a_neuron_is_a_model() -> None:
     same(attrfn.integrated_gradients(unit, x), attrfn.neuron_integrated_gradients(net, "head", 2, x))
     same(attrfn.neuron_gradient(unit, layer, 1, x), attrfn.neuron_gradient(net, "head.0", 1, x))
     same(attrfn.saliency(unit, x), attrfn.saliency(net.head, x, 2))
+
+
+def test_names_of_a_model_with_other_derivatives() -> None:
+    """Its layers are those of the model that it was made of."""
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double(), torch.randn(2, 3).double()
+    for model in (attrfn.with_rules(net, attrfn.GUIDED), attrfn.with_reference(net, 0.5)):
+        by_name = attrfn.layer_gradient_x_activation(model, "1", x, 1)
+        torch.testing.assert_close(by_name, attrfn.layer_gradient_x_activation(model, net[1], x, 1))
+        with pytest.raises(ValueError, match="'7' is not in the model"):
+            attrfn.layer_gradient_x_activation(model, "7", x, 1)
