@@ -27,8 +27,10 @@ class BaselinePass(DeepLiftPass):
     ) -> None:
         super().__init__(rules)
         self.records: list[Record] = []
-        self._indexed, self._holding = 0, dict[int, list[int]]()
-        """How many of them `_holding` knows: by storage the records whose tensors lie there."""
+        self._indexed = 0
+        """How many of them `_holding` knows."""
+        self._holding: dict[int, list[int]] = {}
+        """By storage the records whose tensors lie there."""
         self.detached: list[Any] = []
         """What the model detached, or read out as numbers, in order."""
         self.held = held
