@@ -138,6 +138,9 @@ def _reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     except _Done:  # ours, or that of a tap around this model, which ends its pass too
         if not stops or not all(tap.met() for tap in taps):
             raise
+    finally:
+        for tap in taps:
+            tap.then = None  # which knows the taps: else what they keep would wait for the collector of cycles
     if not stops or not all(tap.met() for tap in taps):
         for tap in taps:
             tap.check()

@@ -1,6 +1,8 @@
 """Taps leave nothing behind and compute nothing that is not needed: counts, hooks, exceptions, threads."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -331,3 +333,24 @@ def test_another_thread_within_a_pass_sees_the_model_itself() -> None:
     moved = attrfn.from_layer(net, "layer", x)(zeros)
     same(moved, net.last(zeros))
     assert torch.equal(other[0], expected)
+
+
+def test_what_a_pass_read_does_not_wait_for_the_collector_of_cycles() -> None:
+    """Else a loop of passes that stop at a layer would keep what each of them read."""
+    seen: list[weakref.ref[Tensor]] = []
+
+    class Seen(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            output = h.tanh()
+            seen.append(weakref.ref(output))
+            return output
+
+    net, x = nn.Sequential(nn.Linear(3, 4), Seen(), nn.Linear(4, 2)), torch.randn(2, 3)
+    gc.collect()
+    gc.disable()
+    try:
+        attrfn.saliency(attrfn.neuron(net, attrfn.at("1", call=0), 2), x)
+        assert len(seen) == 1
+        assert [ref() for ref in seen] == [None]
+    finally:
+        gc.enable()
