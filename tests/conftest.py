@@ -20,9 +20,10 @@ def fixed_seeds() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.default_generator.manual_seed(0)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(0)
-    yield
+    with torch.random.fork_rng(enabled=torch.cuda.is_initialized()):
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
+        yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(torchs)

@@ -24,6 +24,7 @@ from attrfn._inputs import (
     take,
 )
 from attrfn._model import (
+    as_listed,
     dims_of_examples,
     explained,
     listed,
@@ -79,7 +80,7 @@ class Place:
         self.inputs, self.create_graph, self.n = moving(x), create_graph, batch_size(x)
         warn_if_one_example(model, self.inputs, target)
         self.model, self.target = explained(model, target, self.n)
-        self.several, self.sites = isinstance(layer, list), pinned(model, listed(layer), x)
+        self.layer, self.sites = layer, pinned(model, listed(layer), x)
         self._activations: tuple[Leaves, ...] = ()
 
     _dims: tuple[int, ...] = ()
@@ -115,8 +116,7 @@ class Place:
     def answer(self, tensors: Sequence[Tensor]) -> Any:
         """Numbers for each entry, contained as the activation is; of a list of layers a tuple."""
         parts = zip(self.activations(), self.grouped(tensors), strict=True)
-        answers = tuple(activation.answer(part) for activation, part in parts)
-        return answers if self.several else answers[0]
+        return as_listed(self.layer, (activation.answer(part) for activation, part in parts))
 
     def grouped(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
         """One flat list, by layer."""

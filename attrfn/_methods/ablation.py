@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from attrfn._call import public_call
-from attrfn._interventions import game_of, games_of_layers
-from attrfn._model import masked_input, pinned_neuron
+from attrfn._interventions import Intervention, game_of, games_of_layers
+from attrfn._model import as_listed, masked_input, pinned_neuron
 from attrfn._sampling import Batching, occluded, shuffled, windows_of
 from attrfn._types import (
     Baselines,
@@ -223,8 +223,7 @@ def layer_feature_ablation(
     """
     batching = Batching(chunk_size, vectorize)
     games = games_of_layers(model, layer, x, baselines, groups, target, batching, create_graph)
-    found = [game.spread(game.without_each()) for game in games]
-    return tuple(found) if isinstance(layer, list) else found[0]
+    return as_listed(layer, (game.spread(game.without_each()) for game in games))
 
 
 @public_call
@@ -271,7 +270,7 @@ def neuron_feature_ablation(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
-    masked_input(model, x, baselines, groups, reference)  # its errors come before those of a pass
-    cut = pinned_neuron(model, layer, selector, x, floating=False)
-    game = game_of(cut, x, baselines, groups, reference, None, Batching(chunk_size, vectorize), create_graph)
+    present = masked_input(model, x, baselines, groups, reference)  # its errors come before those of a pass
+    present.model = pinned_neuron(model, layer, selector, x, floating=False)
+    game = Intervention(present, None, Batching(chunk_size, vectorize), create_graph)
     return game.spread(game.without_each())

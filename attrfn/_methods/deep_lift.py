@@ -6,7 +6,7 @@ from typing import Any
 from attrfn._call import public_call
 from attrfn._gradients import input_multipliers, layer_multipliers
 from attrfn._inputs import start_at, take
-from attrfn._model import listed, pinned_neuron
+from attrfn._model import as_listed, listed, pinned_neuron
 from attrfn._types import Baselines, DeepLiftRule, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
@@ -113,8 +113,7 @@ def layer_deep_lift(
     start = start_at(x, baselines, fixed=False)
     found = layer_multipliers(model, listed(layer), x, start, target, rules, create_graph)
     found[0].check("layer_deep_lift")
-    answers = tuple(one.attribution(custom_attribution_func, multiply_by_inputs) for one in found)
-    return answers if isinstance(layer, list) else answers[0]
+    return as_listed(layer, (one.attribution(custom_attribution_func, multiply_by_inputs) for one in found))
 
 
 @public_call

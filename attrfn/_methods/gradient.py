@@ -8,7 +8,7 @@ import torch
 from attrfn._call import public_call
 from attrfn._gradients import detached, gradient, gradient_at, score_of
 from attrfn._inputs import split, take
-from attrfn._model import listed, neuron, resolve, run_reading
+from attrfn._model import as_listed, listed, neuron, resolve, run_reading
 from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
@@ -144,8 +144,7 @@ def layer_activation(
     take(x, floating=False)
     with torch.set_grad_enabled(create_graph):
         values = run_reading(model, x, sites)
-    found = tuple(_activation(value) for value in values)
-    return found if isinstance(layer, list) else found[0]
+    return as_listed(layer, map(_activation, values))
 
 
 def _activation(value: Any) -> Any:
@@ -200,4 +199,4 @@ def layer_gradient_x_activation(
         factors = detached(activation.tensors, create_graph)
         products = (h * g for h, g in zip(factors, gradients, strict=True))
         found.append(activation.answer(products if multiply_by_inputs else gradients))
-    return tuple(found) if isinstance(layer, list) else found[0]
+    return as_listed(layer, found)

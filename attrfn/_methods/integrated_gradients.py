@@ -8,7 +8,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._gradients import Curve, LayerLine, Line, check_ends, score_of
 from attrfn._inputs import Leaves, describe, split, start_at, take
-from attrfn._model import listed, pinned_neuron
+from attrfn._model import as_listed, listed, pinned_neuron
 from attrfn._sampling import Batching, ByRow, integrate
 from attrfn._types import (
     Baselines,
@@ -157,8 +157,7 @@ def layer_integrated_gradients(
     line = LayerLine(model, listed(layer), x, start, target, create_graph, multiply_by_inputs)
     slope = ByRow(line, LayerLine.slope, lambda line: line.dims)
     slopes = integrate(slope, line, method, n_steps, rtol, Batching(chunk_size, vectorize))
-    answers = line.answer(line.attribution(slopes))
-    return answers if isinstance(layer, list) else answers[0]
+    return as_listed(layer, line.answer(line.attribution(slopes)))
 
 
 @public_call

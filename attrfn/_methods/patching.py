@@ -8,7 +8,7 @@ from attrfn._call import public_call
 from attrfn._gradients import Compared, edges_between
 from attrfn._inputs import start_alike, take
 from attrfn._interventions import games_of_layers
-from attrfn._model import listed
+from attrfn._model import as_listed, listed
 from attrfn._sampling import Batching
 from attrfn._types import Baselines, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
 
@@ -69,8 +69,7 @@ def attribution_patching(
     compared = Compared(rule, model, x, start, target, n_steps, create_graph, batching)
     found = compared.multipliers(listed(layer))
     found[0].check("attribution_patching")
-    answers = tuple(one.attribution(None, True) for one in found)
-    return answers if isinstance(layer, list) else answers[0]
+    return as_listed(layer, (one.attribution(None, True) for one in found))
 
 
 @public_call
@@ -125,8 +124,7 @@ def activation_patching(
     """
     batching = Batching(chunk_size, vectorize)
     games = games_of_layers(model, layer, x, baselines, groups, target, batching, create_graph, by_place=True)
-    found = [game.spread(game.without_each()) for game in games]
-    return tuple(found) if isinstance(layer, list) else found[0]
+    return as_listed(layer, (game.spread(game.without_each()) for game in games))
 
 
 @public_call

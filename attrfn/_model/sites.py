@@ -1,7 +1,7 @@
 """What is at a place in a model: which of a layer's values, which leaf of it, and how another is put there."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -191,3 +191,9 @@ def listed(layer: Any) -> list[Any]:
     if isinstance(layer, list) and not layer:
         raise ValueError("layer must be a layer or a list of them, but the list is empty")
     return layer if isinstance(layer, list) else [layer]
+
+
+def as_listed(layer: Any, answers: Iterable[Any]) -> Any:
+    """The answers for what `listed` made of `layer`: of a list a tuple, of one layer its own."""
+    found = tuple(answers)
+    return found if isinstance(layer, list) else found[0]

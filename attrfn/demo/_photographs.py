@@ -158,10 +158,9 @@ def judged(net: nn.Module, shown: Shown, attributions: Tensor) -> str:
 def picture(shown: Shown, results: Mapping[str, Result]) -> "Figure":
     from attrfn import plot
 
-    columns = {f"{name}\n{SAYS[name]}": result.attributions.sum(1, keepdim=True) for name, result in results.items()}
-    for title in columns:
-        if "smoothed" in title:
-            columns[title] = F.avg_pool2d(columns[title], 9, 1, 4)
+    maps = {name: result.attributions.sum(1, keepdim=True) for name, result in results.items()}
+    maps["integrated gradients"] = F.avg_pool2d(maps["integrated gradients"], 9, 1, 4)  # "smoothed"
+    columns = {f"{name}\n{SAYS[name]}": values for name, values in maps.items()}
     over: dict[str, plot.Style] = {
         title: "overlay" for title in columns if title.startswith(("Grad-CAM", "occlusion", "Shapley"))
     }

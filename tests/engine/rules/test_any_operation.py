@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
+from tests.laws.test_derivatives import along
 from tests.tables.models import rows
 
 W = torch.linspace(-1, 1.5, 9).double().reshape(3, 3).sin()
@@ -260,19 +261,8 @@ def test_second_derivatives_are_true() -> None:
         return (attrfn.saliency(ruled, x, 1, absolute=False, create_graph=True) * weight).sum()
 
     found, direction = torch.autograd.grad(loss(), leaves), [torch.randn_like(leaf) for leaf in leaves]
-
-    def at(step: float) -> Tensor:
-        with torch.no_grad():
-            for leaf, way in zip(leaves, direction, strict=True):
-                leaf += step * way
-        value = loss().detach()
-        with torch.no_grad():
-            for leaf, way in zip(leaves, direction, strict=True):
-                leaf -= step * way
-        return value
-
     slope = sum((g * way).sum() for g, way in zip(found, direction, strict=True))
-    expected = (8 * (at(1e-4) - at(-1e-4)) - (at(2e-4) - at(-2e-4))) / 12e-4
+    expected = along(loss, leaves, direction, 1e-4)
     torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-10)
 
 

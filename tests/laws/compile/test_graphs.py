@@ -17,10 +17,6 @@ from tests.tables.models import Split, images, relu_net, smooth_net
 pytestmark = pytest.mark.compiles
 
 
-def rows_of(rows: Any) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("row", rows, ids=lambda row: row.name)
-
-
 BUILDERS = ("smoothed", "many_targets", "referred")
 
 
