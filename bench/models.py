@@ -95,15 +95,26 @@ def vit(setting: Setting, layers: int = 12) -> ViT:
     return ViT(ViTForImageClassification(config)).eval().to(setting.device)
 
 
-def bert(setting: Setting) -> Classifier:
+def bert(setting: Setting, attention: str = "sdpa") -> Classifier:
     """Six layers of width 128 and four heads."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(setting.seed)
     width = setting.pick(128, 8)
     sizes = {"num_hidden_layers": 6, "num_attention_heads": 4, "vocab_size": 1000}
-    config = BertConfig(hidden_size=width, intermediate_size=4 * width, **sizes)
+    config = BertConfig(hidden_size=width, intermediate_size=4 * width, attn_implementation=attention, **sizes)
     return Classifier(BertForSequenceClassification(config)).eval().to(setting.device)
+
+
+def llama(setting: Setting, layers: int) -> Any:
+    """Layers of width 256, four heads that share two keys; its output is the logits of 1,000 tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(setting.seed)
+    width = setting.pick(256, 8)
+    sizes = {"num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000}
+    config = LlamaConfig(hidden_size=width, intermediate_size=2 * width, max_position_embeddings=8192, **sizes)
+    return LlamaForCausalLM(config).eval().to(setting.device)
 
 
 def words(setting: Setting, n: int) -> Tensor:

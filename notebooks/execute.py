@@ -1,11 +1,14 @@
 """Execute every notebook, each within 90 seconds and without a warning; with `--write`, keep what it shows.
 
-python notebooks/execute.py [--write] [NOTEBOOK ...]
+Those that run at once share the cores, and have so many times 90 seconds.
+
+python notebooks/execute.py [--write] [--at-once N] [NOTEBOOK ...]
 """
 
+import argparse
 import os
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -23,19 +26,21 @@ METADATA = {
 }
 
 
-def execute(path: Path, write: bool) -> None:
+def execute(path: Path, write: bool, at_once: int) -> None:
+    most = SECONDS * at_once
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))} if at_once > 1 else {}
     notebook = nbformat.read(path, as_version=4)
     if not write:
         kept(path, notebook)
     start = time.perf_counter()
     client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook, timeout=most, kernel_name="python3", resources={"metadata": {"path": path.parent}}
     )
-    client.execute(env={**os.environ, **ENVIRONMENT})
+    client.execute(env={**os.environ, **ENVIRONMENT, **threads})
     seconds = time.perf_counter() - start
     print(f"{path.name}: {seconds:.0f} s", flush=True)
-    if seconds > SECONDS:
-        raise TimeoutError(f"{path.name} took {seconds:.0f} s, more than {SECONDS}")
+    if seconds > most:
+        raise TimeoutError(f"{path.name} took {seconds:.0f} s, more than {most}")
     quiet(path, notebook)
     if write:
         nbformat.write(tidy(notebook), path)
@@ -78,15 +83,19 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def main(arguments: list[str]) -> None:
-    write = "--write" in arguments
-    named = [Path(a).resolve() for a in arguments if a != "--write"]
-    paths = named or sorted(Path(__file__).parent.resolve().glob("[0-9]*.ipynb"))
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Execute notebooks.")
+    parser.add_argument("--write", action="store_true", help="keep what they show")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="how many run at once")
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK", help="all in this folder")
+    asked = parser.parse_args()
+    paths = [p.resolve() for p in asked.notebooks] or sorted(Path(__file__).parent.resolve().glob("[0-9]*.ipynb"))
     if not paths:
         raise FileNotFoundError("no notebook")
-    for path in paths:
-        execute(path, write)
+    with ThreadPoolExecutor(asked.at_once) as pool:
+        for done in [pool.submit(execute, path, asked.write, asked.at_once) for path in paths]:
+            done.result()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,5 +1,6 @@
 """Every test starts from the same random state and leaves the process's as it was."""
 
+import gc
 import random
 from collections.abc import Iterator
 
@@ -8,6 +9,13 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the tensors are small: threads would wait for each other
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: the collector of garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)

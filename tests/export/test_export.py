@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.exports import SIZES, expected, explained, program, some
+from tests.tables.exports import SIZES, expected, explained, program, soon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
 
@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> None:
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-@some
+@soon(("residual", "deep_lift"))
 def test_programs_run_without_attrfn(names: list[tuple[str, str]], tmp_path: Path) -> None:
     """In a process of their own, in which attrfn cannot be imported."""
     paths = [tmp_path / f"{name}-{method}" for name, method in names]
@@ -230,7 +230,7 @@ def test_a_branch_on_the_number_of_examples_is_refused() -> None:
     same(found.module()(torch.ones(2, 3))[1], 2 * torch.ones(2, 3))
 
 
-@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("layer", [nn.LSTM, pytest.param(nn.GRU, marks=pytest.mark.slow)])
 def test_recurrent_layers(layer: type[nn.Module]) -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import attrfn
-from tests.tables.exports import SIZES, expected, explained, program, some
+from tests.tables.exports import SIZES, expected, explained, program, soon
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # torch's own
@@ -45,7 +45,7 @@ def same(one: Any, other: Tensor) -> None:
     torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-4, atol=1e-5)
 
 
-@some
+@soon(("encoder", "integrated_gradients"))
 def test_files_run_without_torch(names: list[tuple[str, str]], tmp_path: Path) -> None:
     """In a process of their own, in which torch cannot be imported."""
     paths = [tmp_path / f"{name}-{method}" for name, method in names]

@@ -58,7 +58,7 @@ CALLS = {
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",
 }
 CONTROLS = ("all at once", "all kept")
-QUICK = ("integrated_gradients", "layer_conductance", "gradient_shap", "deep_lift_shap", "smooth_grad", *CONTROLS)
+QUICK = ("integrated_gradients", "gradient_shap", "deep_lift_shap", *CONTROLS)
 """One of each loop over steps or draws; the others, which share theirs with one of these, are slow."""
 FEW, MANY = 50, 500
 MEGABYTES = 1024.0

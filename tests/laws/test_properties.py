@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ KINKED: tuple[Callable[[], nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Hardtan
 ALIVE = (*SMOOTH, nn.LeakyReLU, nn.ELU)  # nowhere flat, so that zeros mean something
 
 few = settings(max_examples=8, deadline=None, derandomize=True, database=None)
+fewer = settings(few, max_examples=3)
+"""Of what asks every row several times for each."""
 
 
 class Case(NamedTuple):
@@ -79,7 +82,7 @@ def explained(row: Method, net: Split, x: Tensor) -> Tensor:
 # ---------------------------------------------------------------- completeness
 
 
-@few
+@fewer
 @given(cases(SMOOTH))
 def test_paths_are_complete_in_the_limit(case: Case) -> None:
     """To the last layer of a chain and to any before it, since every path passes through each."""
@@ -121,7 +124,7 @@ class Sum(nn.Module):
 numbers = st.floats(-2, 2)
 
 
-@few
+@fewer
 @given(cases(), st.sampled_from((*SMOOTH, *KINKED)), numbers, numbers)
 def test_linear_in_the_model(case: Case, activation: Callable[[], nn.Module], a: float, b: float) -> None:
     """Of two tails on one head, and of two heads where a neuron is explained."""
@@ -227,8 +230,9 @@ def reordered(net: Split) -> Split:
     return Split(net.head, nn.Sequential(first, net.tail[1], second, *net.tail[3:])).eval()
 
 
-@few
-@given(cases(), st.sampled_from((split_in_two, with_detour, reordered)))
+@pytest.mark.parametrize("rebuilt", [split_in_two, with_detour, reordered])
+@settings(few, max_examples=2)
+@given(case=cases())
 def test_implementation_does_not_matter(case: Case, rebuilt: Callable[[Split], Split]) -> None:
     """Networks that are one function have one attribution."""
     other = rebuilt(case.net)

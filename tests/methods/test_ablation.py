@@ -258,7 +258,7 @@ def test_refuses(call: Callable[[], Any], error: type[Exception], message: str) 
 # ---------------------------------------------------------------- compiled
 
 
-@pytest.mark.parametrize("name", ["feature_ablation", "occlusion"])
+@pytest.mark.parametrize("name", [pytest.param("feature_ablation", marks=pytest.mark.slow), "occlusion"])
 def test_compiled_in_one_graph(name: str) -> None:
     net, x, groups = smooth_net(), images(4), GROUPS["quarters"]
     calls: dict[str, Callable[[Tensor], Tensor]] = {

@@ -77,15 +77,13 @@ def explained() -> dict[str, Explained]:
 
 
 NAMES = [(name, method) for name in ("residual", "encoder") for method in attributes("", 1)]
-SOON = [("residual", "deep_lift"), ("encoder", "integrated_gradients")]
-"""Those that are not slow to bring out."""
-some = pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(SOON, id="some"),
-        pytest.param([one for one in NAMES if one not in SOON], id="others", marks=pytest.mark.slow),
-    ],
-)
+
+
+def soon(*names: tuple[str, str]) -> Any:
+    """A test of these, and a slow one of the others."""
+    others = [one for one in NAMES if one not in names]
+    given = [pytest.param([*names], id="some"), pytest.param(others, id="others", marks=pytest.mark.slow)]
+    return pytest.mark.parametrize("names", given)
 
 
 @functools.cache

@@ -195,7 +195,14 @@ GRADIENTS: dict[str, Callable[..., Tensor]] = {
     "deconvolution": attrfn.deconvolution,
     "deep_lift": lambda net, x, target, **given: attrfn.deep_lift(net, x, 0.25, target=target, **given),
 }
-methods = pytest.mark.parametrize("method", GRADIENTS.values(), ids=GRADIENTS)
+methods = pytest.mark.parametrize(
+    "method",
+    [
+        # Deconvolution is the other elementwise rule: with guided backpropagation it shares all but the gate.
+        pytest.param(call, id=name, marks=pytest.mark.slow if name == "deconvolution" else ())
+        for name, call in GRADIENTS.items()
+    ],
+)
 
 
 @pytest.mark.compiles
@@ -243,7 +250,13 @@ def test_a_training_step_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@pytest.mark.parametrize("rule", [attrfn.GUIDED, attrfn.DECONVOLUTION], ids=["guided", "deconvolution"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(attrfn.GUIDED, id="guided"),
+        pytest.param(attrfn.DECONVOLUTION, id="deconvolution", marks=pytest.mark.slow),
+    ],
+)
 def test_with_rules_in_a_compiled_graph(rule: Any) -> None:
     """As a model of another method, and differentiated from outside of the graph."""
     net, x = relu_first(), rows(5)

@@ -41,7 +41,7 @@ RULED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "with_reference": lambda net, x: attrfn.saliency(attrfn.with_reference(net, -0.5), x, 1, absolute=False),
 }
 """Methods with a custom autograd function, which the compiler can lose."""
-OF_EACH_KIND = ("guided_backprop", "deep_lift")
+SOON = (("aot_eager", "guided_backprop"), ("aot_eager", "deep_lift"), ("inductor", "deep_lift"))
 """One of each kind of rule; the others are slow."""
 ruled = pytest.mark.parametrize(
     ("method", "backend"),
@@ -49,7 +49,7 @@ ruled = pytest.mark.parametrize(
         pytest.param(
             RULED[name],
             backend,
-            marks=() if name in OF_EACH_KIND else pytest.mark.slow,
+            marks=() if (backend, name) in SOON else pytest.mark.slow,
             id=f"{backend}-{name}",
         )
         for backend in ("aot_eager", "inductor")
@@ -161,7 +161,10 @@ def slopes(loss: Tensor, net: nn.Module) -> list[Tensor]:
     return [*torch.autograd.grad(loss, list(net.parameters()), allow_unused=True, materialize_grads=True)]
 
 
-@pytest.mark.parametrize("method", [attrfn.guided_backprop, attrfn.deconvolution, attrfn.deep_lift])
+@pytest.mark.parametrize(
+    "method",
+    [attrfn.guided_backprop, pytest.param(attrfn.deconvolution, marks=pytest.mark.slow), attrfn.deep_lift],
+)
 @pytest.mark.parametrize(
     "backend", [*(pytest.param(b, marks=pytest.mark.slow) for b in ("eager", "aot_eager")), "inductor"]
 )
