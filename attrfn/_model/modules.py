@@ -20,6 +20,8 @@ from attrfn._types import Model
 
 _FEW = 64
 """Of a container, as many members are looked at: what is longer is data, unless modules are among these."""
+_SOME = 8
+"""Of a longer one of dicts, lists and numbers, as many: they are records."""
 _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
@@ -172,10 +174,12 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _members(values: Iterable[Any]) -> list[Any]:
-    """Those of a container; of a long one the first, or all where models are among these."""
-    first = list(islice(values, _FEW))
+    """Those of a container; of a long one the first, or all where models are among these; of records a few."""
+    first = list(islice(values, _FEW + 1))
     if any(isinstance(value, nn.Module) for value in first):
-        first = list(values)
+        return _worth(*values)
+    if len(first) > _FEW:
+        first = first[: _FEW if any(_is_callers(v) or is_plain(v) for v in first) else _SOME]
     return _worth(*first)
 
 

