@@ -53,12 +53,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(every)}; all but {', '.join(LONG)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs; the figures mean nothing")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, help="7; 2 with --quick")
+    parser.add_argument("--rounds", type=int, help="5; 2 with --quick")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(given)
     if unknown := [name for name in asked.names if name not in every]:
         parser.error(f"no script {', '.join(unknown)}; there are {', '.join(every)}")
-    setting = Setting(asked.quick, asked.device, asked.rounds or (2 if asked.quick else 7), asked.seed)
+    setting = Setting(asked.quick, asked.device, asked.rounds or (2 if asked.quick else 5), asked.seed)
     run(asked.names or list(SCRIPTS), setting)
 
 

@@ -22,6 +22,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
+    setting = setting._replace(rounds=min(3, setting.rounds))
     for net in deep(setting):
         yield in_gradients(setting, net)
     yield from beside(setting)
@@ -262,4 +263,4 @@ def long_sequence(setting: Setting) -> Row:
         "captum": lambda: ca.LayerIntegratedGradients(last, layer).attribute(ids, start, target=TARGET, n_steps=steps),
     }
     work = f"layer IG at the embeddings, {tokens:,} tokens, {steps} steps"
-    return compared(setting._replace(rounds=min(3, setting.rounds)), work, given, ahead(1), model="Llama", agree=None)
+    return compared(setting, work, given, ahead(1), model="Llama", agree=None)

@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     quick: bool = False
     device: str = "cpu"
-    rounds: int = 7
+    rounds: int = 5
     seed: int = 0
 
     def pick(self, full: Any, quick: Any) -> Any:

@@ -1,9 +1,11 @@
 """What the rule of an operation is told: one run of it, beside the run on the baselines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from attrfn._torch import SplitCall
 
 Grads = tuple[Tensor | None, ...]
 
@@ -23,6 +25,17 @@ class Comparison(NamedTuple):
     references: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     reference_outputs: tuple[Tensor, ...]
+
+    def named(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments by their names, here and on the baselines."""
+        split = SplitCall((), self.places, self.args, self.kwargs)
+        filled = (split.filled(tensors) for tensors in (self.inputs, self.references))
+        here, before = ({**dict(zip(names, args, strict=False)), **kwargs} for args, kwargs in filled)
+        return here, before
+
+    def in_order(self, names: Sequence[str], grads: dict[str, Tensor]) -> Grads:
+        """Gradients by the names of the arguments, as those of the operands."""
+        return tuple(grads.get(names[place] if isinstance(place, int) else place) for place in self.places)
 
     def rest(self, *first: Any) -> Grads:
         """These gradients, and none for the operands that follow."""

@@ -17,6 +17,7 @@ from attrfn._rules.deep_lift.multipliers import FORMULAS
 from attrfn._rules.deep_lift.passes import CHOOSING, Constants, DeepLiftPass, Mismatch, Record, copied, equal, kinds
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
+from attrfn._rules.deep_lift.softmax import attention_or
 from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
 from attrfn._torch import (
     COMPOSITES,
@@ -242,6 +243,7 @@ _KEEPING = names_that("keeps")
 _SCALING = frozenset(["mul", "div"])
 """So it is times a number."""
 _CONSTANT = names(Kind.CONSTANT)
+_ATTENTION = "scaled_dot_product_attention"
 
 
 @allow_in_graph
@@ -287,7 +289,8 @@ def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
 
 
 MULTIPLIER_RULES: dict[str, MultiplierRule] = {
-    **FORMULAS,
     **{name: _of_parts(function) for name, function in COMPOSITES.items()},
+    **FORMULAS,
+    _ATTENTION: attention_or(_of_parts(COMPOSITES[_ATTENTION])),
 }
-"""The multiplier of every operation that is not linear."""
+"""The multiplier of every operation that is not linear; some that are made of others have theirs in one piece."""

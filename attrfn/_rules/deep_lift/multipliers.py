@@ -20,7 +20,7 @@ from attrfn._rules.deep_lift.maxima import extremum, max_pool, scattered, tensor
 from attrfn._rules.deep_lift.ranks import ranked, running
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
-from attrfn._rules.deep_lift.solutions import inverse, rounded, solve, solve_triangular
+from attrfn._rules.deep_lift.solutions import inverse, layer_norm, rms_norm, rounded, solve, solve_triangular
 from attrfn._torch import OPERATIONS, Kind, of_floating, vjp
 
 
@@ -154,6 +154,8 @@ _OF_NAME: dict[str, MultiplierRule] = {
     "linalg_solve": solve,
     "linalg_solve_triangular": solve_triangular,
     "linalg_inv": inverse,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
 }
 """Operations that have a rule of their own."""
 

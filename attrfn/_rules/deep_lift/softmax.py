@@ -1,11 +1,11 @@
-r"""The multipliers of softmax, its logarithm and $\log\sum\exp$: exact sums that no logit overflows."""
+r"""The multipliers of softmax, its logarithm, $\log\sum\exp$ and attention: exact sums that no logit overflows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from attrfn._rules.deep_lift.comparison import Comparison, Grads, dims_of
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, dims_of, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential, log1pc
 
 
@@ -96,3 +96,75 @@ def _unsqueezed(value: Tensor, dims: list[int], rank: int) -> Tensor:
     for d in dims:
         value = value.unsqueeze(d)
     return value
+
+
+_ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+
+
+def attention_or(by_parts: MultiplierRule) -> MultiplierRule:
+    """In one piece; what draws, and half precision, goes by its parts."""
+
+    def rule(op: Comparison) -> Grads:
+        given, _ = op.named(_ATTENTION)
+        whole = not given.get("dropout_p") and op.inputs[0].dtype in (torch.float32, torch.float64)
+        return attention(op) if whole else by_parts(op)
+
+    return rule
+
+
+def attention(op: Comparison) -> Grads:
+    """As made of its parts, in one piece: two products at their midpoints, a softmax; see `attention` of `_torch`."""
+    given, given_before = op.named(_ATTENTION)
+    here, before, grad = _attending(given), _attending(given_before), op.grads[0]
+    to_weights = here.looking(grad @ ((here.value + before.value) / 2).mT)
+    parts = (to_weights,), (here.logits,), (before.logits,), (here.weights,), (before.weights,)
+    (to_logits,) = softmax(Comparison("softmax", op.call, (0,), (None, -1), {}, *parts))
+    assert to_logits is not None
+    to_logits, half = here.looking(to_logits), here.scale / 2
+    weights = here.looking(here.weights) + before.looking(before.weights)
+    grads = {
+        "query": sum_to_operand(to_logits @ (here.key + before.key) * half, given["query"]),
+        "key": _summed(to_logits.mT @ (here.query + before.query) * half, given["key"]),
+        "value": _summed(weights.mT @ grad / 2, given["value"]),
+    }
+    mask = given.get("attn_mask")
+    if isinstance(mask, Tensor) and mask.is_floating_point():
+        grads["attn_mask"] = sum_to_operand(to_logits, mask)
+    return op.in_order(_ATTENTION, grads)
+
+
+class _Attending(NamedTuple):
+    """What attention is made of; a row that may look nowhere has logits of zero, and its weights are none."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    logits: Tensor
+    weights: Tensor
+    nowhere: Tensor | None
+
+    def looking(self, rows: Tensor) -> Tensor:
+        return rows if self.nowhere is None else rows.masked_fill(self.nowhere, 0.0)
+
+
+def _attending(given: dict[str, Any]) -> _Attending:
+    q, k, v, mask, scale = *(given[name] for name in _ATTENTION[:3]), given.get("attn_mask"), given.get("scale")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if given.get("enable_gqa"):
+        k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    logits, nowhere = q @ k.mT * scale, None
+    if given.get("is_causal"):
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        nowhere = (logits == -torch.inf).all(-1, keepdim=True)
+        logits = logits.masked_fill(nowhere, 0.0)
+    return _Attending(q, k, v, scale, logits, logits.softmax(-1), nowhere)
+
+
+def _summed(grad: Tensor, operand: Tensor) -> Tensor:
+    """Over what an operand was broadcast to, and over the heads that share a key."""
+    if grad.ndim > 2 and operand.ndim > 2 and operand.shape[-3] not in (1, grad.shape[-3]):
+        grad = grad.unflatten(-3, (operand.shape[-3], -1)).sum(-3)
+    return sum_to_operand(grad, operand)

@@ -1,8 +1,10 @@
-r"""The multipliers of what is not entry by entry, and no product: linear systems, and quotients that are rounded.
+r"""The multipliers of what is not entry by entry, and no product: linear systems, norms, rounded quotients.
 
 Of $AX = B$ the quotient rule of matrices is exact: $\Delta X = \bar A^{-1} (\Delta B - \Delta A \bar X)$ at the
 midpoints, since $\Delta B = \bar A \Delta X + \Delta A \bar X$.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +41,45 @@ def inverse(op: Comparison) -> Grads:
     r"""$\Delta A^{-1} = -A_u^{-1} \Delta A A_v^{-1}$, and the other way round: their mean."""
     x, z, grad = op.outputs[0].mT, op.reference_outputs[0].mT, op.grads[0]
     return op.rest(-(x @ grad @ z + z @ grad @ x) / 2)
+
+
+_NORM = ("input", "normalized_shape", "weight", "bias", "eps")
+_RMS_NORM = ("input", "normalized_shape", "weight", "eps")
+
+
+def layer_norm(op: Comparison) -> Grads:
+    """As made of its parts, in one piece: a mean, a quotient by a root, a scale; see `_layer_norm` of `written_out`."""
+    here, before = op.named(_NORM)
+    return op.in_order(_NORM, _norm(op.grads[0], here, before, here.get("eps", 1e-5), centred=True))
+
+
+def rms_norm(op: Comparison) -> Grads:
+    """The same without the mean."""
+    here, before = op.named(_RMS_NORM)
+    eps = here.get("eps")
+    eps = torch.finfo(here["input"].dtype).eps if eps is None else eps
+    return op.in_order(_RMS_NORM, _norm(op.grads[0], here, before, eps, centred=False))
+
+
+def _norm(
+    grad: Tensor, here: dict[str, Any], before: dict[str, Any], eps: float, *, centred: bool
+) -> dict[str, Tensor]:
+    r"""$y = u / s$ with $s = \sqrt{\overline{u^2} + \epsilon}$: $\Delta y = (\Delta u - \bar y \Delta s) / \bar s$."""
+    u, v, dims = here["input"], before["input"], tuple(range(-len(here["normalized_shape"]), 0))
+    grads, weight = {}, here.get("weight")
+    if centred:
+        u, v = (z - z.mean(dims, keepdim=True) for z in (u, v))
+    s, t = ((z.square().mean(dims, keepdim=True) + eps).sqrt() for z in (u, v))
+    y, roots = (u / s + v / t) / 2, s + t
+    if isinstance(here.get("bias"), Tensor):
+        grads["bias"] = sum_to_operand(grad, here["bias"])
+    if isinstance(weight, Tensor):
+        grads["weight"] = sum_to_operand(grad * y, weight)
+        grad = grad * (weight if weight is before["weight"] else (weight + before["weight"]) / 2)
+    to_root = (grad * y).mean(dims, keepdim=True)
+    grad = 2 * (grad - (u + v) * (to_root / roots)) / roots
+    grads["input"] = grad - grad.mean(dims, keepdim=True) if centred else grad
+    return grads
 
 
 def rounded(op: Comparison) -> Grads:
