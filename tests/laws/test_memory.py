@@ -29,6 +29,8 @@ def sample(k):
 def saliency(z):
     return attrfn.saliency(net, z, 1)
 few = torch.randn(4, 8)
+pairs = torch.randn(2, 500)
+wider = nn.Sequential(nn.Linear(500, 100_000), nn.Tanh(), nn.AvgPool1d(1000), nn.Linear(100, 2)).eval()
 widening = nn.Sequential(nn.Linear(8, 200_000), nn.Tanh(), nn.AvgPool1d(2000), nn.Linear(100, 2)).eval()
 """
 
@@ -53,6 +55,9 @@ CALLS = {
     # A point costs 0.1 kB itself, but a pass of it 6 MB: 96 of them, the most that are tried, are more than fit.
     "few numbers": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1)",
     "few numbers folded": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1, vectorize='fold')",
+    "integrated_hessians": "attrfn.integrated_hessians(net, x, None, n // 10, rows=range(4), target=1)",
+    # A row of one of these is 2 kB, and what moves of a pass 2 MB: 450 more of them at once are 0.9 GB.
+    "rows of pairs": "attrfn.integrated_hessians(wider, pairs, None, 2, rows=range(n), target=1)",
     # What the bound would catch: all steps at once, and one call a step that keeps what each gave.
     "all at once": "attrfn.integrated_gradients(net, x, None, n, target=1, chunk_size=n)",
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",
