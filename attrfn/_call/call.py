@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Container, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, cast, overload
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attrfn._again import as_one
 from attrfn._call.constants import warn_if_constant
+from attrfn._call.derivatives import CallInGraph
 from attrfn._call.running import RUNNING, CallUnderWay, finite, first_to_say, keeping_graph, warn_not_finite
 from attrfn._errors import Given, shortened
 from attrfn._inputs import split
@@ -47,7 +48,8 @@ def _called(function: Method, one_pass: bool) -> Method:
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
         if compiling():
-            return function(*args, **kwargs)
+            with CallInGraph() if kwargs.get("create_graph") else nullcontext():
+                return function(*args, **kwargs)
         outer, work = RUNNING.call, _as_asked(function, parameters.keys(), given, args, kwargs)
         try:
             if outer:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from attrfn._call.derivatives import TRUE_ONES, answered_by
 from attrfn._torch import compiling, warn
 
 Answer = TypeVar("Answer")
@@ -58,7 +59,7 @@ def running_call() -> CallUnderWay | None:
 
 
 def keeping_graph(work: Callable[[], Answer]) -> Answer:
-    with torch.enable_grad(), differentiated_twice():
+    with torch.enable_grad(), differentiated_twice(), answered_by(TRUE_ONES):
         return work()
 
 

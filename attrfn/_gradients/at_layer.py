@@ -29,7 +29,7 @@ from attrfn._gradients.gradient import (
 )
 from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activation
 from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
-from attrfn._rules import Switch, switch_of_gradient, turned_on
+from attrfn._rules import Switch, gradient_around, turned_on
 from attrfn._torch import compiling, grad_levels, uses_autograd, vjp, wrapped
 from attrfn._types import Inputs, Model, Site, Target
 
@@ -105,7 +105,7 @@ def gradient_at(
 
 
 def _cut_and_pull(asked: _Asked) -> AtLayer:
-    with torch.enable_grad(), switch_of_gradient(asked.create_graph):
+    with torch.enable_grad(), gradient_around(asked.create_graph):
         output, activations, leaves = _cut_pass(asked)
         found = gradient_of_sum(asked.scores(output), leaves, asked.create_graph, asked.switch)
     return _answer(activations, found)
@@ -238,7 +238,7 @@ def gradients_of_one_pass(
         return None
     n = x.tensors[0].shape[0]
     model, target = explained(model, target, n)
-    with torch.inference_mode(False), torch.enable_grad(), switch_of_gradient(create_graph):
+    with torch.inference_mode(False), torch.enable_grad(), gradient_around(create_graph):
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)

@@ -1,4 +1,10 @@
-"""Rows of the Hessian along a line, some of them and some steps at a time."""
+"""Rows of the Hessian along a line, some of them and some steps at a time.
+
+NOTE [What a row holds]
+Under `vmap` over rows the pass at a point is one for all; how it moves, and how its gradient does, there is of each
+row. That is not among what operations give, so it is not counted as steps are; see NOTE [Held]. One row at one point
+shows how much it is.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +13,7 @@ from torch import Tensor
 
 from attrfn._gradients.gradient import gradient
 from attrfn._gradients.line import Line
-from attrfn._sampling import Batching, ByRow, Quadrature, map_rows, weighted_sum_of
+from attrfn._sampling import Batching, ByRow, Held, Quadrature, map_rows, weighted_sum_of
 from attrfn._torch import compiling, jvp, transformed
 from attrfn._types import Vectorize
 
@@ -53,10 +59,28 @@ def integrated_rows(line: Line, rows: Sequence[int], points: Quadrature, batchin
     r"""$\sum_s w_s s H(s)$ of the rows that are asked for, `(N, R, *F)`."""
     (like,) = line.start
     weights = [s * w for s, w in zip(points.places, points.weights, strict=True)]
-    chunk = batching.chunk_of(len(rows), line.start)
+    chunk, steps = _chunks(line, rows, points, batching)
     parts: list[Tensor] = []
     for first in range(0, len(rows), chunk):
         some = torch.tensor(rows[first : first + chunk], device=like.device)
         curvature = ByRow(Curvature(line, some, batching.vectorize), Curvature.at)
-        parts += weighted_sum_of(curvature, points.places, weights, line.start * len(some), batching)
+        parts += weighted_sum_of(curvature, points.places, weights, line.start * len(some), steps)
     return torch.stack(parts, 1)
+
+
+_TIMES = 4
+"""How much more than what its operations give a row holds: how they, and the gradients, move."""
+
+
+def _chunks(line: Line, rows: Sequence[int], points: Quadrature, batching: Batching) -> tuple[int, Batching]:
+    """How many rows at once, and how many points of these; see NOTE [What a row holds]."""
+    chunk = batching.chunk_of(len(rows), line.start)
+    if batching.vectorize is not True or not batching.counts(line.start):
+        return chunk, batching
+    held, (like,) = Held(folded=True), line.start
+    one = torch.tensor(rows[:1], device=like.device)
+    held.count(Curvature(line, one, False).at, torch.tensor(points.places[-1], dtype=like.dtype, device=like.device))
+    chunk = batching.fitting(chunk, _TIMES * held.bytes, line.start)
+    count = len(points.places)
+    steps = batching.fitting(count, _TIMES * held.bytes * chunk, line.start)
+    return chunk, Batching(min(steps, batching.chunk_of(count, line.start * chunk)), True)

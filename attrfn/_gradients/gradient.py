@@ -17,7 +17,7 @@ from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size
 from attrfn._model import Scores, explained
-from attrfn._rules import Switch, rules_off, rules_on, switch_of_gradient, turned_on, with_copies_at_need
+from attrfn._rules import Switch, gradient_around, pulled_by_rules, turned_on, with_copies_at_need
 from attrfn._torch import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
 from attrfn._types import Model, Target
 
@@ -56,10 +56,8 @@ def gradient_and_kept(
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
     by = _by_autograd if uses_autograd() else _by_transform
-    if compiling():
-        return by(score, leaves, create_graph, switch)
-    with switch_of_gradient(create_graph):
-        if switch is None:
+    with gradient_around(create_graph):
+        if switch is None or compiling():
             return by(score, leaves, create_graph, switch)
         return with_copies_at_need(switch, lambda: by(score, leaves, create_graph, switch))
 
@@ -137,8 +135,8 @@ def _by_transform(
     with nullcontext() if create_graph else torch.no_grad():
         value, pull_back, kept = vjp_with_kept(total, *leaves)
         one = torch.ones_like(value)
-        if switch is not None and compiling():  # NOTE [Rules in a compiled graph]
-            return rules_off(*pull_back(rules_on(one))), kept
+        if compiling():
+            return pulled_by_rules(pull_back, [one], switch is not None), kept
         with turned_on(switch):
             return pull_back(one), kept
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import differentiated_twice, note_pull
+from attrfn._rules import gradient_around, pulled_by_rules, turned_on
 from attrfn._torch import Following, Unfollowed, compiling, jvp, taken, transformed, uses_autograd, values_readable, vjp
 
 Tensors = Sequence[Tensor]
@@ -91,17 +92,18 @@ def filled(values: Tensors, moves: Sequence[Tensor | None]) -> Moving:
 
 
 def _forwards(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
-    with nullcontext() if create_graph else torch.no_grad():
+    with _graph_kept(create_graph):
         return filled(*jvp(f, x, step))
 
 
 def _in_a_call(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
     with torch.inference_mode(False), torch.enable_grad(), differentiated_twice():
-        found, why = _twice_backwards(f, x, step, create_graph)
+        with gradient_around(create_graph):
+            found, why = _twice_backwards(f, x, step, create_graph)
         if found is not None:
             return found
         try:
-            with nullcontext() if create_graph else torch.no_grad():
+            with _graph_kept(create_graph):
                 return filled(*jvp(f, x, step))
         except RuntimeError as error:  # those of torch that say what is not implemented are such too
             raise NotImplementedError(
@@ -138,9 +140,9 @@ def _pulled_twice(
     nothing: list[Tensor | None] = [None] * len(value)
     if not kept:
         return [None] * len(points), nothing
-    pulled = torch.autograd.grad(
-        [value[k] for k in kept], points, [weights[k] for k in kept], create_graph=True, allow_unused=True
-    )
+    values, factors = [value[k] for k in kept], [weights[k] for k in kept]
+    with turned_on(None):
+        pulled = torch.autograd.grad(values, points, factors, create_graph=True, allow_unused=True)
     pairs = [(p, d) for p, d in zip(pulled, step, strict=True) if p is not None and p.requires_grad]
     if not pairs:
         return pulled, nothing
@@ -173,13 +175,22 @@ def _inner(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     return sum(float((a * b).sum()) for a, b in wide), sum(float(a.norm() * b.norm()) for a, b in wide)
 
 
+def _graph_kept(create_graph: bool) -> Any:
+    """Without `create_graph` none, else a convolution's graph holds for one size of batch."""
+    return nullcontext() if create_graph else torch.no_grad()
+
+
 def _in_graph(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
     """By a backward pass of a backward pass, whose values nothing needs: a compiler leaves them out.
 
     Of the forward derivatives of layer norm and some others it makes an internal error.
     """
-    with nullcontext() if create_graph else torch.no_grad():  # else a convolution's graph holds for one size of batch
+    with gradient_around(create_graph), _graph_kept(create_graph):
         with Following():
             value, pull = vjp(f, *x)
-        _, pull_again = vjp(lambda *weights: pull(weights), *(torch.zeros_like(h) for h in value))
+
+        def pulled(*weights: Tensor) -> tuple[Tensor, ...]:
+            return pulled_by_rules(lambda *given: pull(given), weights, False)
+
+        _, pull_again = vjp(pulled, *(torch.zeros_like(h) for h in value))
         return Moving(value, pull_again(tuple(step)), True)

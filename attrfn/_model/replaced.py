@@ -57,7 +57,7 @@ def _replaced(model: Model, sites: Sequence[Site], values: Sequence[Any], /, *ar
     def act(k: int, value: Any) -> tuple[Any, None]:
         return _with(_name(sites[k]), value, values[k]), None
 
-    return run_replacing(model, packed(args, kwargs), sites, act)[0]
+    return run_replacing(model, packed(args, kwargs), sites, act, seen=True)[0]
 
 
 def _name(site: Site) -> str:

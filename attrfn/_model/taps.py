@@ -10,7 +10,7 @@ through the same model sees nothing. While compiling there is one thread, and a 
 import functools
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class _Done(BaseException):
     """Ends a pass once all that was wanted has run. Models catch `Exception`."""
 
 
+_unseen: Any = torch._C.DisableTorchFunction  # pyright: ignore[reportPrivateUsage]
 Act = Callable[[int, Any], tuple[Any, Any]]
 """From the k-th site and its value to what is put there, and what is kept of it."""
 
@@ -45,8 +46,9 @@ class _Tap:
 
     then: Callable[[], None] | None = None  # once it has acted
 
-    def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]]) -> None:
+    def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]], seen: bool = False) -> None:
         self.site, self.act, self.count, self.paused = site, act, 0, False
+        self.around: type[AbstractContextManager[Any]] = nullcontext if seen else _unseen
         self.kept: Any = None
         self.level = 0 if compiling() else top_level()
 
@@ -71,10 +73,11 @@ class _Tap:
 
     def _acted(self, value: Any) -> Any:
         refuse_transformed(self.site, value, self.level)
-        new, self.kept = self.act(in_heads(self.site, value))
-        if self.then is not None:
-            self.then()
-        return out_of_heads(self.site, new)
+        with self.around():
+            new, self.kept = self.act(in_heads(self.site, value))
+            if self.then is not None:
+                self.then()
+            return out_of_heads(self.site, new)
 
     def _wanted(self) -> bool:
         self.count += 1
@@ -93,12 +96,15 @@ class _Tap:
 
 
 def run_replacing(
-    model: Model, x: Inputs, sites: Sequence[Site], act: Act, mode: Pass | None = None
+    model: Model, x: Inputs, sites: Sequence[Site], act: Act, mode: Pass | None = None, *, seen: bool = False
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The model's output at `x`, the value `v` of the k-th site replaced as `act(k, v)` says; and what that keeps."""
+    """The model's output at `x`, the value `v` of the k-th site replaced as `act(k, v)` says; and what that keeps.
+
+    `seen`: what runs in `act` is a part of the model, and what holds for its operations holds there.
+    """
 
     def replacing() -> tuple[Any, tuple[Any, ...]]:
-        taps = [_Tap(site, functools.partial(act, k)) for k, site in enumerate(sites)]
+        taps = [_Tap(site, functools.partial(act, k), seen) for k, site in enumerate(sites)]
         with _tapped(taps):
             output = run(model, x, mode)
         for tap in taps:

@@ -1,9 +1,8 @@
 """Which derivative is in force: the true one, or a rule in its place."""
 
 from attrfn._rules.override import Switch as Switch
-from attrfn._rules.override import rules_off as rules_off
-from attrfn._rules.override import rules_on as rules_on
-from attrfn._rules.override import switch_of_gradient as switch_of_gradient
+from attrfn._rules.override import gradient_around as gradient_around
+from attrfn._rules.override import pulled_by_rules as pulled_by_rules
 from attrfn._rules.override import turned_on as turned_on
 from attrfn._rules.override import with_copies_at_need as with_copies_at_need
 from attrfn._rules.table import DECONVOLUTION_RULES as DECONVOLUTION_RULES

@@ -6,26 +6,27 @@ is one time too many: the attribution is a first derivative by the rules, but wh
 activations) must be differentiated by the true ones. So `Overridden` asks its switch as its pull-back runs: our
 own pull-back turns the switch on, every other one finds it off and gets the true derivative. One forward
 pass therefore serves both, and second derivatives are true for any model and any rule. A model of `with_rules` has no
-pull-back of ours: its rules always answer. Where a method keeps the graph of its gradient, such a model within gets the
-switch of that gradient.
+pull-back of ours: its rules always answer. Where a method keeps its graph, such a model within gets the switch of the
+gradient in which it runs, or none: see NOTE [Where rules answer].
 
 NOTE [Rules in a compiled graph]
 A custom function that the compiler traces through loses its backward pass in silence, when it is applied to
 the very tensor that is differentiated, under `vmap(grad(...))` and in compiled training losses. Called
-through a function that is allowed in the graph, it keeps it. Such a function takes tensors and constants
-only, so operations and rules travel by name, and the switch is turned by two identities in the graph. What they
-turn belongs to the thread that runs the graph, and to the threads that torch lets a backward pass of it run in.
+through a function that is allowed in the graph, it keeps it. Such a function takes tensors and constants only, so
+operations and rules travel by name, switches as the level of their gradient, and two identities in the graph say whose
+pull-back runs. What they set belongs to the thread that runs the graph, and to the threads that torch lets a backward
+pass of it run in.
 """
 
-import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from attrfn._torch import SplitCall, ThreadFlag, allow_in_graph, compiling, of_floating, vjp
+from attrfn._call import HERE, IN_GRAPH, TRUE_ONES, GradientInGraph, answered_by
+from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, compiling, of_floating, vjp
 
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -63,51 +64,60 @@ class Switch:
 
 
 class _GraphSwitch(Switch):
-    """The switch of all compiled graphs, which each thread that runs one turns for itself."""
+    """The switch of the gradients of one level in compiled graphs; each thread that runs one turns it for itself."""
 
-    __slots__ = ()
+    __slots__ = ("level",)
+
+    def __init__(self, level: int) -> None:
+        super().__init__(False)
+        self.level = level
 
     def answers(self) -> bool:
-        return _RULES_IN_GRAPH.get()
+        return _PULLING_BACK.get() == self.level
 
 
 ALWAYS = Switch(True, copies=True)
 """Of a model whose pull-back is the caller's: it has no second try either."""
-IN_GRAPH = _GraphSwitch(False)
-_RULES_IN_GRAPH = ThreadFlag("attrfn: rules answer")
+_NEVER = Switch(False, copies=True)
+_PULLING_BACK = ThreadNumber("attrfn: level of the gradient whose pull-back runs")
 
 
-class _OfGradient(threading.local):
-    """The switch of the gradient that a method takes in this thread, and keeps the graph of."""
-
-    switch: Switch | None = None
-
-
-_GRADIENT = _OfGradient()
+def level_in_graph(switch: Switch) -> int:
+    """As what the switch of an operation travels in a graph."""
+    return IN_GRAPH.level_of(switch is ALWAYS)
 
 
-@contextmanager
-def switch_of_gradient(create_graph: bool) -> Generator[None]:
-    """A gradient of which the graph is kept: models of `with_rules` that run in it have its switch."""
-    before = _GRADIENT.switch
-    _GRADIENT.switch = Switch(False, copies=True) if create_graph else None
-    try:
-        yield
-    finally:
-        _GRADIENT.switch = before
+def switch_in_graph(level: int) -> Switch:
+    return _GraphSwitch(level) if level else ALWAYS
+
+
+def gradient_around(create_graph: bool) -> AbstractContextManager[None]:
+    """A gradient; where its graph is kept, models with rules of their own that run in it have its switch."""
+    if compiling():
+        return GradientInGraph(create_graph)
+    return answered_by(Switch(False, copies=True) if create_graph else None)
 
 
 def current_switch(switch: Switch) -> Switch:
-    """The switch of a pass; in place of one that is always on, that of the gradient that is taken."""
-    if switch is not ALWAYS or compiling():
+    """The switch of a pass; in place of one that is always on, that of what is around: NOTE [Where rules answer]."""
+    if switch is not ALWAYS or compiling() or HERE.switch is None:
         return switch
-    return _GRADIENT.switch or switch
+    return _NEVER if HERE.switch is TRUE_ONES else HERE.switch
+
+
+def pulled_by_rules(pull_back: Callable[..., tuple[Tensor, ...]], grads: Sequence[Tensor], always: bool) -> Any:
+    """A pull-back in a graph that is being compiled, that the rules answer: `always`, or of models within."""
+    if not (always or IN_GRAPH.asked):
+        return pull_back(*grads)
+    first, *others = grads
+    return rules_off(*pull_back(rules_on(first, IN_GRAPH.depth), *others))
 
 
 @contextmanager
 def turned_on(switch: Switch | None) -> Generator[None]:
     """A pull-back that the rules answer: those of a switch, and of models within."""
-    switches = [one for one in (switch, None if compiling() else _GRADIENT.switch) if one is not None]
+    within = None if compiling() else HERE.switch
+    switches = [one for one in (switch, within) if isinstance(one, Switch)]
     for one in switches:
         one.on = True
     try:
@@ -207,14 +217,14 @@ def _unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @allow_in_graph
-def rules_on(grad: Tensor) -> Tensor:
-    """From here on the graph's pull-backs are by the rules."""
-    _RULES_IN_GRAPH.set(True)
+def rules_on(grad: Tensor, level: int) -> Tensor:
+    """From here on the graph's pull-backs are by the rules of this level."""
+    _PULLING_BACK.set(level)
     return grad
 
 
 @allow_in_graph
 def rules_off(*grads: Tensor) -> tuple[Tensor, ...]:
     """From here on the graph's pull-backs are the true ones."""
-    _RULES_IN_GRAPH.set(False)
+    _PULLING_BACK.set(0)
     return grads

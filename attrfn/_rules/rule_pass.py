@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._model import Pass, without_buffers
-from attrfn._rules.override import ALWAYS, IN_GRAPH, Overridden, Pullback, Switch, with_pullback
+from attrfn._rules.override import Overridden, Pullback, Switch, level_in_graph, switch_in_graph, with_pullback
 from attrfn._rules.pullbacks import clipped_pullback, elementwise_pullback, operand_pullback
 from attrfn._rules.ready import READY, guided_clipped, held, held_scale, key_in_graph
 from attrfn._rules.spellings import any_call, function_for, is_elementwise, split_any
@@ -150,8 +150,8 @@ class RulePass(Pass):
 
     def _overridden(self, func: Callable[..., Any], done: Call, call: SplitCall, rule: Rule) -> Any:
         if compiling() and not self.within:
-            key, always = key_in_graph(rule), self.switch is ALWAYS
-            return _overridden_in_graph(done.name, key, always, call.places, call.args, call.kwargs, *call.tensors)
+            key, level = key_in_graph(rule), level_in_graph(self.switch)
+            return _overridden_in_graph(done.name, key, level, call.places, call.args, call.kwargs, *call.tensors)
         pullback = _pullback_of(done.name, call, rule)
         if done.name in ELEMENTWISE:
             return with_pullback(done.name, FUNCTIONS[done.name], call, pullback, self.switch)
@@ -187,7 +187,7 @@ def _pullback_of(name: str, call: SplitCall, rule: Rule) -> Pullback:
 def _overridden_in_graph(
     name: str,
     key: str,
-    always: bool,
+    level: int,
     places: tuple[int | str, ...],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -196,7 +196,7 @@ def _overridden_in_graph(
     """See NOTE [Rules in a compiled graph]."""
     call = SplitCall(tensors, places, args, kwargs)
     pullback = _pullback_of(name, call, READY[key])
-    return with_pullback(name, FUNCTIONS[name], call, pullback, ALWAYS if always else IN_GRAPH)
+    return with_pullback(name, FUNCTIONS[name], call, pullback, switch_in_graph(level))
 
 
 def pullback_of_parts(name: str, call: SplitCall, rules: Rules) -> Pullback:

@@ -26,6 +26,7 @@ from attrfn._sampling.fold import ByRow as ByRow
 from attrfn._sampling.fold import along as along
 from attrfn._sampling.fold import tile as tile
 from attrfn._sampling.fold import unfold as unfold
+from attrfn._sampling.held import Held as Held
 from attrfn._sampling.integrate import integrate as integrate
 from attrfn._sampling.logarithmic import logarithmic as logarithmic
 from attrfn._sampling.masks.coarse import coarse_means as coarse_means

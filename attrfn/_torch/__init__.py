@@ -11,7 +11,7 @@ from attrfn._torch.compiler import allow_in_graph as allow_in_graph
 from attrfn._torch.compiler import constant_in_graph as constant_in_graph
 from attrfn._torch.compiler import give_marks as give_marks
 from attrfn._torch.context import QUIET as QUIET
-from attrfn._torch.context import ThreadFlag as ThreadFlag
+from attrfn._torch.context import ThreadNumber as ThreadNumber
 from attrfn._torch.context import as_constants as as_constants
 from attrfn._torch.context import batched as batched
 from attrfn._torch.context import compiling as compiling

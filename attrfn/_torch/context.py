@@ -230,14 +230,14 @@ def values_visible(tensor: Tensor) -> bool:
     return not wrapped(tensor)
 
 
-class ThreadFlag:
-    """A flag of the calling thread's, and of the threads in which torch runs a backward pass of it."""
+class ThreadNumber:
+    """A number of the calling thread's, and of the threads in which torch runs a backward pass of it; 0 at first."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def get(self) -> bool:
-        return _python._is_key_in_tls(self.name) and _python._get_obj_in_tls(self.name)
+    def get(self) -> int:
+        return _python._get_obj_in_tls(self.name) if _python._is_key_in_tls(self.name) else 0
 
-    def set(self, value: bool) -> None:
+    def set(self, value: int) -> None:
         _python._stash_obj_in_tls(self.name, value)

@@ -29,6 +29,9 @@ def sample(k):
 def saliency(z):
     return attrfn.saliency(net, z, 1)
 few = torch.randn(4, 8)
+quarters, a = (torch.arange(64 * 64) // 256).reshape(64, 64), torch.randn(3, 3, 64, 64)
+pairs = torch.randn(2, 32)
+wider = nn.Sequential(nn.Linear(32, 100_000), nn.Tanh(), nn.AvgPool1d(1000), nn.Linear(100, 2)).eval()
 widening = nn.Sequential(nn.Linear(8, 200_000), nn.Tanh(), nn.AvgPool1d(2000), nn.Linear(100, 2)).eval()
 """
 
@@ -53,6 +56,14 @@ CALLS = {
     # A point costs 0.1 kB itself, but a pass of it 6 MB: 96 of them, the most that are tried, are more than fit.
     "few numbers": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1)",
     "few numbers folded": "attrfn.integrated_gradients(widening, few, None, 2 * n, target=1, vectorize='fold')",
+    "integrated_hessians": "attrfn.integrated_hessians(net, x, None, n // 10, rows=range(4), target=1)",
+    # A row of these is 0.3 kB, and what moves of a pass 2 MB: 450 more of them at once are 0.9 GB.
+    "rows of pairs": "attrfn.integrated_hessians(wider, pairs, None, 2, rows=[k % 32 for k in range(n)], target=1)",
+    # Ten times as many masks as steps, since what is kept of each is small: 0.03 MB each where it was strewn.
+    "shapley_values": "attrfn.shapley_values(net, x, None, 10 * n, groups=quarters, target=1, estimator='kernel')",
+    "sensitivity_n": "attrfn.sensitivity_n(net, a, x, n=5, n_samples=10 * n, groups=quarters, target=1)",
+    "lime": "attrfn.lime(net, x, None, 10 * n, groups=quarters, target=1)",
+    "insertion": "attrfn.insertion(net, a, x, n_steps=5 * n, target=1)",
     # What the bound would catch: all steps at once, and one call a step that keeps what each gave.
     "all at once": "attrfn.integrated_gradients(net, x, None, n, target=1, chunk_size=n)",
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",

@@ -18,7 +18,7 @@ from attrfn._rules.deep_lift.passes import CHOOSING, Constants, DeepLiftPass, Mi
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.softmax import attention_or
-from attrfn._rules.override import ALWAYS, IN_GRAPH, Switch, with_pullback
+from attrfn._rules.override import Switch, level_in_graph, switch_in_graph, with_pullback
 from attrfn._torch import (
     COMPOSITES,
     FUNCTIONS,
@@ -49,6 +49,8 @@ class InputPass(DeepLiftPass):
         super().__init__(rules)
         self.records, self.switch, self.next = records, switch, 0
         self.choices_must_match = choices_must_match
+        self.within = False
+        """Whether it is a pass of parts, in a pull-back: a graph that is compiled has it in one node."""
         self.constants = Constants()
         self.written = False
         """Whether a graph that is being compiled has written over anything."""
@@ -227,15 +229,15 @@ class InputPass(DeepLiftPass):
     ) -> Any:
         name = record.name
         rule = MULTIPLIER_RULES[key] if rule is MULTIPLIER_RULES.get(name) else rule
-        if not compiling():
+        if not compiling() or self.within:
             function = FUNCTIONS.get(name, func)
             return with_pullback(name, function, call, pullback_of(function, call, record, rule), self.switch)
         if rule is not MULTIPLIER_RULES.get(key):
             raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
         counts = len(call.tensors), len(record.inputs)
         tensors = (*call.tensors, *record.inputs, *record.outputs)
-        always = self.switch is ALWAYS
-        return _overridden_in_graph(name, key, always, counts, call.places, call.args, call.kwargs, *tensors)
+        level = level_in_graph(self.switch)
+        return _overridden_in_graph(name, key, level, counts, call.places, call.args, call.kwargs, *tensors)
 
 
 _KEEPING = names_that("keeps")
@@ -250,7 +252,7 @@ _ATTENTION = "scaled_dot_product_attention"
 def _overridden_in_graph(
     name: str,
     key: str,
-    always: bool,
+    level: int,
     counts: tuple[int, int],
     places: tuple[int | str, ...],
     args: tuple[Any, ...],
@@ -262,7 +264,7 @@ def _overridden_in_graph(
     call = SplitCall(tensors[:here], places, args, kwargs)
     record = Record(name, tensors[here : here + before], tensors[here + before :])
     pullback = pullback_of(FUNCTIONS[name], call, record, MULTIPLIER_RULES[key])
-    return with_pullback(name, FUNCTIONS[name], call, pullback, ALWAYS if always else IN_GRAPH)
+    return with_pullback(name, FUNCTIONS[name], call, pullback, switch_in_graph(level))
 
 
 def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
@@ -275,6 +277,7 @@ def _of_parts(function: Callable[..., Any]) -> MultiplierRule:
 
         def at_input(*operands: Tensor) -> Any:
             mode = InputPass(MULTIPLIER_RULES, baseline.records, switch, choices_must_match=False)
+            mode.within = True
             output = run(made, operands, mode)
             mode.check_end()
             return output

@@ -34,7 +34,7 @@ from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES, InputPass
 from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.hidden import warn_of_scripted
-from attrfn._rules.override import ALWAYS, Switch, with_copies_at_need
+from attrfn._rules.override import ALWAYS, Switch, current_switch, with_copies_at_need
 from attrfn._torch import ELEMENTWISE, FUNCTIONS, Kind, compiling, key_of, names, shown_name
 from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 
@@ -219,7 +219,7 @@ def _seen(model: _WithReference, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     """A function of the module, which a graph finds where an object is made in it."""
     x = packed(args, kwargs)
     start = start_at(x, model.baselines, fixed=False)
-    seen = SeenFromBaselines(model.model, start, model.rules, ALWAYS, torch.is_grad_enabled())
+    seen = SeenFromBaselines(model.model, start, model.rules, current_switch(ALWAYS), torch.is_grad_enabled())
     return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
 
 

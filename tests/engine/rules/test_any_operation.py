@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -233,6 +234,78 @@ def test_under_transforms_and_in_a_path() -> None:
         path: Any = {"n_steps": 3, "target": 1, "vectorize": vectorize}
         literal = attrfn.integrated_gradients(lambda x: by_hand(net, x), x, n_steps=3, target=1, vectorize=False)
         same(attrfn.integrated_gradients(ruled, x, **path), literal)
+
+
+class Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return 2 * grads[0], 3 * grads[0]
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        return 2 * grads[0] * b, 5 * grads[0] * a
+
+
+def twice_three_times(grad: Tensor, inputs: Any, output: Tensor) -> tuple[Tensor, Tensor]:
+    return 2 * grad, 3 * grad
+
+
+def twice_five_times(grad: Tensor, inputs: Any, output: Tensor) -> tuple[Tensor, Tensor]:
+    return 2 * grad * inputs[1], 5 * grad * inputs[0]
+
+
+@pytest.mark.parametrize("method", ["layer_integrated_gradients", "layer_conductance", "internal_influence"])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_what_a_method_puts_at_a_layer_is_no_operation_of_the_model(method: str, place: str) -> None:
+    """The place on a path, say, which is made of sums and products."""
+    first, last, x = nn.Linear(3, 4).double(), nn.Linear(4, 2).double(), rows()
+    add: Any = Sum.apply
+    times: Any = Product.apply
+
+    def model(x: Tensor) -> Tensor:
+        h = first(x).tanh()
+        return last(h.sin() * (h + h.cos()))
+
+    def by_hand(x: Tensor) -> Tensor:
+        h = first(x).tanh()
+        return last(times(h.sin(), add(h, h.cos())))
+
+    ruled = attrfn.with_rules(model, {torch.mul: twice_five_times, torch.add: twice_three_times})
+    layer: Any = {"first": first, "last": last}[place]
+    found, expected = (
+        getattr(attrfn, method)(f, layer, x, 0.1, 3, target=1, vectorize=False) for f in (ruled, by_hand)
+    )
+    same(found, expected)
+
+
+@pytest.mark.parametrize("method", ["layer_integrated_gradients", "layer_gradient_x_activation"])
+def test_a_layer_of_a_model_with_a_reference(method: str) -> None:
+    """What is put at the layer is not among what its baselines met."""
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double(), rows()
+    seen = attrfn.with_reference(net, 0.25)
+    found = getattr(attrfn, method)(seen, net[0], x, target=1)
+    h, before = net[0](x), net[0](torch.full_like(x, 0.25))
+    if method == "layer_gradient_x_activation":
+        return same(found, h * (h.tanh() - before.tanh()) / (h - before) * net[2].weight[1])
+    places, weights = np.polynomial.legendre.leggauss(50)
+    expected = torch.zeros_like(h)
+    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        at = net[0](torch.zeros_like(x)) + place * (h - net[0](torch.zeros_like(x)))
+        expected += weight * (at.tanh() - before.tanh()) / (at - before) * net[2].weight[1]
+    torch.testing.assert_close(found, (h - net[0](torch.zeros_like(x))) * expected, rtol=1e-9, atol=1e-11)
+    return None
 
 
 def test_a_rule_of_ones_own_is_exported() -> None:

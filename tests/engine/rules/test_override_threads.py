@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._rules.override import IN_GRAPH, rules_off, rules_on
+from attrfn._rules.override import rules_off, rules_on, switch_in_graph
 
 
 @contextmanager
@@ -25,16 +25,18 @@ def taking_turns() -> Generator[None]:
 
 
 def test_the_switch_of_graphs_is_each_threads_own() -> None:
-    one = torch.ones(())
-    rules_on(one)
+    """And each gradient's, within how many others it may be."""
+    one, switch, inner = torch.ones(()), switch_in_graph(1), switch_in_graph(2)
+    rules_on(one, 1)
     try:
         with ThreadPoolExecutor(1) as pool:
-            assert not pool.submit(IN_GRAPH.answers).result()
+            assert not pool.submit(switch.answers).result()
             pool.submit(rules_off, one).result()
-        assert IN_GRAPH.answers()
+        assert switch.answers()
+        assert not inner.answers()
     finally:
         rules_off(one)
-    assert not IN_GRAPH.answers()
+    assert not switch.answers()
 
 
 class Loss(nn.Module):
