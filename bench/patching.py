@@ -167,7 +167,7 @@ def candidates(case: Case, places: list[Any]) -> dict[str, Callable[[], Tensor]]
     }
 
 
-def bent(f: Callable[[Tensor], Any], x: Tensor, step: Tensor) -> tuple[Any, Any]:
+def bent(f: Callable[[Tensor], Any], x: Tensor, step: Tensor) -> Any:
     """A gradient and its change; of the fused attention torch has no derivative forwards."""
     with sdpa_kernel(SDPBackend.MATH):
         return torch.func.jvp(f, (x,), (step,))
