@@ -6,9 +6,11 @@ itself, in both directions: f(x) − f(x with x′ there), and f(x′ with x the
 the first difference, where a model that looks back alone is the same in both, are left out. Of each rule the means over
 the pairs of Pearson's and Spearman's correlation with each, of how many of the 20 largest are among the truth's, and of
 the relative error; by how much its sum over the last residual layer misses f(x) − f(x′); and how many times that of
-one gradient its time is. Candidates for another rule are asked beside the others at some of the layers.
+one gradient its time is. Candidates for another rule are asked beside the others at some of the layers. Then sums of
+edges, all tokens of an answer beside Captum's, and the cost of ninety places.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -62,7 +64,7 @@ def language(setting: Setting) -> Iterator[Case]:
         "residual": [*blocks],
         "attention": [attrfn.at(block.self_attn, index=0) for block in blocks],
         "MLP": [block.mlp for block in blocks],
-        "heads": [attrfn.heads(block.self_attn.o_proj, 9) for block in blocks[::5]],
+        "heads": [attrfn.heads(block.self_attn.o_proj, 9) for block in blocks[::10]],
     }
     for text, word, other, *answers in PROMPTS[: setting.pick(len(PROMPTS), 1)]:
         head, _, tail = text.rpartition(word)
@@ -183,7 +185,8 @@ class Found(NamedTuple):
     def some(self, step: int, more: "Found") -> "Found":
         """Of every so many places, and with what was guessed of these alone."""
         true, guessed = ({k: v[::step] for k, v in each.items()} for each in (self.true, self.guessed))
-        return Found(true, {**guessed, **more.guessed}, more.seconds)
+        one = {"one gradient": self.seconds["one gradient"]}
+        return Found(true, {**guessed, **more.guessed}, {**more.seconds, **one})
 
     def scores(self) -> dict[str, dict[str, tuple[float, ...]]]:
         return {r: {way: judged(g, t) for way, t in self.true.items()} for r, g in self.guessed.items()}
@@ -230,15 +233,18 @@ def judged(guess: Tensor, true: Tensor) -> tuple[float, float, float, float]:
 
 
 def rows(setting: Setting) -> Iterator[Row]:
+    from bench import places  # which asks these pairs too
+
     for name, made in {"all-MiniLM-L6-v2": sentences, "SmolLM2-135M": language}.items():
         cases = list(made(setting))
-        for kind, places in cases[0].places.items():
-            step = max(1, len(places) // 3)
+        for kind, sites in cases[0].places.items():
+            step = max(1, len(sites) // 3)
             found = [asked(case, case.places[kind]) for case in cases]
             yield told(name, kind, cases, found)
             more = [asked_more(case, case.places[kind][::step]) for case in cases]
             some = [one.some(step, other) for one, other in zip(found, more, strict=True)]
             yield told(name, f"{kind}, {len(some[0].guessed['path'])} layers", cases, some)
+    yield from places.rows(setting)
 
 
 def told(name: str, kind: str, cases: list[Case], found: list[Found]) -> Row:
@@ -253,7 +259,10 @@ def told(name: str, kind: str, cases: list[Case], found: list[Found]) -> Row:
     if kind == "residual":
         missed = [sums_missed(*pair) for pair in zip(cases, found, strict=True)]
         row["sum missed by, at worst"] = {rule: max(each[rule] for each in missed) for rule in missed[0]}
-    row["s"] = {call: mean([one.seconds[call] for one in found]) for call in found[0].seconds}
+    row["time, in gradients"] = {
+        call: statistics.median(one.seconds[call] / one.seconds["one gradient"] for one in found)
+        for call in found[0].seconds
+    }
     return row
 
 
