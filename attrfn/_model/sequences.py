@@ -81,8 +81,14 @@ def _log_prob(ids: Tensor, start: int | Tensor, output: Any, /) -> Tensor:
     if isinstance(start, Tensor):
         places = torch.arange(first, ids.shape[1], device=logits.device)
         kept = kept & (places >= start.to(logits.device).reshape(-1, 1))
+    _refuse_empty(kept)
     found = logits[:, first - 1 : -1].log_softmax(-1).gather(2, tokens.clamp(min=0)[..., None])[..., 0]
     return found.masked_fill(~kept, 0.0).sum(1)
+
+
+def _refuse_empty(kept: Tensor) -> None:
+    if values_visible(kept) and not bool(kept.any()):
+        raise ValueError("ids has no token left: behind the first position and from start on, all are below 0")
 
 
 def _check_tokens(tokens: Tensor, count: int) -> None:

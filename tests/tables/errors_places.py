@@ -88,6 +88,7 @@ PLACES = [
         (lambda: a.log_prob(IDS, [1, 2, 0]), ValueError, "start must be an int, or one for each of the 2 rows, "),
         (lambda: a.log_prob(IDS, -1), IndexError, "start counts from 0, but is -1"),
         (lambda: a.log_prob(IDS, 3), ValueError, "start is 3, but ids has 3 positions, so that no token is left"),
+        (lambda: a.log_prob(0 * IDS - 1)(LOGITS), ValueError, "ids has no token left: behind the first position and "),
         (lambda: a.log_prob(IDS)(LOGITS[:, :2]), ValueError,
          r"log_prob needs logits of shape \(N, T, V\) for ids of shape \(2, 3\), but the output has "),
         (lambda: a.log_prob(IDS + 2)(LOGITS), IndexError, "ids holds the token 5, but the logits are of 4"),
