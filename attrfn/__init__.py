@@ -1,6 +1,6 @@
 """Attribution methods for PyTorch as pure functions over `torch.func`.
 
-The words of the signatures; `attrfn._types` says more of each:
+The words of the signatures; `help(attrfn.Target)` and an editor's hover say more of each:
 
 Model: any callable: an `nn.Module`, a function, a closure, a `functional_call` partial.
 Inputs: what is attributed to: a tensor, called as `model(x)`, a tuple, `model(*x)`, or a mapping, `model(**x)`.

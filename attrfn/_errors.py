@@ -41,6 +41,14 @@ _CAPTUMS = {
 }
 """Keywords of Captum's, and attrfn's way."""
 
+_SHARDED = {
+    "storage of size 0": "the pass stopped at a layer, so that FSDP let go of weights before the gradient was taken: "
+    "shard with fully_shard(..., reshard_after_forward=False)",
+    "mixed torch.Tensor and DTensor": "a part of the model is sharded over devices, and here it meets numbers that are "
+    "not: of a layer, name one whose activation is no DTensor; of vmap and forward derivatives, pass vectorize=False",
+}
+"""Of errors about models over several devices, what they come of and what to do."""
+
 _REFUSALS = (TypeError, ValueError, IndexError)
 _PLAIN = (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError, AssertionError)
 
@@ -75,6 +83,7 @@ class Given:
         number = self.class_as_baseline(args, kwargs)
         if number is not None and type(error) is ValueError and str(error).startswith("target is None"):
             error.args = (f"{error}; {number} was taken for baselines: to explain that class, pass target={number}",)
+        _add_sharding(error)
         x = self.value("x", args, kwargs)
         if x is not None and not transformed():
             _add_inputs(error, x)
@@ -127,6 +136,12 @@ def _add_inputs(error: Exception, x: Any) -> None:
     error.of_x = True  # pyright: ignore[reportAttributeAccessIssue]
     hint = "; of an image, pass x.float() / 255" if holds_bytes(x) else ""
     error.args = (f"{error.args[0]}\nThe model was given x, {_shown(x)}{hint}.",)
+
+
+def _add_sharding(error: Exception) -> None:
+    for words, told in _SHARDED.items():
+        if type(error) is RuntimeError and words in str(error) and told not in str(error):
+            error.args = (f"{error}\n{told[0].upper()}{told[1:]}.",)
 
 
 def holds_bytes(x: Any) -> bool:

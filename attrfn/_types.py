@@ -1,7 +1,10 @@
 """The words of attrfn's signatures, each explained once."""
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,3 +149,38 @@ class Estimate(NamedTuple):
 
 class AttributionWarning(UserWarning):
     """An attribution was computed, but something about it needs the caller's eye."""
+
+
+class Word(NamedTuple):
+    """The name of a word, behind its type where Python shows it, and what it means."""
+
+    name: str
+    meaning: str
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _with_help(words: dict[str, Any]) -> None:
+    """Give words the text behind them where `help` looks: a union has no place for one, its `Annotated` has.
+
+    Type checkers and editors read the assignments above. What `isinstance` takes (`Layer`, `Tolerance`, `Evaluations`)
+    stays as it is, since it would no longer.
+    """
+    for assigned, behind in pairwise(ast.parse(Path(__file__).read_text(encoding="utf-8")).body):
+        if isinstance(assigned, ast.AnnAssign) and isinstance(behind, ast.Expr) and not _is_checkable(assigned, words):
+            name, meaning = ast.unparse(assigned.target), ast.literal_eval(behind.value)
+            word: Any = Annotated[words[name], Word(name, meaning)]
+            words[name], word.__doc__ = word, meaning
+
+
+def _is_checkable(assigned: ast.AnnAssign, words: dict[str, Any]) -> bool:
+    try:
+        isinstance(None, words[ast.unparse(assigned.target)])
+    except TypeError:
+        return False
+    return True
+
+
+if Path(__file__).exists():  # not in an archive
+    _with_help(globals())

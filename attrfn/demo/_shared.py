@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+class Refused(Exception):
+    """What cannot be explained, said in one line."""
+
+
 class Method(NamedTuple):
     """A column of the picture, a row of the table; `owed` is what the attributions of an example sum to."""
 
@@ -61,10 +65,10 @@ def usable(name: str) -> torch.device:
         raise OSError(f"no device {name!r}: {str(error).splitlines()[0]}") from None
 
 
-def writable(path: Path, kinds: Sequence[str]) -> None:
+def writable(path: Path, kinds: Sequence[str], what: str = "a picture") -> None:
     """Fail before the work if `path` cannot be written, or its ending names none of some kinds."""
     if path.suffix and path.suffix.lower().removeprefix(".") not in kinds:
-        raise OSError(f"cannot write a picture as {path.suffix} ({path}): endings are {', '.join(kinds)}")
+        raise OSError(f"cannot write {what} as {path.suffix} ({path}): endings are {', '.join(kinds)}")
     new = not path.exists()
     path.open("ab").close()
     if new:

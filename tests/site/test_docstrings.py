@@ -1,9 +1,10 @@
 """Docstrings: what every public function must say, in the order in which it says it. Their examples run by doctest."""
 
 import inspect
+import pydoc
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -124,3 +125,32 @@ def test_help_explains_the_words_of_the_signatures() -> None:
     ]
     assert len(words) == 17
     assert [word for word in words if f"\n{word}: " not in (attrfn.__doc__ or "")] == []
+
+
+# ---------------------------------------------------------------- the words of signatures
+
+HELPED = [
+    *("Attributions", "Baselines", "DeepLiftRule", "Groups", "Inputs", "LayerAttributions", "Model", "Rule"),
+    *("Selector", "Target", "Vectorize"),
+]
+
+
+@pytest.mark.parametrize("word", HELPED)
+def test_help_of_a_word_is_what_it_means(word: str) -> None:
+    page = pydoc.render_doc(getattr(attrfn, word), renderer=pydoc.plaintext)
+    source = inspect.getsource(attrfn._types)
+    meaning = re.search(rf'^{word}: TypeAlias = .*?"""(.*?)"""', source, re.DOTALL | re.MULTILINE)
+    assert meaning is not None
+    assert len(meaning[1].split()) > 4
+    assert all(line.strip() in page for line in meaning[1].splitlines())
+
+
+def test_words_are_types_as_before() -> None:
+    """What was joined, checked or read of them still is."""
+    assert isinstance("fc", attrfn.Layer)
+    assert isinstance(None, attrfn.Tolerance)
+    assert isinstance(3, attrfn.Evaluations)
+    hints = get_type_hints(attrfn.saliency)
+    assert type(hints["target"]) is type(int | None)
+    assert attrfn.Target | str
+    assert "Target] = None" in str(inspect.signature(attrfn.saliency))

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import (
 from attrfn._again import Written
 from attrfn._inputs import leaves_of
 from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
+from attrfn._model.kept.sharded import sharded_in
 from attrfn._model.modules import is_plain
 from attrfn._torch import compiling, wrapped
 
@@ -52,6 +53,7 @@ class ModuleState:
         if compiling():
             return
         with Outside():
+            self.sharded = sharded_in(modules)
             for module in modules:
                 self._hold_module(module)
             for owner in owners:
@@ -64,10 +66,11 @@ class ModuleState:
         if "_buffers" not in own or not isinstance(own["_modules"], dict):  # TorchScript, which holds them elsewhere
             return
         parameters, buffers = own["_parameters"], own["_buffers"]
-        for names in (own, parameters, buffers, own["_modules"]):
+        whole = id(module) not in self.sharded
+        for names in (own, buffers, own["_modules"], *[parameters] * whole):
             self.names[id(names)] = names
         copied = isinstance(module, nn.RNNBase)  # whose kernel asks for the address of its weights, as a writer does
-        for tensor in (*parameters.values(), *buffers.values()):
+        for tensor in (*(parameters.values() if whole else ()), *buffers.values()):
             if tensor is not None:
                 self._hold_tensor(tensor, copied)
         for name in own.keys() - _EVERY_MODULES:
@@ -103,8 +106,10 @@ class ModuleState:
         if id(tensor) in self.tensors or wrapped(tensor) or tensor.is_meta:
             return
         if type(tensor) not in _TORCHS and is_traceable_wrapper_subclass(tensor):
-            for name in tensor.__tensor_flatten__()[0]:
-                self._hold_tensor(getattr(tensor, name))
+            parts = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+            for part in parts:
+                if isinstance(part, Tensor):  # a DTensor's mesh is none
+                    self._hold_tensor(part)
             return
         self.tensors[id(tensor)] = self.kind(tensor, copied)
 
