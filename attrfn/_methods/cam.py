@@ -6,8 +6,8 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._gradients import channel_of, check_rule, class_activation_map, detached, gradient_at, refuse_flat
-from attrfn._inputs import take
-from attrfn._model import one_leaf, resolve
+from attrfn._inputs import batch_size, take
+from attrfn._model import one_leaf, refuse_examples_elsewhere, resolve
 from attrfn._types import Inputs, Layer, Model, Site, Target
 
 
@@ -121,4 +121,5 @@ def _at(model: Model, layer: Layer, x: Inputs, target: Target, create_graph: boo
     site = resolve(model, layer)
     there = gradient_at(model, (site,), x, target, create_graph=create_graph, check=one_leaf)
     (activation,), (gradient,) = detached(there.activations[0].tensors, create_graph), there.gradients[0]
+    refuse_examples_elsewhere(model, site, x, [activation], batch_size(x))
     return activation, gradient, site

@@ -32,4 +32,5 @@ from attrfn._model.targets import pick as pick
 from attrfn._model.tiled import Examples as Examples
 from attrfn._model.tiled import Scores as Scores
 from attrfn._model.tiled import dims_of_examples as dims_of_examples
+from attrfn._model.tiled import refuse_examples_elsewhere as refuse_examples_elsewhere
 from attrfn._model.tiled import tiled_question as tiled_question

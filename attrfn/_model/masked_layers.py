@@ -11,6 +11,7 @@ from torch import Tensor
 from attrfn._inputs import (
     batch_size,
     describe,
+    is_floating,
     leaves_of,
     map_leaves,
     refuse_unlike,
@@ -23,6 +24,7 @@ from attrfn._model.layers import from_layer
 from attrfn._model.masks import Masked, one_start
 from attrfn._model.sites import listed, resolve
 from attrfn._model.taps import run_reading
+from attrfn._model.tiled import refuse_examples_elsewhere
 from attrfn._torch import values_readable
 from attrfn._types import Baselines, Inputs, Model, Site
 
@@ -59,8 +61,16 @@ def masked_layers(
         starts = one_start(_activation(_with_shared(h, other, batch_size(x)) if by_place and own is None else other))
         together = functools.partial(_width, site) if by_place else None
         rest = from_layer(model, site, x)
-        found.append(Masked(rest, _activation(h), starts, own, n=batch_size(x), together=together))
+        masked = Masked(rest, _activation(h), starts, own, n=batch_size(x), together=together)
+        refuse_examples_elsewhere(model, site, x, _with_players(masked), masked.n)
+        found.append(masked)
     return found
+
+
+def _with_players(masked: Masked) -> list[Tensor | None]:
+    """The floating leaves of an activation, `None` where one has no player."""
+    pairs = zip(leaves_of(masked.x), masked.players.seats, strict=True)
+    return [None if seats is None else leaf for leaf, seats in pairs if is_floating(leaf)]
 
 
 def _with_shared(h: Any, other: Any, n: int) -> Any:

@@ -15,6 +15,7 @@ from attrfn._model.layers import rest, unit
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
+from attrfn._torch import compiling, in_make_fx
 from attrfn._types import Model, Site, Target
 
 
@@ -177,6 +178,28 @@ def dims_of_examples(
         values = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), sites)
     longer = [h for value in values for h in split(value).tensors]
     return tuple(_grown(tuple(h.shape), tuple(more.shape)) for h, more in zip(activations, longer, strict=True))
+
+
+def refuse_examples_elsewhere(model: Model, site: Site, x: Any, leaves: Sequence[Tensor | None], n: int) -> None:
+    """Raise if an activation has its examples in another dimension than the first, where its shape leaves that open.
+
+    Of three dimensions, that is: of steps or tokens, which some layers have in front. A pass of twice as many tells.
+    `leaves`: the floating leaves of the site's activation, `None` where that does not matter.
+    """
+    if compiling() or in_make_fx() or not any(h is not None and h.ndim == 3 and n in h.shape[1:] for h in leaves):
+        return
+    try:
+        with torch.no_grad():
+            (longer,) = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), (site,))
+    except Exception:  # of a model that holds what is of n examples: the first dimension is what is asked for
+        return
+    for h, more in zip(leaves, split(longer).tensors, strict=True):
+        if h is not None and h.shape[:1] == more.shape[:1] and h.shape != more.shape:
+            raise ValueError(
+                f"the layer's activation must have the {n} examples in dimension 0, but has the shape "
+                f"{tuple(h.shape)}, and {tuple(more.shape)} for twice as many; choose a layer behind the place where "
+                "the examples come first, or make the model so that they do (batch_first=True)"
+            )
 
 
 def _grown(shape: tuple[int, ...], longer: tuple[int, ...]) -> int:

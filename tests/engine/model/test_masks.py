@@ -352,3 +352,48 @@ def test_groups_in_an_exported_program() -> None:
 def test_groups_without_numbers_are_refused() -> None:
     with pytest.raises(TypeError, match=r"groups must hold numbers, .* or without numbers; make it outside"):
         explained(torch.randn(2, 3), GROUPS.to("meta"))
+
+
+# ---------------------------------------------------------------- layers that have the examples elsewhere
+
+
+class TimeFirst(nn.Module):
+    """A recurrent layer, or one of a transformer, that takes the steps in front. (N, T, 3) -> (N, 2)."""
+
+    def __init__(self, kind: str, first: bool = True) -> None:
+        super().__init__()
+        self.first, self.out = first, nn.Linear(4, 2)
+        self.inner = nn.Linear(3, 4)
+        self.layer: nn.Module = (
+            nn.LSTM(4, 4, batch_first=not first)
+            if kind == "lstm"
+            else nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=not first)
+        )
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(x).tanh()
+        h = self.layer(h.transpose(0, 1) if self.first else h)
+        h = h[0] if isinstance(h, tuple) else h
+        return self.out((h.transpose(0, 1) if self.first else h).sin().sum(1))
+
+
+ELSEWHERE: dict[str, Any] = {
+    "ablation": lambda net, place, x: attrfn.layer_feature_ablation(net, place, x, target=1),
+    "ablation in one batch": lambda net, place, x: attrfn.layer_feature_ablation(
+        net, place, x, target=1, vectorize="fold"
+    ),
+    "patching": lambda net, place, x: attrfn.activation_patching(net, place, x, x / 2, target=1),
+    "a map": lambda net, place, x: attrfn.layer_cam(net, place, x, 1, channel_dim=-1),
+}
+
+
+@pytest.mark.parametrize("attribute", ELSEWHERE.values(), ids=ELSEWHERE)
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+@pytest.mark.parametrize("steps", [3, 5])
+def test_examples_behind_the_steps_are_refused(attribute: Any, kind: str, steps: int) -> None:
+    """As many steps as examples, too, where the shape does not say which is which."""
+    x, first, last = torch.randn(3, steps, 3, dtype=torch.float64), TimeFirst(kind), TimeFirst(kind, False)
+    with pytest.raises(ValueError, match=r"the 3 examples in dimension 0, but has the shape \(\d, 3, 4\)"):
+        attribute(first, attrfn.at(first.layer, index=0) if kind == "lstm" else first.layer, x)
+    assert attribute(last, attrfn.at(last.layer, index=0) if kind == "lstm" else last.layer, x).shape[:2] == (3, steps)
