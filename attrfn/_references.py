@@ -24,8 +24,10 @@ from attrfn._inputs import (
 from attrfn._types import Baselines, Inputs
 
 
-def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[int, Callable[[Any], Any]]:
-    """The reference sample of a `*_shap` method.
+def sample_of(
+    x: Inputs, baselines: Baselines, *, fixed: bool = True, name: str = "baselines"
+) -> tuple[int, Callable[[Any], Any]]:
+    """The reference sample of a `*_shap` method, or of an intervention, where the argument is `reference`.
 
     Returns:
         K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
@@ -36,18 +38,16 @@ def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True) -> tuple[i
         baselines = baselines(x)
     if baselines is None or is_number(baselines):
         raise ValueError(
-            f"baselines must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
+            f"{name} must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
             "pass a tensor such as some rows of the training data"
         )
-    pairs = beside("baselines", x, baselines, lambda name, leaf, rows: _references(name, leaf, rows, fixed))
+    pairs = beside(name, x, baselines, lambda place, leaf, rows: _references(place, leaf, rows, fixed))
     sizes = {pair.rows.shape[0] for pair in leaves_of(pairs) if pair.rows is not None}
     if len(sizes) != 1:
-        raise ValueError(
-            f"the members of baselines must agree in dimension 0, the K references, but have {sorted(sizes)}"
-        )
+        raise ValueError(f"the members of {name} must agree in dimension 0, the K references, but have {sorted(sizes)}")
     (count,) = sizes
     if count == 0:
-        raise ValueError("baselines must hold one reference at least, but have 0 rows")
+        raise ValueError(f"{name} must hold one reference at least, but have 0 rows")
     n = batch_size(x)
     return count, functools.partial(_picked, pairs, n)
 

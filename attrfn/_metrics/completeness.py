@@ -79,7 +79,7 @@ def _start(model: Model, x: Any, baselines: Baselines, reference: Baselines, tar
     """The output that the method started from."""
     if reference is None:
         return score_at(model, start_at(x, baselines, fixed=False), target)
-    count, pick_row = sample_of(x, reference, fixed=False)
+    count, pick_row = sample_of(x, reference, fixed=False, name="reference")
     rows = followed(range(count), count, "references")
     return torch.stack([score_at(model, pick_row(k), target) for k in rows]).mean(0)
 

@@ -193,7 +193,7 @@ def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
         return one_start(start_at(x, baselines, fixed=False))
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
-    return Starts(*sample_of(x, reference, fixed=False))
+    return Starts(*sample_of(x, reference, fixed=False, name="reference"))
 
 
 def _between(x: Tensor, start: Tensor, z: Tensor) -> Tensor:
