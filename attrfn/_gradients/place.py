@@ -29,7 +29,7 @@ from attrfn._model import (
     explained,
     listed,
     pick,
-    pinned,
+    pinned_and_read,
     run_reading,
     run_replacing,
     tiled_question,
@@ -80,7 +80,7 @@ class Place:
         self.inputs, self.create_graph, self.n = moving(x), create_graph, batch_size(x)
         warn_if_one_example(model, self.inputs, target)
         self.model, self.target = explained(model, target, self.n)
-        self.layer, self.sites = layer, pinned(model, listed(layer), x)
+        self.layer, (self.sites, self._read) = layer, pinned_and_read(model, listed(layer), x)
         self._activations: tuple[Leaves, ...] = ()
 
     _dims: tuple[int, ...] = ()
@@ -99,16 +99,21 @@ class Place:
         other = copy(self)
         x = self.inputs.rebuild(self.inputs.tensors)
         other.model, x, other.target = tiled_question(self.model, x, self.target, count, self.n)
-        other.inputs, other.n, other._activations = split(x), self.n * count, ()
+        other.inputs, other.n, other._activations, other._read = split(x), self.n * count, (), None
         return other
 
     def activations(self) -> tuple[Leaves, ...]:
         """The activations at x, for their values, containers and shapes."""
         if not self._activations:
-            x = self.inputs.rebuild(detached(self.inputs.tensors, self.create_graph))
-            with nullcontext() if self.create_graph else torch.no_grad():
-                self._activations = tuple(split_activation(value) for value in self.values_at(x))
+            self._activations = tuple(split_activation(value) for value in self._values_at_x())
         return self._activations
+
+    def _values_at_x(self) -> tuple[Any, ...]:
+        if self._read is not None and not self.create_graph:
+            return self._read
+        x = self.inputs.rebuild(detached(self.inputs.tensors, self.create_graph))
+        with nullcontext() if self.create_graph else torch.no_grad():
+            return self.values_at(x)
 
     def zeros(self) -> list[Tensor]:
         return [torch.zeros_like(t) for a in self.activations() for t in a.tensors]

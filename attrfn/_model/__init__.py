@@ -6,7 +6,7 @@ from attrfn._model.explained import scored as scored
 from attrfn._model.kept.state import ModuleState as ModuleState
 from attrfn._model.kernels import without_buffers as without_buffers
 from attrfn._model.layers import neuron as neuron
-from attrfn._model.layers import pinned as pinned
+from attrfn._model.layers import pinned_and_read as pinned_and_read
 from attrfn._model.layers import pinned_neuron as pinned_neuron
 from attrfn._model.masked_layers import masked_layers as masked_layers
 from attrfn._model.masks import Masked as Masked

@@ -205,13 +205,18 @@ def pinned_neuron(
 ) -> Callable[..., Any]:
     """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
     take(x, floating=floating)
-    return neuron(model, pinned(model, [layer], x)[0], selector)
+    return neuron(model, pinned_and_read(model, [layer], x)[0][0], selector)
 
 
-def pinned(model: Model, layers: Sequence[Layer], x: Inputs) -> tuple[Site, ...]:
-    """The sites that layers name, and their calls: one pass without gradients finds out that each is the only one."""
-    sites = [resolve(model, layer) for layer in layers]
-    if loose := [site for site in sites if site.call is None]:
+def pinned_and_read(
+    model: Model, layers: Sequence[Layer], x: Inputs
+) -> tuple[tuple[Site, ...], tuple[Any, ...] | None]:
+    """The sites that layers name, and their calls: one pass without gradients finds out that each is the only one.
+
+    And the values that it met there, where such a pass was needed.
+    """
+    sites, values = [resolve(model, layer) for layer in layers], None
+    if any(site.call is None for site in sites):
         with torch.no_grad():
-            run_reading(model, x, loose)
-    return tuple(site if site.call is not None else site._replace(call=0) for site in sites)
+            values = run_reading(model, x, sites)
+    return tuple(site if site.call is not None else site._replace(call=0) for site in sites), values
