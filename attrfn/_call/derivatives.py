@@ -46,8 +46,11 @@ class _InGraph:
         """Whether one ran, at the depth that is now."""
 
     def level_of(self, always: bool) -> int:
-        """The level of an operation that has a rule, of a model of `with_rules` (`always`) or of a method's own."""
-        level = self.level if always else self.depth
+        """The level of an operation that has a rule, of a model of `with_rules` (`always`) or of a method's own.
+
+        What a method of its own reads outside of its gradient, as the activation of a layer, is by no rule.
+        """
+        level = self.level if always else self.depth or -1
         self.asked = self.asked or level > 0
         return level
 

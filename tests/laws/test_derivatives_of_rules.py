@@ -15,7 +15,10 @@ from tests.tables.method import Method
 from tests.tables.methods import METHODS
 from tests.tables.models import images, rows, smooth_net
 
-pytestmark = pytest.mark.filterwarnings("ignore:a rule is in force for:attrfn.AttributionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:a rule is in force for:attrfn.AttributionWarning"),
+    pytest.mark.filterwarnings("ignore:(neuron_)?deep_lift.* sums to:attrfn.AttributionWarning"),  # of other rules
+]
 
 OWN: Mapping[Any, Any] = {
     torch.tanh: lambda grad, u, y: grad * u,
@@ -106,8 +109,8 @@ IN_A_GRAPH: dict[str, Explain] = {
     "in a path of a layer": lambda net, x: attrfn.layer_integrated_gradients(
         attrfn.with_rules(net, attrfn.GUIDED), net.norm, x, **PATH
     ),
-    "conductance": lambda net, x: attrfn.layer_conductance(
-        attrfn.with_rules(net, attrfn.GUIDED), net.norm, x, vectorize=False, **PATH
+    "conductance": lambda net, x: attrfn.layer_conductance(  # by a rule that is linear in the gradient
+        attrfn.with_rules(net, attrfn.FROZEN_ATTENTION), net.norm, x, vectorize=False, **PATH
     ),
     "under vmap": lambda net, x: torch.func.vmap(
         lambda t: attrfn.saliency(attrfn.with_rules(net, attrfn.GUIDED), x, t, absolute=False, create_graph=True)
