@@ -75,9 +75,11 @@ REASONS: dict[tuple[str, str, str, str], str] = {
         "which ask for no velocity, 1.1 times as long as the first."
     ),
     ("patching", "layer_conductance, derivative=difference: 90 places", "SmolLM2-135M", "first / attrfn"): (
-        "a pass that read the places once more was taken at two steps; it is gone since, and its share at 50 was 1 %."
+        "at two steps; measured before a pass that read the places once more was left out. Since then, in eight rounds "
+        "by themselves, 1.02 (all 90 take 0.98 times as long)."
     ),
     ("patching", "internal_influence: 90 places", "SmolLM2-135M", "first / attrfn"): (
-        "a pass that read the places once more was taken at two steps; it is gone since, and its share at 50 was 1 %."
+        "at two steps; measured before a pass that read the places once more was left out. Since then, in eight rounds "
+        "by themselves, 0.93 (all 90 take 1.07 times as long; 1.33 before)."
     ),
 }
