@@ -58,7 +58,7 @@ def test_programs_run_without_attrfn(names: list[tuple[str, str]], tmp_path: Pat
 # ---------------------------------------------------------------- what a program is
 
 
-@pytest.mark.parametrize("name", ["residual", "encoder"])
+@pytest.mark.parametrize("name", ["residual", pytest.param("encoder", marks=pytest.mark.slow)])
 def test_weights_keep_their_names(name: str) -> None:
     weights = explained()[name].model.state_dict()
     found = program(name, "saliency").state_dict
@@ -184,6 +184,7 @@ def test_one_tensor_given_twice_is_two_inputs() -> None:
     same(found.module()(x[0].float(), *x[1:])[1][1:], attrfn.input_x_gradient(net, x, 2)[1:])
 
 
+@pytest.mark.slow
 def test_token_ids_of_a_hugging_face_model() -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -28,6 +28,7 @@ def test_draws_are_refused(row: Method) -> None:
         attrfn.export(suited(row), row.call, images(1 + row.mixes))
 
 
+@pytest.mark.slow
 def test_references_of_masks() -> None:
     """A sample that all examples share leaves their number open."""
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))

@@ -92,6 +92,7 @@ def test_layers_without_a_pull_back_in_onnx(layers: tuple[nn.Module, ...], shape
     same(found["attribution"], attrfn.input_x_gradient(net, x))
 
 
+@pytest.mark.slow
 def test_a_loop_around_such_a_layer(tmp_path: Path) -> None:
     net, x = Of(nn.Sequential(nn.Conv2d(2, 3, 3), nn.SiLU(), nn.AvgPool2d(2))), torch.randn(3, 2, 7, 6)
     found = run(net, lambda model, x: attrfn.integrated_gradients(model, x, n_steps=5), x, tmp_path / "loop.onnx")

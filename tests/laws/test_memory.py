@@ -182,12 +182,14 @@ def counts() -> tuple[dict[str, int], dict[str, int]]:
     return before, after
 
 
+@pytest.mark.slow
 def test_a_thousand_calls_leave_resident_memory_flat() -> None:
     """A leak of one input, 12 kB, a call would be 12 MB; what the heap still settles is some 2 MB, once."""
     before, after = counts()
     assert after["resident"] - before["resident"] < 5 * MEGABYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["tensors", "boards", "threads"])
 def test_a_thousand_calls_leave_nothing_behind(what: str) -> None:
     before, after = counts()
@@ -195,6 +197,7 @@ def test_a_thousand_calls_leave_nothing_behind(what: str) -> None:
     assert after["boards"] == 0
 
 
+@pytest.mark.slow
 def test_a_thousand_calls_leave_no_objects_behind() -> None:
     """Fewer than one in ten calls, that is: the interpreter keeps a few for itself."""
     before, after = counts()

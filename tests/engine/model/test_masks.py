@@ -207,6 +207,7 @@ def test_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_compiled_for_shared_groups() -> None:
     model, (x, start) = net(), table(4)
     groups = torch.tensor([3, -1, 3, 1])

@@ -117,6 +117,7 @@ def test_batch_sizes_one_after_another(case: str) -> None:
         assert not found.requires_grad
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_differentiated_has_no_loop() -> None:
     """Inductor's gradients of one are wrong: pytorch/pytorch#153679."""
     net = ready(Split(Head(), Tail()))

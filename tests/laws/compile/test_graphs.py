@@ -66,7 +66,7 @@ def test_every_method_compiles_in_one_graph(row: Method) -> None:
         assert graphs() == 1
 
 
-@pytest.mark.parametrize("row", by_kind(METHODS, ("integrated_gradients", "deep_lift")))
+@pytest.mark.parametrize("row", by_kind(METHODS, ("integrated_gradients",)))
 def test_a_new_batch_size_takes_one_graph_more_at_most(row: Method) -> None:
     """For most rows that is slow: `test_batches.py` asks for the second graph of each at once."""
     net, x = suited(row), images()

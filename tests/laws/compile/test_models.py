@@ -174,18 +174,9 @@ OF_AN_ENCODER: dict[str, Callable[[Any, Any, Tensor], Tensor]] = {
 }
 
 
-SOON = (("layer_deep_lift", True),)
-"""Those that are not slow."""
-
-
-@pytest.mark.parametrize(
-    ("method", "frozen"),
-    [
-        pytest.param(method, frozen, marks=() if (method, frozen) in SOON else pytest.mark.slow)
-        for method in OF_AN_ENCODER
-        for frozen in (False, True)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("method", OF_AN_ENCODER)
 def test_a_transformer_in_a_graph(method: str, frozen: bool) -> None:
     whole, x = encoder(), torch.randn(3, 5, 4, dtype=torch.float64)
     whole.requires_grad_(not frozen)

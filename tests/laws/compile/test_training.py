@@ -117,7 +117,8 @@ class Hidden(nn.Module):
         return self.last(torch.relu_(h - 0.5))
 
 
-@pytest.mark.parametrize("method", ["deep_lift", pytest.param("guided_backprop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["deep_lift", "guided_backprop"])
+@pytest.mark.slow
 def test_spellings_that_the_compiler_hides(method: str) -> None:
     """And a sum that is written over, as in a residual network, of what an operation with a rule gave."""
     net, x = Hidden().double(), 2 * rows(20)
