@@ -174,9 +174,7 @@ def dims_of_examples(
     """
     if all(h.ndim and h.shape[0] == n and n not in h.shape[1:] for h in activations):
         return (0,) * len(activations)
-    with torch.no_grad():
-        values = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), sites)
-    longer = [h for value in values for h in split(value).tensors]
+    longer = _of_twice_as_many(model, sites, x, n)
     return tuple(_grown(tuple(h.shape), tuple(more.shape)) for h, more in zip(activations, longer, strict=True))
 
 
@@ -189,17 +187,23 @@ def refuse_examples_elsewhere(model: Model, site: Site, x: Any, leaves: Sequence
     if compiling() or in_make_fx() or not any(h is not None and h.ndim == 3 and n in h.shape[1:] for h in leaves):
         return
     try:
-        with torch.no_grad():
-            (longer,) = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), (site,))
+        longer = _of_twice_as_many(model, (site,), x, n)
     except Exception:  # of a model that holds what is of n examples: the first dimension is what is asked for
         return
-    for h, more in zip(leaves, split(longer).tensors, strict=True):
+    for h, more in zip(leaves, longer, strict=True):
         if h is not None and h.shape[:1] == more.shape[:1] and h.shape != more.shape:
             raise ValueError(
                 f"the layer's activation must have the {n} examples in dimension 0, but has the shape "
                 f"{tuple(h.shape)}, and {tuple(more.shape)} for twice as many; choose a layer behind the place where "
                 "the examples come first, or make the model so that they do (batch_first=True)"
             )
+
+
+def _of_twice_as_many(model: Model, sites: Sequence[Site], x: Any, n: int) -> list[Tensor]:
+    """The floating leaves of some activations in a pass of twice as many examples."""
+    with torch.no_grad():
+        values = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), sites)
+    return [h for value in values for h in split(value).tensors]
 
 
 def _grown(shape: tuple[int, ...], longer: tuple[int, ...]) -> int:

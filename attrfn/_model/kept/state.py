@@ -10,8 +10,8 @@ again (`Written`), this time with a stand-in for each tensor that was written: t
 
 import operator
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,17 +22,13 @@ from torch.utils._python_dispatch import (
 )
 
 from attrfn._again import Written
-from attrfn._inputs import leaves_of
+from attrfn._model.kept.homes import FEW, Aside, Home, Notes, Records, of_records
 from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.kept.sharded import sharded_in
 from attrfn._model.modules import is_plain
 from attrfn._torch import compiling, wrapped
 
 _EVERY_MODULES = frozenset(vars(nn.Module()))
-_FEW = 256
-"""Of a container, as many members are looked into."""
-_END = 16
-"""Of a longer one beside the model, as many at each end."""
 _DEPTH = 4
 
 
@@ -57,7 +53,7 @@ class ModuleState:
             for module in modules:
                 self._hold_module(module)
             for owner in owners:
-                self._hold(owner, 2, _Notes if isinstance(owner, list) else _Aside)
+                self._hold(owner, 2, Notes if isinstance(owner, list) else Aside)
             self.copies = {key: names.copy() for key, names in self.names.items()}
             self._stand_in()
 
@@ -93,10 +89,7 @@ class ModuleState:
                 self._hold_module(value)
             return
         if contains and not isinstance(value, tuple):
-            if kind is Home or len(value) <= _FEW or isinstance(value, deque):
-                self.homes[id(value)] = kind(value)
-            elif isinstance(value, (list, dict)):
-                self.homes[id(value)] = _Ends(value, kind)
+            self.homes[id(value)] = Records(value, kind) if kind is not Home and of_records(value) else kind(value)
         if getattr(value, "__dict__", None):
             self.homes[id(value.__dict__)] = kind(value.__dict__)
         for item in _items(value):
@@ -178,121 +171,6 @@ _SIMPLE = frozenset((type(None), bool, int, float, str, bytes, complex, torch.dt
 def _items(value: Any) -> Iterable[Any]:
     """What is within a container or an object, unless it is so much that it is data."""
     inside = list(vars(value).values()) if hasattr(value, "__dict__") else []
-    if isinstance(value, (dict, list, deque, set, tuple)) and len(value) <= _FEW:
+    if isinstance(value, (dict, list, deque, set, tuple)) and len(value) <= FEW:
         inside += value.values() if isinstance(value, dict) else value
     return inside
-
-
-class Home:
-    """A container and what it held: the names of an object, a dict, a list, a deque, a set."""
-
-    __slots__ = ("before", "place")
-
-    def __init__(self, place: Any, before: Any = None) -> None:
-        self.place = place
-        self.before: Any = _copy_of(place) if before is None else before
-
-    def changed(self) -> bool:
-        place, before = self.place, self.before
-        if isinstance(place, set):
-            return place != before
-        values, others = (place.values(), before.values()) if isinstance(place, dict) else (place, before)
-        if len(place) == len(before) and all(map(operator.is_, values, others)):
-            return False
-        return any(True for _ in self.differing())
-
-    def differing(self) -> Iterator[tuple[Any, Any, Any]]:
-        """What is bound otherwise than before: where, to what, to what before."""
-        place, before = self.place, self.before
-        if not isinstance(place, dict):
-            yield None, list(place), list(before)
-            return
-        for name in [*before, *(name for name in list(place) if name not in before)]:
-            now, then = place.get(name, _ABSENT), before.get(name, _ABSENT)
-            if now is not then and name != "forward":  # which is the taps', of other threads too
-                yield name, now, then
-
-    def restore(self) -> None:
-        place, before = self.place, self.before
-        if not isinstance(place, dict):
-            place.clear()
-            (place.update if isinstance(place, set) else place.extend)(before)
-            return
-        for name, _, then in list(self.differing()):
-            if then is _ABSENT:
-                del place[name]
-            else:
-                place[name] = then
-
-    def replace(self, new: dict[int, Tensor]) -> None:
-        """Put other tensors in the places of some."""
-        place = self.place
-        if isinstance(place, set):
-            return
-        for key, value in list(place.items() if isinstance(place, dict) else enumerate(place)):
-            if id(value) in new:
-                place[key] = new[id(value)]
-
-
-def _copy_of(place: Any) -> Any:
-    return dict.copy(place) if isinstance(place, dict) else set(place) if isinstance(place, set) else list(place)
-
-
-_ABSENT = object()
-
-
-class _Aside(Home):
-    """What a function of the caller's holds beside the model: counts and notes are his own, tensors are restored."""
-
-    __slots__ = ()
-
-    def changed(self) -> bool:
-        return super().changed() and any(
-            isinstance(leaf, Tensor) for _, *values in self.differing() for leaf in leaves_of(values)
-        )
-
-
-class _Notes(Home):
-    """A list that a function of the caller's writes: what is noted is his, but for the tensors of a transform."""
-
-    __slots__ = ()
-
-    def changed(self) -> bool:
-        return super().changed() and any(isinstance(item, Tensor) and wrapped(item) for item in self.place)
-
-
-class _Ends(Home):
-    """A long list or dict beside the model, which is data: its length and both of its ends, whatever its length."""
-
-    __slots__ = ("kind",)
-
-    def __init__(self, place: Any, kind: type[Home]) -> None:
-        super().__init__(place, (len(place), _ends(place)))
-        self.kind = kind
-
-    def changed(self) -> bool:
-        n, before = self.before
-        now = _ends(self.place)
-        if len(self.place) == n and all(map(operator.is_, now.values(), before.values())):
-            return False
-        new = [value for key, value in now.items() if value is not before.get(key, _ABSENT)]
-        return any(isinstance(leaf, Tensor) and (self.kind is _Aside or wrapped(leaf)) for leaf in leaves_of(new))
-
-    def restore(self) -> None:
-        n, before = self.before
-        while len(self.place) > n:
-            self.place.popitem() if isinstance(self.place, dict) else self.place.pop()
-        for key, value in before.items():
-            if isinstance(self.place, list) and key == len(self.place):
-                self.place.append(value)
-            else:
-                self.place[key] = value
-
-
-def _ends(place: Any) -> dict[Any, Any]:
-    """The first and the last entries of a list or a dict, by their places."""
-    if isinstance(place, dict):
-        keys = dict.fromkeys((*islice(place, _END), *reversed([*islice(reversed(place), _END)])))
-        return {key: place[key] for key in keys}
-    n = len(place)
-    return {k: place[k] for k in (*range(_END), *range(n - _END, n))}

@@ -273,6 +273,46 @@ def test_a_long_list_that_was_shortened_is_as_long_again() -> None:
     assert not kept[0].requires_grad
 
 
+def shifted(kept: list[Any], new: Any) -> None:
+    kept.append(new)
+    kept.pop(0)
+
+
+def cleared(kept: Any, new: Any) -> None:
+    kept.clear()
+    kept.update({0: new}) if isinstance(kept, dict) else kept.append(new)
+
+
+def latest(kept: dict[Any, Any], new: Any) -> None:
+    kept["new"] = new
+    kept.pop(next(iter(kept)))
+
+
+@pytest.mark.parametrize("write", [shifted, cleared, latest])
+@pytest.mark.parametrize("of", [lambda k: torch.full((), k), lambda k: {"count": k}], ids=["tensors", "records"])
+def test_what_moves_in_a_long_container_is_whole_or_left(write: Callable[..., None], of: Callable[..., Any]) -> None:
+    """Tensors are as they were; records, of which only the ends are known, as the function left them."""
+    net, x = nn.Linear(3, 2).double(), rows(3)
+    begun = {k: of(float(k)) for k in range(300)}
+    kept: Any = dict(begun) if write is latest else list(begun.values())
+
+    class Cache:
+        def __init__(self) -> None:
+            self.kept = kept
+
+        def predict(self, x: Tensor) -> Tensor:
+            write(self.kept, x.sum())
+            return net(x)
+
+    expected: Any = kept.copy()
+    attrfn.saliency(Cache().predict, x, 1)
+    if not isinstance(begun[0], Tensor):
+        write(expected, kept["new"] if write is latest else kept[-1])
+    assert len(kept) == len(expected)
+    keys = expected if write is latest else range(len(expected))
+    assert all(kept[key] is expected[key] for key in keys)
+
+
 def test_large_buffers_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     class Bank(nn.Module):
         def __init__(self) -> None:
