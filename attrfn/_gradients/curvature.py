@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attrfn._gradients.gradient import gradient
 from attrfn._gradients.line import Line
-from attrfn._sampling import Batching, ByRow, Held, Quadrature, map_rows, weighted_sum_of
+from attrfn._sampling import Batching, ByRow, Held, Quadrature, joined, map_rows, weighted_sum_of
 from attrfn._torch import compiling, jvp, transformed
 from attrfn._types import Vectorize
 
@@ -60,12 +60,14 @@ def integrated_rows(line: Line, rows: Sequence[int], points: Quadrature, batchin
     (like,) = line.start
     weights = [s * w for s, w in zip(points.places, points.weights, strict=True)]
     chunk, steps = _chunks(line, rows, points, batching)
-    parts: list[Tensor] = []
-    for first in range(0, len(rows), chunk):
-        some = torch.tensor(rows[first : first + chunk], device=like.device)
+
+    def of_some(places: range) -> Tensor:
+        some = torch.tensor([rows[k] for k in places], device=like.device)
         curvature = ByRow(Curvature(line, some, batching.vectorize), Curvature.at)
-        parts += weighted_sum_of(curvature, points.places, weights, line.start * len(some), steps)
-    return torch.stack(parts, 1)
+        return torch.stack(weighted_sum_of(curvature, points.places, weights, line.start * len(some), steps))
+
+    chunks = (range(first, min(first + chunk, len(rows))) for first in range(0, len(rows), chunk))
+    return joined(((places, of_some(places)) for places in chunks), len(rows)).movedim(0, 1).contiguous()
 
 
 _TIMES = 4

@@ -9,14 +9,14 @@ keeps for itself, and takes in what the model lets go again.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from attrfn._again import Abandoned, watched_by
-from attrfn._torch import batched, unwrapped, wrappings
+from attrfn._torch import batched, unwrapped, values_readable, wrappings
 
 Answer = TypeVar("Answer")
 
@@ -88,3 +88,20 @@ def _place(tensor: Tensor) -> int | None:
     """Where its numbers are; of what has no such place, nothing."""
     inner = unwrapped(tensor)
     return inner.untyped_storage().data_ptr() if inner.layout is torch.strided else None
+
+
+def joined(parts: Iterable[tuple[range, Tensor]], count: int) -> Tensor:
+    """The values of chunks as one tensor, each put in its place as it comes.
+
+    Kept one by one, they would lie strewn among the large tensors that the passes let go, whose memory could then not
+    be used again for larger ones.
+    """
+    whole: Tensor | None = None
+    kept: list[Tensor] = []
+    for some, values in parts:
+        if values.requires_grad or not values_readable():
+            kept.append(values)
+        else:
+            whole = values.new_empty(count, *values.shape[1:]) if whole is None else whole
+            whole[some.start : some.stop] = values
+    return torch.cat(kept) if whole is None else whole

@@ -33,6 +33,7 @@ def by_coalitions(function: Callable[..., object], least: str) -> list[Refusal]:
         (lambda: function(squares, X, n_evals=8.0), TypeError, "n_evals must be an int, but is 8.0"),
         (lambda: function(squares, X, 0.0, reference=X), ValueError, "baselines and reference were both given; pass"),
         (lambda: function(squares, X, reference=X[0]), ValueError, r"reference must have the shape \(K, \*F\)"),
+        (lambda: function(squares, X, reference=X[:0]), ValueError, "reference must hold one reference at least"),
         (lambda: function(squares, WIDE, n_evals=500, generator=7), TypeError, "generator must be a torch.Generator"),
         (lambda: function(smooth_net(), images(), groups=(images()[:1] > 0).long(), target=4), IndexError,
          "target 4 is out of range"),

@@ -1,6 +1,6 @@
 """A value of masks, asked a chunk at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attrfn._sampling.chunks import Batching, in_chunks
 from attrfn._sampling.fold import ByRow
-from attrfn._torch import values_readable
+from attrfn._sampling.held import joined
 
 
 class Value(Protocol):
@@ -56,7 +56,7 @@ class Game:
         with nullcontext() if self.create_graph else torch.no_grad():
             like = self.value.like
             chunks = in_chunks(self._by_row, rows, count * references, like, self.batching, "masks")
-            values = _joined(((some, values) for some, (values,) in chunks), count * references)
+            values = joined(((some, values) for some, (values,) in chunks), count * references)
             return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
 
     def _of_each_example(self, masks: Tensor) -> Tensor:
@@ -77,20 +77,3 @@ class Game:
     @property
     def device(self) -> torch.device:
         return self.value.like[0].device
-
-
-def _joined(parts: Iterable[tuple[range, Tensor]], count: int) -> Tensor:
-    """The values of chunks as one tensor, each put in its place as it comes.
-
-    Kept one by one, they would lie strewn among the large tensors that the passes let go, whose memory could then not
-    be used again for larger ones.
-    """
-    whole: Tensor | None = None
-    kept: list[Tensor] = []
-    for some, values in parts:
-        if values.requires_grad or not values_readable():
-            kept.append(values)
-        else:
-            whole = values.new_empty(count, *values.shape[1:]) if whole is None else whole
-            whole[some.start : some.stop] = values
-    return torch.cat(kept) if whole is None else whole

@@ -249,6 +249,7 @@ def test_records_of_many_calls_are_data(how: bool) -> None:
     found = attrfn.integrated_gradients(service.predict, x, None, 5, target=1, vectorize=how)
     torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, None, 5, target=1))
     assert history.taken < 1000
+    assert len(parts_of(service.predict).everything) < 40
     assert len(history) == len(latest) == 20_000
     assert history[-1] == {"count": 19_999}
     assert latest[0] == 1
