@@ -106,6 +106,14 @@ def test_one_pass_is_for_all(method: Any, settings: dict[str, Any]) -> None:
     assert passes(LAYERS) <= passes("last")
 
 
+@pytest.mark.parametrize("name", ["influence", "conductance", "differences"])
+def test_places_are_read_in_the_pass_that_finds_their_calls(name: str) -> None:
+    method, settings = CALLS[name]
+    RAN.clear()
+    method(net(), ["first", "last"], batch(), **settings)
+    assert len(RAN) == 2  # that, and one of all steps
+
+
 @pytest.mark.parametrize("method", [attrfn.layer_deep_lift, attrfn.layer_conductance])
 def test_a_list_of_one_is_a_tuple_of_one(method: Any) -> None:
     found = method(net(), ["last"], batch(), target=1)
