@@ -85,9 +85,9 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _place(tensor: Tensor) -> int | None:
-    """Where its numbers are; of what has no such place, nothing."""
+    """Which memory has its numbers, if any has; its address would be given only after a lazy copy is made."""
     inner = unwrapped(tensor)
-    return inner.untyped_storage().data_ptr() if inner.layout is torch.strided else None
+    return inner.untyped_storage()._cdata if inner.layout is torch.strided else None  # pyright: ignore[reportPrivateUsage]
 
 
 def joined(parts: Iterable[tuple[range, Tensor]], count: int) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._model.kept.memory import Memory
+from attrfn._sampling import held
 from tests.tables.method import Method, in_training, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, rows, smooth_net
@@ -302,3 +304,24 @@ def test_saliency_draws_as_the_model_does() -> None:
     torch.manual_seed(3)
     torch.testing.assert_close(attrfn.saliency(net, x, 1, absolute=False), expected)
     assert torch.equal(torch.get_rng_state(), after)
+
+
+# ---------------------------------------------------------------- what no pass writes to
+
+
+@pytest.mark.parametrize("vectorize", [True, "fold"])
+@every
+def test_what_is_not_written_is_not_copied(row: Method, vectorize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lazy copy becomes a real one as soon as somebody asks for the address of its numbers."""
+    shared: list[bool] = []
+    changed = Memory.changed
+
+    def noted(memory: Memory) -> bool:
+        shared.append(torch._C._is_cow_tensor(memory.alias))  # pyright: ignore
+        return changed(memory)
+
+    monkeypatch.setattr(Memory, "changed", noted)
+    monkeypatch.setattr(held, "_SMALL", 0)  # so that what the passes hold is counted here too
+    row.call(suited(row), images(), **(dict[str, Any](vectorize=vectorize) if row.steps else {}))
+    assert shared
+    assert all(shared)
