@@ -20,7 +20,8 @@ from attrfn._model.training import warn_of_training
 from attrfn._torch import WRITTEN_OUT, as_written, compiling, detached, give_marks, name_in_torch, values_readable
 from attrfn._types import Inputs, Model
 
-_autograd: Any = torch._C._autograd  # pyright: ignore
+_c: Any = torch._C  # pyright: ignore
+_autograd = _c._autograd
 
 
 class Pass(TorchFunctionMode):
@@ -121,6 +122,25 @@ class NoMode:
             _autograd._saved_tensors_hooks_disable(self.before)
 
 
+class _Outer:
+    """Sets a pass aside while another runs within it, which does all that it does.
+
+    It would be shown each operation a second time, and each look that the inner one takes at a tensor.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.outer = inner, None
+
+    def __enter__(self) -> None:
+        depth = _c._len_torch_function_stack()
+        if depth and isinstance(self.inner, Pass) and type(_c._get_function_stack_at(depth - 1)) is Pass:
+            self.outer = _c._pop_torch_function_stack()
+
+    def __exit__(self, *error: object) -> None:
+        if self.outer is not None:
+            _c._push_on_torch_function_stack(self.outer)
+
+
 _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
 
 
@@ -160,7 +180,7 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
     around, done = _seen_by(mode, parts.modules), False
     restore_draws, turn = draw_again(x), take_turn(parts)
     try:
-        with parts.as_written, watch_for_constants(), around:
+        with parts.as_written, watch_for_constants(), _Outer(around), around:
             output = call(model, fresh(x))
         done = True
         return output

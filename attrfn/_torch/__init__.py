@@ -77,5 +77,6 @@ from attrfn._torch.operations import names_that as names_that
 from attrfn._torch.unruled import unruled as unruled
 from attrfn._torch.written_out import CELLS as CELLS
 from attrfn._torch.written_out import COMPOSITES as COMPOSITES
+from attrfn._torch.written_out import GATES as GATES
 from attrfn._torch.written_out import WRITTEN_OUT as WRITTEN_OUT
 from attrfn._torch.written_out import attention as attention

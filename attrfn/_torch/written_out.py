@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +32,48 @@ def _rnn_relu_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
     return (of_x + of_h).relu()
 
 
-def _lstm_cell(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, Tensor]:
-    h, c = state
-    of_x, of_h = _sums(x, h, *weights)
-    enter, forget, value, leave = (of_x + of_h).chunk(4, -1)
+def _of_lstm(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, ...]:
+    of_x, of_h = _sums(x, state[0], *weights)
+    return of_x + of_h, state[1]
+
+
+def _lstm_gates(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    enter, forget, value, leave = sums.chunk(4, -1)
     c = forget.sigmoid() * c + enter.sigmoid() * value.tanh()
     return leave.sigmoid() * c.tanh(), c
 
 
-def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
-    (x_reset, x_keep, x_new), (h_reset, h_keep, h_new) = (sums.chunk(3, -1) for sums in _sums(x, h, *weights))
+def _lstm_cell(x: Tensor, state: tuple[Tensor, Tensor], *weights: Any) -> tuple[Tensor, Tensor]:
+    return _lstm_gates(*_of_lstm(x, state, *weights))
+
+
+def _of_gru(x: Tensor, h: Tensor, *weights: Any) -> tuple[Tensor, ...]:
+    return *_sums(x, h, *weights), h
+
+
+def _gru_gates(of_x: Tensor, of_h: Tensor, h: Tensor) -> Tensor:
+    (x_reset, x_keep, x_new), (h_reset, h_keep, h_new) = of_x.chunk(3, -1), of_h.chunk(3, -1)
     new = (x_new + (x_reset + h_reset).sigmoid() * h_new).tanh()
     return new + (x_keep + h_keep).sigmoid() * (h - new)
 
 
+def _gru_cell(x: Tensor, h: Tensor, *weights: Any) -> Tensor:
+    return _gru_gates(*_of_gru(x, h, *weights))
+
+
+class Gates(NamedTuple):
+    """What a cell does with its linear maps: all of it that is not linear."""
+
+    name: str
+    operands: Callable[..., tuple[Tensor, ...]]
+    """From the cell's arguments."""
+    function: Callable[..., Any]
+
+
+GATES: dict[str, Gates] = {
+    "lstm_cell": Gates("lstm_gates", _of_lstm, _lstm_gates),
+    "gru_cell": Gates("gru_gates", _of_gru, _gru_gates),
+}
 CELLS: dict[str, Callable[..., Any]] = {
     "rnn_tanh_cell": _rnn_tanh_cell,
     "rnn_relu_cell": _rnn_relu_cell,

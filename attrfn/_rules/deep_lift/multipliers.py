@@ -20,7 +20,16 @@ from attrfn._rules.deep_lift.maxima import extremum, max_pool, scattered, tensor
 from attrfn._rules.deep_lift.ranks import ranked, running
 from attrfn._rules.deep_lift.slopes import slope_of
 from attrfn._rules.deep_lift.softmax import log_softmax, logsumexp, softmax
-from attrfn._rules.deep_lift.solutions import inverse, layer_norm, rms_norm, rounded, solve, solve_triangular
+from attrfn._rules.deep_lift.solutions import (
+    gru_gates,
+    inverse,
+    layer_norm,
+    lstm_gates,
+    rms_norm,
+    rounded,
+    solve,
+    solve_triangular,
+)
 from attrfn._torch import OPERATIONS, Kind, of_floating, vjp
 
 
@@ -173,5 +182,7 @@ FORMULAS: dict[str, MultiplierRule] = {
     **_OF_NAME,
     "mul_by_reciprocal": _mul_by_reciprocal,
     "reciprocal_mul": _reciprocal_mul,
+    "lstm_gates": lstm_gates,
+    "gru_gates": gru_gates,
 }
 """The rule of every operation that is not made of others: its own, or that of its kind."""

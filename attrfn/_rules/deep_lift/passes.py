@@ -18,6 +18,7 @@ from attrfn._model import Pass, without_buffers
 from attrfn._rules.deep_lift.comparison import MultiplierRule
 from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
 from attrfn._torch import (
+    GATES,
     LINEAR,
     MULTILINEAR,
     OPERATIONS,
@@ -62,13 +63,14 @@ class DeepLiftPass(Pass):
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
+        if name in _OF_SHAPES:
+            return func(*args, **kwargs)
         if not name:
             return self._others(func, args, kwargs)
         if compiling() and name in DRAWING:
             refuse_drawing(name, args, kwargs)
         if name in WRITTEN_OUT and name not in self.rules:
-            with self:
-                return WRITTEN_OUT[name](*args, **kwargs)
+            return self._written_out(name, args, kwargs)
         if name in LINEAR and name not in self.rules:
             return self.linear(name, args, kwargs, lambda: Pass.operation(self, func, args, kwargs))
         if name in ("batch_norm", "instance_norm"):
@@ -79,6 +81,22 @@ class DeepLiftPass(Pass):
         if rule is not None and is_nonlinear(done.name, call):
             return self.nonlinear(func, done, call, rule, lambda: Pass.operation(self, func, args, kwargs))
         return self.other(name, done, call, rule, lambda: Pass.operation(self, func, args, kwargs))
+
+    def _written_out(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """By its parts; the gates of a recurrent cell as one operation, if they have a rule in one piece."""
+        gates = GATES.get(name)
+        if gates is None or gates.name not in self.rules or compiling():
+            with self:
+                return WRITTEN_OUT[name](*args, **kwargs)
+        with self:
+            operands = gates.operands(*args, **kwargs)
+        if any(t.dtype not in (torch.float32, torch.float64) for t in operands):
+            with self:
+                return gates.function(*operands)
+        done = Call(gates.name, operands, {})
+        return self.nonlinear(
+            gates.function, done, split_call(operands, {}), self.rules[gates.name], lambda: gates.function(*operands)
+        )
 
     def _others(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that is not torch's: of a library's, or of the caller's."""
@@ -103,6 +121,10 @@ class DeepLiftPass(Pass):
         `name` is what torch calls it as it is spelled, and empty if it is not torch's.
         """
         raise NotImplementedError
+
+
+_OF_SHAPES = frozenset("dim ndim size stride numel nelement element_size is_floating_point is_complex".split())
+"""Questions whose answer no number has a part in."""
 
 
 def is_nonlinear(name: str, call: SplitCall) -> bool:

@@ -35,7 +35,7 @@ from attrfn._rules.deep_lift.passes import Mismatch, Record
 from attrfn._rules.deep_lift.refusals import refuse_function
 from attrfn._rules.hidden import warn_of_scripted
 from attrfn._rules.override import ALWAYS, Switch, current_switch, with_copies_at_need
-from attrfn._torch import ELEMENTWISE, FUNCTIONS, Kind, compiling, key_of, names, shown_name
+from attrfn._torch import ELEMENTWISE, FUNCTIONS, GATES, Kind, compiling, key_of, names, shown_name
 from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 
 Answer = TypeVar("Answer")
@@ -223,6 +223,10 @@ def _seen(model: _WithReference, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
 
 
+_GATES = frozenset(gates.name for gates in GATES.values())
+"""Of recurrent cells: by their parts where a caller's rule might be for one of these."""
+
+
 def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:
     """The table of multipliers, with the caller's own."""
     if rules is None:
@@ -233,7 +237,8 @@ def all_rules(rules: Any) -> Mapping[Any, MultiplierRule]:
         key = key_of(operation)
         if key not in FUNCTIONS and (isinstance(operation, type) or not callable(operation)):
             raise ValueError(f"rules are for operations of torch, but {shown_name(operation)!r} is none that is known")
-    return {**MULTIPLIER_RULES, **{key_of(operation): _own(rule) for operation, rule in rules.items()}}
+    by_parts = {key: rule for key, rule in MULTIPLIER_RULES.items() if key not in _GATES}
+    return {**by_parts, **{key_of(operation): _own(rule) for operation, rule in rules.items()}}
 
 
 def _own(rule: DeepLiftRule) -> MultiplierRule:

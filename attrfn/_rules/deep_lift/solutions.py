@@ -1,4 +1,4 @@
-r"""The multipliers of what is not entry by entry, and no product: linear systems, norms, rounded quotients.
+r"""The multipliers of what is not entry by entry, and no product: linear systems, norms, gates, rounded quotients.
 
 Of $AX = B$ the quotient rule of matrices is exact: $\Delta X = \bar A^{-1} (\Delta B - \Delta A \bar X)$ at the
 midpoints, since $\Delta B = \bar A \Delta X + \Delta A \bar X$.
@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn._rules.deep_lift.activations import sigmoid
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, sum_to_operand
+from attrfn._rules.deep_lift.divided_differences import tanh
 
 
 def solve(op: Comparison) -> Grads:
@@ -80,6 +82,47 @@ def _norm(
     grad = 2 * (grad - (u + v) * (to_root / roots)) / roots
     grads["input"] = grad - grad.mean(dims, keepdim=True) if centred else grad
     return grads
+
+
+def lstm_gates(op: Comparison) -> Grads:
+    r"""As made of their parts, in one piece: $c' = f c + i g$ and $h' = o \tanh c'$, each product at its midpoint."""
+    (u, c), (v, d), (grad, to_cell) = op.inputs, op.references, op.grads
+    here, before = u.sigmoid(), v.sigmoid()  # also of the value, where it is not used
+    enter, forget, _, leave = ((here + before) / 2).chunk(4, -1)
+    enter_slope, forget_slope, _, leave_slope = sigmoid(u, v, here, before).chunk(4, -1)
+    value, value_slope = _tanh(u.chunk(4, -1)[2], v.chunk(4, -1)[2])
+    shown, shown_slope = _tanh(op.outputs[1], op.reference_outputs[1])
+    to_cell = to_cell + grad * leave * shown_slope
+    of_gates = (
+        to_cell * value * enter_slope,
+        to_cell * (c + d) / 2 * forget_slope,
+        to_cell * enter * value_slope,
+        grad * shown * leave_slope,
+    )
+    return torch.cat(of_gates, -1), to_cell * forget
+
+
+def gru_gates(op: Comparison) -> Grads:
+    r"""The same of $n = \tanh(x_n + r h_n)$ and $h' = n + z (h - n)$."""
+    (x, s, h), (y, t, k), grad = op.inputs, op.references, op.grads[0]
+    u, v = x + s, y + t
+    here, before = u.sigmoid(), v.sigmoid()  # also of the new state, where it is not used
+    reset, keep, _ = ((here + before) / 2).chunk(3, -1)
+    reset_slope, keep_slope, _ = sigmoid(u, v, here, before).chunk(3, -1)
+    parts = ((here, x, s), (before, y, t))
+    new = [x.chunk(3, -1)[2] + gate.chunk(3, -1)[0] * s.chunk(3, -1)[2] for gate, x, s in parts]
+    value, value_slope = _tanh(*new)
+    to_new = grad * (1 - keep) * value_slope
+    to_reset = to_new * (s.chunk(3, -1)[2] + t.chunk(3, -1)[2]) / 2 * reset_slope
+    to_keep = grad * ((h + k) / 2 - value) * keep_slope
+    of_x, of_h = (torch.cat((to_reset, to_keep, last), -1) for last in (to_new, to_new * reset))
+    return of_x, of_h, grad * keep
+
+
+def _tanh(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """At the midpoint of its two values, and its slope."""
+    y, w = u.tanh(), v.tanh()
+    return (y + w) / 2, tanh(u, v, y, w)
 
 
 def rounded(op: Comparison) -> Grads:

@@ -15,7 +15,7 @@ from attrfn._rules.deep_lift import slopes
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
 from attrfn._torch.operations import ELEMENTWISE, Kind, names
 from attrfn._torch.operations import OPERATIONS as RECORDS
-from attrfn._torch.written_out import COMPOSITES, WRITTEN_OUT
+from attrfn._torch.written_out import COMPOSITES, GATES, WRITTEN_OUT
 from tests.tables.operations import OPERATIONS
 from tests.tables.operations_linear import LINEAR_CALLS
 from tests.tables.operations_many import MANY, grouped_product
@@ -133,7 +133,8 @@ def test_what_stands_apart_from_a_record_is_of_an_operation_that_has_one() -> No
     """Formulas stand beside their mathematics: one for each operation whose kind needs it, none for another."""
     assert set(COMPOSITES) == names(Kind.MADE)
     assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL)
-    assert set(MULTIPLIER_RULES) - {"mul_by_reciprocal", "reciprocal_mul"} == CLASSES | ELEMENTWISE
+    in_operations = {"mul_by_reciprocal", "reciprocal_mul", *(gates.name for gates in GATES.values())}
+    assert set(MULTIPLIER_RULES) - in_operations == CLASSES | ELEMENTWISE
     assert set(kernels.REWRITES) - set(WITHOUT_RULES) <= set(RECORDS)
     tables = [value for name, value in vars(slopes).items() if isinstance(value, dict) and name[:2] != "__"]
     assert tables
