@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, dims_of, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential, log1pc
+from attrfn._torch import values_readable
 
 
 class _Exponentials(NamedTuple):
@@ -20,36 +21,49 @@ class _Exponentials(NamedTuple):
     """The difference of log-sum-exp."""
     counted: Tensor
     """Entries that count in a pass: not masked by a huge negative number in both."""
+    all_count: bool
+    """Whether that is known of all, so that nothing need be left out."""
     dim: int
+
+    def keep(self, values: Tensor, other: float | Tensor = 0.0) -> Tensor:
+        """These values where entries count, and others elsewhere."""
+        return values if self.all_count else torch.where(self.counted, values, other)
+
+    def share(self, grad: Tensor) -> Tensor:
+        """What each entry that counts has of a sum."""
+        count = grad.shape[self.dim] if self.all_count else self.counted.sum(self.dim, keepdim=True).clamp(min=1)
+        return grad.sum(self.dim, keepdim=True) / count
 
     def centred(self, grad: Tensor) -> Tensor:
         """Pull back through the centring."""
-        grad = torch.where(self.counted, grad, 0.0)
-        share = grad.sum(self.dim, keepdim=True) / self.counted.sum(self.dim, keepdim=True).clamp(min=1)
-        return torch.where(self.counted, grad - share, 0.0)
+        grad = self.keep(grad)
+        return self.keep(grad - self.share(grad))
 
 
 def _exponentials(u: Tensor, v: Tensor, dim: int, *, centre: bool = True) -> _Exponentials:
     counted = (u > u.amax(dim, keepdim=True) - 1e3) | (v > v.amax(dim, keepdim=True) - 1e3)
-    u, v = torch.where(counted, u, 0.0), torch.where(counted, v, 0.0)
+    parts = _Exponentials(u, u, u, counted, values_readable() and bool(counted.all()), dim)
+    keep = parts.keep
+    u, v = keep(u), keep(v)
     if centre:
-        count = counted.sum(dim, keepdim=True).clamp(min=1)
-        v = v + ((u - v).sum(dim, keepdim=True) / count)
-    d = torch.where(counted, u - v, 0.0)
-    top = torch.where(counted, torch.maximum(u, v), -torch.inf).amax(dim, keepdim=True)
-    eu = torch.where(counted, torch.exp(u - top), 0.0)
-    ev = torch.where(counted, torch.exp(v - top), 0.0)
-    rises = torch.where(counted, exponential(d, eu, ev), 0.0)
+        v = v + parts.share(u - v)
+    d = keep(u - v)
+    top = keep(torch.maximum(u, v), -torch.inf).amax(dim, keepdim=True)
+    eu, ev = (keep(torch.exp(z - top)) for z in (u, v))
+    rises = keep(exponential(d, eu, ev))
     below = ev.sum(dim, keepdim=True)
     growth = (rises * d).sum(dim, keepdim=True)
     low, change = torch.where(growth < 0, below + growth, below), growth.abs()
     low = torch.where(growth < 0, eu.sum(dim, keepdim=True), low)
     far = change > 1e6 * low  # where one pass's exponentials may vanish beside the other's
-    here, there = (torch.where(counted, z, -torch.inf).logsumexp(dim, keepdim=True) for z in (u, v))
-    whole = (here - there).abs()
-    safe = torch.where(far, 1.0, low)
-    share = torch.where(far, whole / torch.where(far, change, 1.0), log1pc(torch.where(far, 0.0, change) / safe) / safe)
-    return _Exponentials(d, rises * share, growth * share, counted, dim)
+    if values_readable() and not far.any():
+        share = log1pc(change / low) / low
+    else:
+        here, there = (keep(z, -torch.inf).logsumexp(dim, keepdim=True) for z in (u, v))
+        whole, safe = (here - there).abs(), torch.where(far, 1.0, low)
+        near = log1pc(torch.where(far, 0.0, change) / safe) / safe
+        share = torch.where(far, whole / torch.where(far, change, 1.0), near)
+    return parts._replace(difference=d, slopes=rises * share, total=growth * share)
 
 
 def _dim(op: Comparison) -> int:
@@ -63,7 +77,7 @@ def softmax(op: Comparison) -> Grads:
     r"""$y = \exp(z - \log\sum\exp z)$ of the centred logits."""
     parts = _exponentials(op.inputs[0].to(op.outputs[0].dtype), op.references[0].to(op.outputs[0].dtype), _dim(op))
     slope = exponential(parts.difference - parts.total, op.outputs[0], op.reference_outputs[0])
-    grad = torch.where(parts.counted, op.grads[0] * slope, 0.0)
+    grad = parts.keep(op.grads[0] * slope)
     grad = grad - grad.sum(parts.dim, keepdim=True) * parts.slopes
     return op.rest(parts.centred(grad).to(op.inputs[0].dtype))
 
@@ -72,8 +86,7 @@ def log_softmax(op: Comparison) -> Grads:
     r"""$y = z - \log\sum\exp z$ of the centred logits; what does not count in the sum has its own $z$ still."""
     parts = _exponentials(op.inputs[0].to(op.outputs[0].dtype), op.references[0].to(op.outputs[0].dtype), _dim(op))
     grad = op.grads[0] - op.grads[0].sum(parts.dim, keepdim=True) * parts.slopes
-    share = grad.sum(parts.dim, keepdim=True) / parts.counted.sum(parts.dim, keepdim=True).clamp(min=1)
-    return op.rest(torch.where(parts.counted, grad - share, grad).to(op.inputs[0].dtype))
+    return op.rest(parts.keep(grad - parts.share(grad), grad).to(op.inputs[0].dtype))
 
 
 def logsumexp(op: Comparison) -> Grads:
