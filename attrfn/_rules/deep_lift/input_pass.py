@@ -134,11 +134,11 @@ class InputPass(DeepLiftPass):
 
     def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
         operands = [*call.tensors, *passes.flat_arguments(call.args, call.kwargs)]
-        if not any(self.depends(t) for t in operands):
+        moving = [t for t in operands if self.depends(t)]
+        if not moving:
             return self._constant(operands, run)
-        for tensor in operands:
-            if self.depends(tensor):
-                refusals.refuse_function(tensor)
+        for tensor in moving:
+            refusals.refuse_function(tensor)
         if name == "custom_function_call":
             function = original(call.args[0])
             if not refusals.is_known(function):

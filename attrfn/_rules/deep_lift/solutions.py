@@ -85,21 +85,30 @@ def _norm(
 
 
 def lstm_gates(op: Comparison) -> Grads:
-    r"""As made of their parts, in one piece: $c' = f c + i g$ and $h' = o \tanh c'$, each product at its midpoint."""
+    r"""As made of their parts, in one piece: $c' = f c + i g$ and $h' = o \tanh c'$, each product at its midpoint.
+
+    All that is squashed is so at once, by $\sigma(z) = (1 + \tanh(z / 2)) / 2$.
+    """
     (u, c), (v, d), (grad, to_cell) = op.inputs, op.references, op.grads
-    here, before = u.sigmoid(), v.sigmoid()  # also of the value, where it is not used
-    enter, forget, _, leave = ((here + before) / 2).chunk(4, -1)
-    enter_slope, forget_slope, _, leave_slope = sigmoid(u, v, here, before).chunk(4, -1)
-    value, value_slope = _tanh(u.chunk(4, -1)[2], v.chunk(4, -1)[2])
-    shown, shown_slope = _tanh(op.outputs[1], op.reference_outputs[1])
+    middle, slope = _tanh(_squashed(u, op.outputs[1]), _squashed(v, op.reference_outputs[1]))
+    *_, value, shown = middle.chunk(5, -1)
+    enter, forget, leave, *_ = ((1 + middle) / 2).chunk(5, -1)
+    enter_slope, forget_slope, leave_slope, *_ = (slope / 4).chunk(5, -1)
+    *_, value_slope, shown_slope = slope.chunk(5, -1)
     to_cell = to_cell + grad * leave * shown_slope
     of_gates = (
         to_cell * value * enter_slope,
-        to_cell * (c + d) / 2 * forget_slope,
+        to_cell * ((c + d) / 2) * forget_slope,
         to_cell * enter * value_slope,
         grad * shown * leave_slope,
     )
     return torch.cat(of_gates, -1), to_cell * forget
+
+
+def _squashed(sums: Tensor, cell: Tensor) -> Tensor:
+    """What goes into a tanh: the halves of gates, the new value, the new cell."""
+    enter, forget, _, leave = (sums / 2).chunk(4, -1)
+    return torch.cat((enter, forget, leave, sums.chunk(4, -1)[2], cell), -1)
 
 
 def gru_gates(op: Comparison) -> Grads:
