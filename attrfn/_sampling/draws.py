@@ -197,9 +197,8 @@ class Noise:
         self, f: Callable[..., Sequence[Tensor]], batching: Batching
     ) -> Generator[tuple[range, tuple[Tensor, ...]]]:
         """`f` of the draws, a chunk at a time."""
-        like = (*self.tensors, *self.tensors)  # x and its noise
         return in_chunks(
-            f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, like, batching, "samples"
+            f, lambda some: stacked([self.draw() for _ in some]), self.n_samples, self.tensors, batching, "samples"
         )
 
 
