@@ -238,11 +238,16 @@ def conducted(setting: Setting) -> Iterator[Row]:
     ):
         theirs = ca.LayerConductance(net, layer)
         for derivative, bar in (("forward", ahead(0.6)), ("difference", ahead(1))):
+
+            def ours(vectorize: Any, net: Any = net, layer: Any = layer, how: Any = derivative) -> Tensor:
+                return attrfn.layer_conductance(
+                    net, layer, x, None, steps, target=TARGET, derivative=how, vectorize=vectorize
+                )
+
             given = {
-                "attrfn": lambda net=net, layer=layer, how=derivative: attrfn.layer_conductance(
-                    net, layer, x, None, steps, target=TARGET, derivative=how
-                ),
+                "attrfn": lambda ours=ours: ours(True),
                 "captum": lambda peer=theirs: peer.attribute(x.clone().requires_grad_(), target=TARGET, n_steps=steps),
+                **({"folded": lambda ours=ours: ours("fold")} if derivative == "difference" else {}),
             }
             yield compared(
                 setting, f"layer conductance, {derivative}, {steps} points", given, bar, model=name, agree=None
