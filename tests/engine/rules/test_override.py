@@ -122,7 +122,13 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(call, id=name, marks=() if name in ("guided_backprop", "deep_lift") else pytest.mark.slow)
+        for name, call in METHODS.items()
+    ],
+)
 def test_parameter_gradients_by_finite_differences(method: Any) -> None:
     """Smooth but at the kinks, to which no value is near here: every derivative, by central differences."""
     net, x = Deep(3), rows(2)
@@ -206,9 +212,10 @@ methods = pytest.mark.parametrize(
 
 
 @pytest.mark.compiles
+@pytest.mark.slow
 @methods
 def test_compiled_equals_eager(method: Any) -> None:
-    """Where a ReLU meets the very tensor that is differentiated: `tests/laws/compile/test_training.py`."""
+    """Soon in `tests/laws/compile/`: `test_graphs.py`, and `test_training.py` where a ReLU meets x itself."""
     model, x = flat_relu_net(), rows(20)
     expected = method(model, x, 1)
     assert not torch.allclose(expected, attrfn.saliency(model, x, 1, absolute=False))
@@ -234,8 +241,10 @@ def test_vmap_over_targets_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
+@pytest.mark.slow
 @methods
 def test_a_training_step_compiled(method: Any) -> None:
+    """By inductor, soon: `tests/laws/compile/test_training.py`."""
     model, x = flat_relu_net(), rows(5)
     leaves = list(model.parameters())
 

@@ -76,7 +76,7 @@ def error(found: Tensor, exact: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the tolerance is kept
 
 
-@pytest.mark.parametrize("rtol", [1e-2, 1e-3])
+@pytest.mark.parametrize("rtol", [1e-2, pytest.param(1e-3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @every
 def test_every_example_is_within_the_tolerance(method: str, name: str, rtol: float) -> None:
