@@ -12,6 +12,12 @@ from attrfn._torch.operations import OPERATIONS
 
 Function = Callable[[Tensor], Tensor]
 
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    torch._dynamo.reset()
+
+
 RECIPROCALS: dict[str, Function] = {
     "rsqrt": torch.rsqrt,
     "reciprocal": torch.reciprocal,
