@@ -213,10 +213,6 @@ def run(code: str) -> str:
     return result.stdout
 
 
-def test_import_needs_no_matplotlib() -> None:
-    run("import sys, attrfn, attrfn.plot; assert 'matplotlib' not in sys.modules")
-
-
 def test_missing_extra_is_one_line() -> None:
     said = json.loads(run(CALLS))
     assert said.pop("text") == said.pop("ansi") == said.pop("answer") == "str"

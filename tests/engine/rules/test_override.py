@@ -211,6 +211,11 @@ methods = pytest.mark.parametrize(
 )
 
 
+def by_itself(name: str, slow: bool = False) -> Any:
+    """A method that stands for the others in one of two tests that share its machinery."""
+    return pytest.param(GRADIENTS[name], id=name, marks=pytest.mark.slow if slow else ())
+
+
 @pytest.mark.compiles
 @pytest.mark.slow
 @methods
@@ -223,7 +228,7 @@ def test_compiled_equals_eager(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@methods
+@pytest.mark.parametrize("method", [by_itself("guided_backprop", slow=True), by_itself("deep_lift")])
 def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
     """What is differentiated is then the layer's activation."""
     net, x = flat_relu_net(), rows(5)
@@ -233,7 +238,7 @@ def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@methods
+@pytest.mark.parametrize("method", [by_itself("guided_backprop"), by_itself("deep_lift", slow=True)])
 def test_vmap_over_targets_compiled(method: Any) -> None:
     model, x, targets = flat_relu_net(), rows(5), torch.arange(4)
     expected = torch.stack([method(model, x, t) for t in range(4)])

@@ -137,7 +137,9 @@ def test_a_smooth_network_needs_few_points(method: str, name: str) -> None:
     assert taken <= 17
 
 
-@every
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if m == "layer_conductance" else ()) for m in METHODS]
+)
 def test_a_kinked_network_takes_more_and_none_twice(method: str) -> None:
     """The points nest: of the finer rule the coarser one's are not evaluated again."""
     taken, different = points("relu", method, rtol=1e-2)
