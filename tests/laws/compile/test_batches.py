@@ -76,7 +76,7 @@ def data(n: int) -> Tensor:
 
 
 IN_STEPS = ("layer_conductance", "gradient_shap", "deep_lift")
-"""One for each loop but a path in x, see `test_batch_sizes_one_after_another`; in others a size is torch's own affair."""
+"""One for each loop but that of a path in x, which a test below has; in others a size is torch's own affair."""
 
 
 @pytest.mark.parametrize("row", by_kind((r for r in (*METHODS, *BUILT, *JUDGES) if r.name not in WITHOUT), IN_STEPS))
