@@ -73,7 +73,7 @@ class Trainer(threading.Thread):
 
 def test_eight_threads_reproduce_the_serial_result_while_a_ninth_trains() -> None:
     net = relu_net()
-    inputs = [images(2) for _ in range(4)]
+    inputs = [images(2) for _ in range(2)]
     work = [job for x in inputs for job in jobs(net, x)]
     serial = [leaves(job()) for job in work]
     forwards = {name: vars(m).get("forward") for name, m in net.named_modules()}
