@@ -1,7 +1,10 @@
 """Every test starts from the same random state and leaves the process's as it was."""
 
+import argparse
 import gc
 import random
+import re
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -51,6 +54,9 @@ def same_process_state() -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="where tests make their tensors, by torch.set_default_device: cuda, cpu")
+    parser.addoption(
+        "--share", type=share, metavar="K/N", help="run the K-th of N shares of the tests, told by their names: 1/4"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -68,3 +74,27 @@ def default_device(request: pytest.FixtureRequest, same_process_state: None) -> 
     torch.set_default_device(device)
     yield
     torch.set_default_device(None)
+
+
+# ---------------------------------------------------------------- shares
+
+
+def share(text: str) -> tuple[int, int]:
+    """K and N of "K/N"."""
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    k, n = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= k <= n:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share K/N, with K from 1 to N: 1/4")
+    return k, n
+
+
+def belongs(name: str, k: int, n: int) -> bool:
+    """Whether a test is in the K-th of N shares: the same everywhere, and whatever else is collected."""
+    return zlib.crc32(name.encode()) % n == k - 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    given = config.getoption("--share")
+    if given is not None:
+        config.hook.pytest_deselected(items=[item for item in items if not belongs(item.nodeid, *given)])
+        items[:] = [item for item in items if belongs(item.nodeid, *given)]

@@ -45,7 +45,7 @@ def same(one: Any, other: Tensor) -> None:
     torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-4, atol=1e-5)
 
 
-@soon(("encoder", "integrated_gradients"))
+@soon(("residual", "integrated_gradients"))
 def test_files_run_without_torch(names: list[tuple[str, str]], tmp_path: Path) -> None:
     """In a process of their own, in which torch cannot be imported."""
     paths = [tmp_path / f"{name}-{method}" for name, method in names]

@@ -171,7 +171,9 @@ def explain_all(net: Split, inputs: list[Tensor], pool: ThreadPoolExecutor | Non
     return list(run(lambda job: job[0].call(net, job[1]), jobs))
 
 
+@pytest.mark.slow
 def test_threads_reproduce_the_serial_result() -> None:
+    """Soon: `test_threads.py`."""
     net, inputs = relu_net(), [images(2) for _ in range(3)]
     serial = explain_all(net, inputs, None)
     plain = [net(x).detach() for x in inputs]

@@ -122,7 +122,7 @@ IN_A_GRAPH: dict[str, Explain] = {
 @pytest.mark.compiles
 @pytest.mark.parametrize(
     "explain",
-    [pytest.param(IN_A_GRAPH[name], id=name, marks=() if name in ("FROZEN_NORMS", "GUIDED") else pytest.mark.slow)
+    [pytest.param(IN_A_GRAPH[name], id=name, marks=() if name == "GUIDED" else pytest.mark.slow)
      for name in IN_A_GRAPH],
 )  # fmt: skip
 def test_a_compiler_keeps_the_rule_to_the_first_derivative(explain: Explain) -> None:

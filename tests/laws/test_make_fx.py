@@ -37,10 +37,15 @@ def assert_plain(graph: torch.fx.GraphModule) -> None:
             assert node.op in ("placeholder", "output"), node
 
 
+def soon(row: Method, create_graph: bool) -> bool:
+    """A graph that is kept differs where there is a rule, a velocity or a reference."""
+    return row.name in ("guided_backprop", "layer_conductance", "deep_lift") if create_graph else quick(row)
+
+
 @pytest.mark.parametrize(
     ("create_graph", "row"),
     [
-        pytest.param(keep, row, marks=() if quick(row) else pytest.mark.slow, id=f"{keep}-{row.name}")
+        pytest.param(keep, row, marks=() if soon(row, keep) else pytest.mark.slow, id=f"{keep}-{row.name}")
         for keep in (False, True)
         for row in METHODS
     ],
@@ -57,7 +62,10 @@ def test_the_replay_is_the_method(row: Method, create_graph: bool) -> None:
     torch.testing.assert_close(found.detach(), row.call(net, x, **given), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", by_kind(METHODS))
+WITH_WEIGHTS = ("guided_grad_cam", "layer_conductance", "gradient_shap", "deep_lift")
+
+
+@pytest.mark.parametrize("row", by_kind(METHODS, WITH_WEIGHTS))
 def test_weights_are_arguments_where_they_are_asked_for(row: Method) -> None:
     net, other, given = suited(row), suited(row), generator(row)
 
@@ -77,10 +85,10 @@ def test_weights_are_arguments_where_they_are_asked_for(row: Method) -> None:
     torch.testing.assert_close(found.detach(), row.call(other, x, **given), rtol=1e-10, atol=1e-12)
 
 
-SYMBOLIC = ("saliency", "layer_integrated_gradients", "layer_conductance", "deep_lift")
+SYMBOLIC = ("layer_integrated_gradients", "deep_lift")
 
 
-@pytest.mark.parametrize("row", by_kind((row for row in METHODS if not row.random), SYMBOLIC))
+@pytest.mark.parametrize("row", by_kind((row for row in METHODS if quick(row) and not row.random), SYMBOLIC))
 def test_sizes_that_are_symbols_serve_other_numbers_of_examples(row: Method) -> None:
     net = suited(row)
     trace = make_fx(lambda x: row.call(net, x), tracing_mode="symbolic", _allow_non_fake_inputs=True)

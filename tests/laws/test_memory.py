@@ -70,8 +70,8 @@ CALLS = {
     "all kept": "[attrfn.saliency(net, x, 1) for _ in range(n)]",
 }
 CONTROLS = ("all at once", "all kept")
-QUICK = ("integrated_gradients", "gradient_shap", "deep_lift_shap", *CONTROLS)
-"""One of each loop over steps or draws; the others, which share theirs with one of these, are slow."""
+QUICK = ("integrated_gradients", *CONTROLS)
+"""One loop, which that over draws and that over references are too; those of their own are slow."""
 SLACK = {"few numbers": 30, "few numbers folded": 30, "rows of pairs": 60}
 """Megabytes by which the allocator may place the passes of later chunks otherwise: a chunk of these is 300 and more."""
 FEW, MANY = 50, 500

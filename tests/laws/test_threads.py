@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn._model import taps as _taps
+from tests.tables.kinds import by_kind
 from tests.tables.method import TARGET, Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images, relu_net
@@ -72,7 +73,7 @@ class Trainer(threading.Thread):
 
 def test_eight_threads_reproduce_the_serial_result_while_a_ninth_trains() -> None:
     net = relu_net()
-    inputs = [images(2) for _ in range(4)]
+    inputs = [images(2) for _ in range(2)]
     work = [job for x in inputs for job in jobs(net, x)]
     serial = [leaves(job()) for job in work]
     forwards = {name: vars(m).get("forward") for name, m in net.named_modules()}
@@ -139,7 +140,7 @@ def test_an_exception_in_one_thread_leaves_the_others_alone() -> None:
     assert not _taps._BOARDS
 
 
-@pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", by_kind(METHODS))
 def test_four_threads_in_one_method_at_once(row: Method) -> None:
     """What torch keeps once for a process, forward derivatives say, is met where all do the same."""
     net, inputs = suited(row), [images(1 + row.mixes) for _ in range(8)]

@@ -99,6 +99,11 @@ def differences(field: str) -> Tensor:
     return torch.tensor([one - other for one, other in pairs], dtype=torch.float64)
 
 
+def test_the_attribution_of_one_network_moves_as_asked() -> None:
+    assert trained(0, WEIGHT).share < 0.06 < 0.11 < trained(0, 0.0).share
+
+
+@pytest.mark.slow
 def test_the_attribution_moves_as_asked() -> None:
     """From some 17 % outside of the box to 3 %."""
     low, high = interval(differences("share"))
@@ -106,6 +111,7 @@ def test_the_attribution_moves_as_asked() -> None:
     assert max(trained(seed, WEIGHT).share for seed in SEEDS) < 0.06
 
 
+@pytest.mark.slow
 def test_what_accuracy_did() -> None:
     """Between nothing and a point is lost."""
     low, high = interval(differences("accuracy"))

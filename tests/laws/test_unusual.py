@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
+from tests.tables.kinds import by_kind
 from tests.tables.method import Method
 from tests.tables.methods import DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images, ready, smooth_net
@@ -134,7 +135,7 @@ def subtracted(row: Method, net: Split, x: Tensor) -> float:
     return float(net(x)[:, 3].detach().abs().max()) / 10 if row.intervenes else 0.0
 
 
-@rows_of(BY_GRADIENTS)
+@pytest.mark.parametrize("row", by_kind(BY_GRADIENTS))
 def test_the_fused_lstm(row: Method) -> None:
     """In every method that needs gradients alone; the fused kernel is float32's."""
     net, x = lstm_net(), images()

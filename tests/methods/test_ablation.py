@@ -265,8 +265,8 @@ def test_compiled_in_one_graph(name: str) -> None:
         "feature_ablation": lambda x: attrfn.feature_ablation(net, x, START, groups, target=TARGET),
         "occlusion": lambda x: attrfn.occlusion(net, x, (2, 3, 2), START, target=TARGET),
     }
-    compiled = torch.compile(calls[name], fullgraph=True, backend="aot_eager")
-    for n in (4, 2, 3):
+    compiled = torch.compile(calls[name], fullgraph=True, backend="eager")
+    for n in (4, 2):
         same(compiled(x[:n]), calls[name](x[:n]))
 
 

@@ -62,7 +62,7 @@ def check(pair: Pair) -> None:
         pair.model.train()
         settings: dict[str, Any] = {"target": pair.target, "rule": rule}
         nothing = attrfn.attribution_patching(pair.model, layers, pair.x, pair.x, **settings)
-        assert all(float(first_leaf(each).abs().max()) == 0 for each in nothing)
+        assert all(float(first_leaf(each).abs().max()) < 1e-13 for each in nothing)
         nothing = attrfn.activation_patching(pair.model, layers[2], pair.x, pair.x, target=pair.target)
         assert float(nothing.abs().max()) < 1e-13  # rows of a batch round by their place
         pair.model.eval()

@@ -35,7 +35,18 @@ def closed_figures() -> Iterator[None]:
 # ---------------------------------------------------------------- what runs
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```python" in text and page != "README.md"])
+SLOW = ("docs/gallery.md",)
+"""It explains photographs by all methods."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+        for page, text in PAGES.items()
+        if "```python" in text and page != "README.md"
+    ],
+)
 def test_blocks_run_in_order_and_draw_what_follows_them(page: str) -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for code, _, path in re.findall(f"{BLOCK}|{PICTURE}", PAGES[page], re.DOTALL | re.MULTILINE):

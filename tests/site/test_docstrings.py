@@ -130,8 +130,8 @@ def test_help_explains_the_words_of_the_signatures() -> None:
 # ---------------------------------------------------------------- the words of signatures
 
 HELPED = [
-    *("Attributions", "Baselines", "DeepLiftRule", "Groups", "Inputs", "LayerAttributions", "Model", "Rule"),
-    *("Selector", "Target", "Vectorize"),
+    *("Attributions", "Baselines", "DeepLiftRule", "Evaluations", "Groups", "Inputs", "Layer", "LayerAttributions"),
+    *("Model", "Rule", "Selector", "Target", "Tolerance", "Vectorize"),
 ]
 
 
@@ -146,10 +146,7 @@ def test_help_of_a_word_is_what_it_means(word: str) -> None:
 
 
 def test_words_are_types_as_before() -> None:
-    """What was joined, checked or read of them still is."""
-    assert isinstance("fc", attrfn.Layer)
-    assert isinstance(None, attrfn.Tolerance)
-    assert isinstance(3, attrfn.Evaluations)
+    """What was joined or read of them still is."""
     hints = get_type_hints(attrfn.saliency)
     assert type(hints["target"]) is type(int | None)
     assert attrfn.Target | str

@@ -67,23 +67,27 @@ WRONG = [
 ]
 
 
-def errors(code: str, folder: Path) -> dict[int, str]:
-    """What is wrong, by line from 1."""
+def errors(codes: dict[str, str], folder: Path) -> dict[str, list[int]]:
+    """The lines of what is wrong, from 1, by file; in one run of the checker."""
     root = Path(__file__).parent.parent
     settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10", "extraPaths": [str(root)]}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "caller.py").write_text(code, encoding="utf-8")
-    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "caller.py"]
+    for name, code in codes.items():
+        (folder / name).write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *codes]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     report = json.loads(found.stdout)["generalDiagnostics"]
-    return {d["range"]["start"]["line"] + 1: d["message"] for d in report if d["severity"] == "error"}
+    wrong = [d for d in report if d["severity"] == "error"]
+    lines = {name: {d["range"]["start"]["line"] + 1 for d in wrong if Path(d["file"]).name == name} for name in codes}
+    return {name: sorted(found) for name, found in lines.items()}
 
 
-def test_a_method_answers_in_the_container_that_it_was_given(tmp_path: Path) -> None:
-    assert errors(RIGHT, tmp_path) == {}
-
-
-def test_what_is_no_target_baseline_or_input_is_an_error(tmp_path: Path) -> None:
+def test_a_method_answers_in_the_container_given_and_what_is_no_target_baseline_or_input_is_an_error(
+    tmp_path: Path,
+) -> None:
     head = ["import torch", "import attrfn", "net, x = torch.nn.Linear(3, 2), torch.ones(1, 3)"]
-    found = errors("\n".join(["# pyright: basic", *head, *WRONG]), tmp_path)
-    assert sorted(found) == list(range(5, 5 + len(WRONG)))
+    wrong = "\n".join(["# pyright: basic", *head, *WRONG])
+    assert errors({"right.py": RIGHT, "wrong.py": wrong}, tmp_path) == {
+        "right.py": [],
+        "wrong.py": [*range(5, 5 + len(WRONG))],
+    }

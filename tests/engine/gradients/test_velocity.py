@@ -124,8 +124,14 @@ def truth(part: Callable[[Any, Tensor], Tensor]) -> Tensor:
     return true_conductance(*made(part))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("part", BLIND)
+@pytest.mark.parametrize(
+    ("part", "way"),
+    [
+        pytest.param(part, way, marks=() if part is BLIND[0] or way == "vmap" else pytest.mark.slow)
+        for part in BLIND
+        for way in WAYS
+    ],
+)
 def test_what_runs_without_gradients_moves(part: Callable[[Any, Tensor], Tensor], way: str) -> None:
     net, x = made(part)
     found = WAYS[way](net, x)
@@ -200,7 +206,7 @@ def behind(function: Any, hidden: float, around: float) -> Callable[[Any, Tensor
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("around", [0, 1])
+@pytest.mark.parametrize("around", [pytest.param(0, marks=pytest.mark.slow), 1])
 @pytest.mark.parametrize(("function", "hidden"), [(Swish, 1), (Swish, 0.2), (Swish, 0), (Once, 1), (Forwards, 1)])
 def test_a_backward_pass_that_is_not_differentiable(
     function: Any, hidden: float, around: float, create_graph: bool

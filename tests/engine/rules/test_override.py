@@ -122,7 +122,13 @@ METHODS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(call, id=name, marks=() if name in ("guided_backprop", "deep_lift") else pytest.mark.slow)
+        for name, call in METHODS.items()
+    ],
+)
 def test_parameter_gradients_by_finite_differences(method: Any) -> None:
     """Smooth but at the kinks, to which no value is near here: every derivative, by central differences."""
     net, x = Deep(3), rows(2)
@@ -205,10 +211,16 @@ methods = pytest.mark.parametrize(
 )
 
 
+def by_itself(name: str, slow: bool = False) -> Any:
+    """A method that stands for the others in one of two tests that share its machinery."""
+    return pytest.param(GRADIENTS[name], id=name, marks=pytest.mark.slow if slow else ())
+
+
 @pytest.mark.compiles
+@pytest.mark.slow
 @methods
 def test_compiled_equals_eager(method: Any) -> None:
-    """Where a ReLU meets the very tensor that is differentiated: `tests/laws/compile/test_training.py`."""
+    """Soon in `tests/laws/compile/`: `test_graphs.py`, and `test_training.py` where a ReLU meets x itself."""
     model, x = flat_relu_net(), rows(20)
     expected = method(model, x, 1)
     assert not torch.allclose(expected, attrfn.saliency(model, x, 1, absolute=False))
@@ -216,7 +228,7 @@ def test_compiled_equals_eager(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@methods
+@pytest.mark.parametrize("method", [by_itself("guided_backprop", slow=True), by_itself("deep_lift")])
 def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
     """What is differentiated is then the layer's activation."""
     net, x = flat_relu_net(), rows(5)
@@ -226,7 +238,7 @@ def test_a_relu_right_behind_a_layer_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
-@methods
+@pytest.mark.parametrize("method", [by_itself("guided_backprop"), by_itself("deep_lift", slow=True)])
 def test_vmap_over_targets_compiled(method: Any) -> None:
     model, x, targets = flat_relu_net(), rows(5), torch.arange(4)
     expected = torch.stack([method(model, x, t) for t in range(4)])
@@ -234,8 +246,10 @@ def test_vmap_over_targets_compiled(method: Any) -> None:
 
 
 @pytest.mark.compiles
+@pytest.mark.slow
 @methods
 def test_a_training_step_compiled(method: Any) -> None:
+    """By inductor, soon: `tests/laws/compile/test_training.py`."""
     model, x = flat_relu_net(), rows(5)
     leaves = list(model.parameters())
 

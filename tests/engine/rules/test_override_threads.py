@@ -50,7 +50,7 @@ class Loss(nn.Module):
         return self.method(self.net, x, target=1, create_graph=True).square().sum()
 
 
-@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 def test_compiled_methods_in_threads(backend: str) -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     x = torch.randn(3, 4, dtype=torch.float64)

@@ -76,7 +76,7 @@ def error(found: Tensor, exact: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the tolerance is kept
 
 
-@pytest.mark.parametrize("rtol", [1e-2, 1e-3])
+@pytest.mark.parametrize("rtol", [1e-2, pytest.param(1e-3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @every
 def test_every_example_is_within_the_tolerance(method: str, name: str, rtol: float) -> None:
@@ -137,7 +137,9 @@ def test_a_smooth_network_needs_few_points(method: str, name: str) -> None:
     assert taken <= 17
 
 
-@every
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow if m == "layer_conductance" else ()) for m in METHODS]
+)
 def test_a_kinked_network_takes_more_and_none_twice(method: str) -> None:
     """The points nest: of the finer rule the coarser one's are not evaluated again."""
     taken, different = points("relu", method, rtol=1e-2)

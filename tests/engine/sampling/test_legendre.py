@@ -18,7 +18,27 @@ def exact(n: int, k: int) -> tuple[mpf, mpf]:
     return x, 2 / ((1 - x * x) * slope * slope)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 20, 21, 22, 50, 51, 333, 1000, 2000, 4001])
+@pytest.mark.parametrize(
+    "n",
+    [
+        1,
+        2,
+        3,
+        4,
+        5,
+        8,
+        9,
+        20,
+        21,
+        22,
+        50,
+        51,
+        333,
+        1000,
+        pytest.param(2000, marks=pytest.mark.slow),
+        pytest.param(4001, marks=pytest.mark.slow),
+    ],
+)
 def test_nodes_and_weights(n: int) -> None:
     nodes, weights = gauss_legendre(n)
     assert len(nodes) == len(weights) == n

@@ -56,19 +56,33 @@ def in_graph(row: Method, backend: str) -> Callable[[nn.Module, Any, Tensor], Te
     return torch.compile(call, fullgraph=True, backend=backend)
 
 
-@pytest.mark.parametrize("row", by_kind(METHODS))
+ONCE = (
+    "saliency",
+    "guided_grad_cam",
+    "layer_integrated_gradients",
+    "layer_conductance",
+    "gradient_shap",
+    "deep_lift",
+    "layer_deep_lift_shap",
+)
+"""The kinds that no other quick test compiles: those of a path in x are in `test_batches.py`."""
+BEHIND = ("guided_grad_cam", "layer_conductance", "deep_lift")
+"""What is behind the trace is of one kind for a rule, a velocity and a reference."""
+
+
+@pytest.mark.parametrize("row", by_kind(METHODS, ONCE))
 def test_every_method_compiles_in_one_graph(row: Method) -> None:
     """New values take no new graph."""
     net, x = suited(row), images()
-    compiled = in_graph(row, "aot_eager" if quick(row) else "eager")  # what is behind the trace is of one kind
+    compiled = in_graph(row, "aot_eager" if row.name in BEHIND else "eager")
     for z in (x, 2 * x):
         same(seeded(lambda z=z: compiled(net, net.head, z)), row.call(net, z))
         assert graphs() == 1
 
 
-@pytest.mark.parametrize("row", by_kind(METHODS, ("integrated_gradients",)))
+@pytest.mark.parametrize("row", by_kind(filter(quick, METHODS), ()))
 def test_a_new_batch_size_takes_one_graph_more_at_most(row: Method) -> None:
-    """For most rows that is slow: `test_batches.py` asks for the second graph of each at once."""
+    """For one of each kind: `test_batches.py` asks for the second graph of every row at once."""
     net, x = suited(row), images()
     compiled = in_graph(row, "eager")
     for z, most in ((x, 1), (torch.cat([x, x]), 2), (x[:2], 2)):

@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 import attrfn
 from tests.laws.transforms.test_grad import state
 from tests.tables.built import BUILT, JUDGES
+from tests.tables.kinds import by_kind
 from tests.tables.method import SEED, Method, in_training, suited
 from tests.tables.methods import ALONE, DEEP_LIFTS, METHODS
 from tests.tables.models import Split, images
@@ -89,7 +90,7 @@ STEPPING = [row for row in ALONE if row.steps and row not in DEEP_LIFTS]
 
 
 @pytest.mark.parametrize("kind", NO_VMAP)
-@rows_of(STEPPING)
+@pytest.mark.parametrize("row", by_kind(STEPPING))
 def test_a_loop_over_steps_does_not_help_inside_a_vmap(row: Method, kind: str) -> None:
     """`vectorize=False` leaves out the `vmap` of the method's own: the caller's is there still."""
     special, plain, x = met(kind, row)

@@ -16,6 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 import attrfn
 from tests.tables.built import BUILT, JUDGES
 from tests.tables.counted import Counted
+from tests.tables.kinds import quick
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Split, images
@@ -126,9 +127,14 @@ CELLS: dict[str, tuple[Callable[[Method], Pair], Callable[[Method], bool]]] = {
 """A transform, and the rows that have what it maps over."""
 
 
+def marks(row: Method, cell: str) -> Any:
+    """A `vmap` in a `vmap` of one of each kind; by itself each of the two has all rows."""
+    return pytest.mark.slow if cell == "examples of an ensemble" and not quick(row) else ()
+
+
 @pytest.mark.parametrize(
     ("row", "cell"),
-    [(row, name) for name, (_, has) in CELLS.items() for row in ROWS if has(row)],
+    [pytest.param(row, name, marks=marks(row, name)) for name, (_, has) in CELLS.items() for row in ROWS if has(row)],
     ids=lambda part: part.name if isinstance(part, Method) else part,
 )
 def test_equals_the_loop(row: Method, cell: str) -> None:
