@@ -72,7 +72,7 @@ def linear_model(
     if 2**game.players > budget:
         _enough(game, budget, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
         drawn = own_generator(generator, game.device)
-    return ridge(game, uniform_masks(game, budget, drawn), width, alpha)
+    return ridge(game, uniform_masks(game, budget, drawn), width, alpha, game.value.there)
 
 
 def _budget(game: Game, n_evals: int | None) -> int:

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from attrfn._sampling.draws import choices
 from attrfn._sampling.masks.all_masks import Coalitional, all_masks, wide
-from attrfn._sampling.masks.game import Game
 
 
 def uniform_masks(game: Coalitional, budget: int, generator: torch.Generator | None) -> Tensor:
@@ -17,17 +16,17 @@ def uniform_masks(game: Coalitional, budget: int, generator: torch.Generator | N
     return torch.stack(drawn) > 0
 
 
-def ridge(game: Game, masks: Tensor, width: float, alpha: float) -> Tensor:
+def ridge(game: Coalitional, masks: Tensor, width: float, alpha: float, there: Tensor | None = None) -> Tensor:
     r"""The coefficients of the ridge regression of values on masks, `(N, P)`.
 
     $\min_{c, \beta} \sum_z w(z)\, (v(z) - c - z \cdot \beta)^2 + \alpha\, |\beta|^2$ with
     $w(z) = \exp(-(1 - \cos(z, 1))^2 / width^2)$: in closed form, about the weighted means, which frees the intercept.
-    An example that has not all of the players has a regression on its own alone.
+    With `there`, `(N, P)`, each example has a regression on the players that it has alone.
     """
     values = game.over(len(masks), lambda some: masks[some.start : some.stop])
-    if game.value.there is None:
+    if there is None:
         return (wide(values).mT @ _rows(masks, width, alpha)).to(values.dtype)
-    found = [v @ _rows_of(own, masks, width, alpha) for own, v in zip(game.value.there, wide(values).mT, strict=True)]
+    found = [v @ _rows_of(own, masks, width, alpha) for own, v in zip(there, wide(values).mT, strict=True)]
     return torch.stack(found).to(values.dtype)
 
 
