@@ -396,9 +396,7 @@ OF_A_NEURON: dict[str, Any] = {
     "guided": lambda net, place, x, unit: attrfn.neuron_guided_backprop(net, place, unit, x),
     "deconvolution": lambda net, place, x, unit: attrfn.neuron_deconvolution(net, place, unit, x),
     "DeepLIFT": lambda net, place, x, unit: attrfn.neuron_deep_lift(net, place, unit, x),
-    "DeepLIFT's mean": lambda net, place, x, unit: attrfn.neuron_deep_lift_shap(
-        net, place, unit, x, x[:2] / 2, vectorize=False
-    ),
+    "DeepLIFT's mean": lambda net, place, x, unit: attrfn.neuron_deep_lift_shap(net, place, unit, x, x[:2] / 2),
     "path": lambda net, place, x, unit: attrfn.neuron_integrated_gradients(net, place, unit, x, None, 3),
     "draws": lambda net, place, x, unit: attrfn.neuron_gradient_shap(
         net, place, unit, x, x[:2] / 2, 3, generator=torch.Generator().manual_seed(0)
