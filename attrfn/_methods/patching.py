@@ -184,4 +184,4 @@ def edges(
     take(x, floating=False)
     start, batching = start_alike(x, baselines), Batching(chunk_size, vectorize)
     compared = Compared(rule, model, x, start, target, n_steps, create_graph, batching)
-    return edges_between(compared, listed(writers), listed(readers))
+    return edges_between(compared, listed(writers, "writers"), listed(readers, "readers"))
