@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,18 +24,22 @@ from attrfn._inputs import (
 from attrfn._types import Baselines, Inputs
 
 
-def sample_of(
-    x: Inputs, baselines: Baselines, *, fixed: bool = True, name: str = "baselines"
-) -> tuple[int, Callable[[Any], Any]]:
-    """The reference sample of a `*_shap` method, or of an intervention, where the argument is `reference`.
+class Sample(NamedTuple):
+    """A reference sample."""
 
-    Returns:
-        K, the number of rows, and `pick`: given `(k, n)` indices of rows and examples, or an int k, the
-        container of those baselines, aligned over its members.
-    """
+    rows: int
+    """K, the number of rows."""
+    pick: Callable[[Any], Any]
+    """Given an index of a row for each example, or an int for all, those baselines, contained as x is."""
+
+
+def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True, name: str = "baselines") -> Sample:
+    """The reference sample of a `*_shap` method, or of an intervention, where the argument is `reference`."""
     x = dict(x) if isinstance(x, Mapping) else x
     if callable(baselines):
         baselines = baselines(x)
+    if isinstance(baselines, Sample):
+        return baselines
     if baselines is None or is_number(baselines):
         raise ValueError(
             f"{name} must be a sample of the reference distribution, (K, *F), but is {describe(baselines)}; "
@@ -48,8 +52,21 @@ def sample_of(
     (count,) = sizes
     if count == 0:
         raise ValueError(f"{name} must hold one reference at least, but have 0 rows")
+    return Sample(count, functools.partial(_picked, pairs, batch_size(x)))
+
+
+def other_examples(orders: Tensor, x: Inputs) -> Sample:
+    """The sample of x's own examples: of example n in row k that of the number `orders[k, n]`.
+
+    None is laid out before it is asked for; what does not hold the examples stays as it is.
+    """
     n = batch_size(x)
-    return count, functools.partial(_picked, pairs, n)
+
+    def beside(leaf: Any) -> Any:
+        moves = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n
+        return _Others(leaf, orders.to(leaf.device)) if moves else _References(leaf)
+
+    return Sample(len(orders), functools.partial(_picked, map_leaves(x, beside), n))
 
 
 def _picked(pairs: Any, n: int, at: Any) -> Any:
@@ -74,6 +91,21 @@ class _References:
             return self.rows[at, torch.zeros_like(at)].expand(at.shape[0], *self.x.shape[1:])
         example = torch.arange(at.shape[0], device=at.device) % n
         return self.rows[at, example].expand(at.shape[0], *self.x.shape[1:])
+
+
+@dataclass(frozen=True)
+class _Others:
+    """A member of x whose references are others of its examples."""
+
+    x: Tensor
+    orders: Tensor
+
+    def at(self, at: Any, n: int) -> Tensor:
+        """Row `at`, as of `_References`."""
+        if isinstance(at, int):
+            return self.x[self.orders[at]]
+        at = at.to(self.x.device)
+        return self.x[self.orders[at, torch.arange(at.shape[0], device=at.device) % n]]
 
 
 def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:

@@ -8,6 +8,10 @@ the pairs of Pearson's and Spearman's correlation with each, of how many of the 
 the relative error; by how much its sum over the last residual layer misses f(x) − f(x′); and how many times that of
 one gradient its time is. Candidates for another rule are asked beside the others at some of the layers. Then sums of
 edges, all tokens of an answer beside Captum's, and the cost of ninety places.
+
+Of the answer's tokens, ours in float32 are those of plain autograd in one pass, to the bit, and Captum's those of plain
+autograd in a pass a token. They are 2.3e-6 of the largest apart; from the same model in float64, norms and rotations
+too, ours are 3.98e-5 of it, Captum's 3.96e-5: neither is nearer, and 1e-6 is below the rounding of either.
 """
 
 import statistics

@@ -9,7 +9,7 @@ from attrfn._call import unnoted
 from attrfn._gradients.gradient import detached, gradient
 from attrfn._gradients.place import Place
 from attrfn._inputs import batch_size, split
-from attrfn._model import one_leaf, pick
+from attrfn._model import one_leaf, pick, refuse_examples_elsewhere
 from attrfn._torch import values_readable
 from attrfn._types import Selector
 
@@ -21,7 +21,7 @@ def selection_mask(place: Place, selector: Selector) -> tuple[Tensor, ...]:
         (value,) = place.values_at(x)
     activation = split(value)
     if not callable(selector):
-        one_leaf(value)
+        refuse_examples_elsewhere(place.model, place.sites[0], x, [one_leaf(value)], batch_size(x))
 
     def unit(h: Sequence[Tensor]) -> Tensor:
         neurons = activation.rebuild(h) if callable(selector) else h[0]

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from attrfn._call import public_call, warn
 from attrfn._gradients import channel_of, class_activation_map, detached, gradient_at, gradients_of_one_pass
-from attrfn._inputs import Leaves, at_least_one, describe, split, take
+from attrfn._inputs import Leaves, at_least_one, batch_size, describe, split, take
 from attrfn._methods.relu import guided_backprop
-from attrfn._model import one_leaf, resolve
+from attrfn._model import one_leaf, refuse_examples_elsewhere, resolve
 from attrfn._rules import Switch, guided_model
 from attrfn._types import InputsT, Layer, Model, Site, Target
 
@@ -147,6 +147,7 @@ def guided_grad_cam(
     _check_mode("interpolate_mode", interpolate_mode)
     inputs, site = take(x), resolve(model, layer)
     activation, slope, guided = _both(model, site, inputs, target, create_graph)
+    refuse_examples_elsewhere(model, site, x, [activation], batch_size(x))
     channel = channel_of(activation, site, channel_dim)
     cam = class_activation_map("grad", activation, slope, lambda: channel, relu=True)
     return inputs.answer(_put_at(g, cam, channel, interpolate_mode, len(guided) == 1) for g in guided)

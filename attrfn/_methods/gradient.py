@@ -8,7 +8,7 @@ import torch
 from attrfn._call import public_call
 from attrfn._gradients import detached, gradient, gradient_at, score_of
 from attrfn._inputs import split, take
-from attrfn._model import as_listed, listed, neuron, resolve, run_reading
+from attrfn._model import as_listed, listed, of_neuron, resolve, run_reading
 from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target
 
 
@@ -111,7 +111,8 @@ def neuron_gradient(
     References:
         Simonyan et al., Deep inside convolutional networks, 2013. arXiv:1312.6034
     """
-    return saliency(neuron(model, layer, selector), x, absolute=False, create_graph=create_graph)
+    settings: Any = {"absolute": False, "create_graph": create_graph}
+    return of_neuron(lambda unit: saliency(unit, x, **settings), model, layer, selector, x)
 
 
 @public_call

@@ -89,7 +89,7 @@ def activation_patching(
 
     $f(x) - F(h(x)$ with the entries of group $i$ those of $h(x'))$, all else as at $x$: minus the effect of the patch.
     The other direction, $f(x'$ with $h(x)$ there$) - f(x')$, is the same call with `x` and `baselines` exchanged, its
-    sign turned. What precedes the layer runs once for all patches of a chunk.
+    sign turned. What precedes the layer runs once for all patches of a chunk, and again for the next.
 
     Args:
         model: The model $f$; see `Model`.
@@ -184,4 +184,4 @@ def edges(
     take(x, floating=False)
     start, batching = start_alike(x, baselines), Batching(chunk_size, vectorize)
     compared = Compared(rule, model, x, start, target, n_steps, create_graph, batching)
-    return edges_between(compared, listed(writers), listed(readers))
+    return edges_between(compared, listed(writers, "writers"), listed(readers, "readers"))

@@ -5,7 +5,7 @@ from typing import Any
 from attrfn._call import public_call
 from attrfn._gradients import gradient, score_of
 from attrfn._inputs import take
-from attrfn._model import neuron, scored
+from attrfn._model import of_neuron, scored
 from attrfn._rules import DECONVOLUTION_RULES, GUIDED_RULES, Rules, Switch, under_rules
 from attrfn._types import Inputs, InputsT, Layer, Model, Selector, Target
 
@@ -102,7 +102,7 @@ def neuron_guided_backprop(
     References:
         Springenberg et al., Striving for simplicity, 2015. arXiv:1412.6806
     """
-    return guided_backprop(neuron(model, layer, selector), x, create_graph=create_graph)
+    return of_neuron(lambda unit: guided_backprop(unit, x, create_graph=create_graph), model, layer, selector, x)
 
 
 @public_call
@@ -134,7 +134,7 @@ def neuron_deconvolution(
     References:
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2013. arXiv:1311.2901
     """
-    return deconvolution(neuron(model, layer, selector), x, create_graph=create_graph)
+    return of_neuron(lambda unit: deconvolution(unit, x, create_graph=create_graph), model, layer, selector, x)
 
 
 def _ruled(model: Model, rules: Rules, x: Inputs, target: Target, create_graph: bool) -> Any:

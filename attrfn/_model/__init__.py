@@ -7,7 +7,6 @@ from attrfn._model.kept.state import ModuleState as ModuleState
 from attrfn._model.kernels import without_buffers as without_buffers
 from attrfn._model.layers import neuron as neuron
 from attrfn._model.layers import pinned_and_read as pinned_and_read
-from attrfn._model.layers import pinned_neuron as pinned_neuron
 from attrfn._model.masked_layers import masked_layers as masked_layers
 from attrfn._model.masks import Masked as Masked
 from attrfn._model.masks import MaskedScore as MaskedScore
@@ -32,5 +31,7 @@ from attrfn._model.targets import pick as pick
 from attrfn._model.tiled import Examples as Examples
 from attrfn._model.tiled import Scores as Scores
 from attrfn._model.tiled import dims_of_examples as dims_of_examples
+from attrfn._model.tiled import of_neuron as of_neuron
+from attrfn._model.tiled import pinned_neuron as pinned_neuron
 from attrfn._model.tiled import refuse_examples_elsewhere as refuse_examples_elsewhere
 from attrfn._model.tiled import tiled_question as tiled_question

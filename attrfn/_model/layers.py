@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._call import makes_function
-from attrfn._inputs import at_least_one, describe, packed, refuse_complex, split, split_activation, take
+from attrfn._inputs import at_least_one, describe, packed, refuse_complex, split, split_activation
 from attrfn._model.explained import Wrapped
 from attrfn._model.sites import one_leaf, resolve, with_leaves
 from attrfn._model.taps import run_reading, run_replacing
@@ -200,12 +200,14 @@ def unit(model: Model, site: Site, selector: Selector, /, *args: Any, **kwargs: 
     return pick(value if callable(selector) else one_leaf(value), selector, name="selector")
 
 
-def pinned_neuron(
-    model: Model, layer: Layer, selector: Selector, x: Inputs, *, floating: bool = True
-) -> Callable[..., Any]:
-    """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
-    take(x, floating=floating)
-    return neuron(model, pinned_and_read(model, [layer], x)[0][0], selector)
+def noted_unit(
+    model: Model, layer: Layer, selector: Selector, n: int, met: list[tuple[Site, Tensor]], /, *args: Any, **kwargs: Any
+) -> Tensor:
+    """The same of `n` examples; `met` then has the place, and the activation there."""
+    site = resolve(model, layer)
+    (value,) = run_reading(model, packed(args, kwargs), (site,))
+    met[:] = [(site, one_leaf(value))]
+    return pick(met[0][1], selector, name="selector", n=n)
 
 
 def pinned_and_read(

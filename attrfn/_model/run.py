@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._again import Abandoned, Watch, as_one, watch
 from attrfn._call import draw_again, twice, watch_for_constants
@@ -64,6 +64,8 @@ class Pass(TorchFunctionMode):
             with self:
                 return WRITTEN_OUT["multi_head_attention_forward"](*args, **kwargs)
         rewrite = kernels.REWRITES.get(name)
+        if name == "scaled_dot_product_attention" and not self.untouched and _within_a_pass():
+            rewrite = None  # of a neuron, say: the pass around it has rules, or writes it so itself
         if rewrite is None and args and any(args[0] is counter for counter in self.counters):
             if name == "add_":
                 return args[0]
@@ -78,6 +80,11 @@ class Pass(TorchFunctionMode):
             if "would mutate a captured Tensor" not in str(error):
                 raise
             return written_outside(func, args, kwargs, error)
+
+
+def _within_a_pass() -> bool:
+    """Whether another pass is around this one, whose operation is being run."""
+    return any(isinstance(mode, Pass) for mode in _get_current_function_mode_stack())
 
 
 class _Watched(TorchFunctionMode):

@@ -186,10 +186,10 @@ def _named(model: Model, name: str) -> nn.Module:
     return modules[name]
 
 
-def listed(layer: Any) -> list[Any]:
+def listed(layer: Any, name: str = "layer") -> list[Any]:
     """One layer, or a list of them, as a list."""
     if isinstance(layer, list) and not layer:
-        raise ValueError("layer must be a layer or a list of them, but the list is empty")
+        raise ValueError(f"{name} must be a layer or a list of them, but the list is empty")
     return layer if isinstance(layer, list) else [layer]
 
 

@@ -2,21 +2,23 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from attrfn._inputs import Leaves, batch_size, map_leaves, split
+from attrfn._inputs import Leaves, batch_size, leaves_of, map_leaves, split, take
 from attrfn._model.explained import Scored, Wrapped
-from attrfn._model.layers import rest, unit
+from attrfn._model.layers import neuron, noted_unit, pinned_and_read, rest, unit
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import run_reading
 from attrfn._model.targets import pick
 from attrfn._torch import compiling, in_make_fx
-from attrfn._types import Model, Site, Target
+from attrfn._types import Inputs, Layer, Model, Selector, Site, Target
+
+Answer = TypeVar("Answer")
 
 
 class Examples:
@@ -197,6 +199,36 @@ def refuse_examples_elsewhere(model: Model, site: Site, x: Any, leaves: Sequence
                 f"{tuple(h.shape)}, and {tuple(more.shape)} for twice as many; choose a layer behind the place where "
                 "the examples come first, or make the model so that they do (batch_first=True)"
             )
+
+
+def pinned_neuron(
+    model: Model, layer: Layer, selector: Selector, x: Inputs, *, floating: bool = True
+) -> Callable[..., Any]:
+    """`neuron`, of a call that is found out once, so that every pass of a method stops there."""
+    take(x, floating=floating)
+    (site,), values = pinned_and_read(model, [layer], x)
+    if not (callable(selector) or compiling()) and (values or any(map(_of_steps, leaves_of(x)))):
+        with torch.no_grad():
+            (value,) = values or run_reading(model, x, (site,))
+        refuse_examples_elsewhere(model, site, x, split(value).tensors, batch_size(x))
+    return neuron(model, site, selector)
+
+
+def _of_steps(leaf: Any) -> bool:
+    """Whether a member of x is of steps or tokens, which layers may have in front."""
+    return isinstance(leaf, Tensor) and leaf.ndim == (3 if leaf.is_floating_point() else 2)
+
+
+def of_neuron(explain: Callable[[Model], Answer], model: Model, layer: Layer, selector: Selector, x: Inputs) -> Answer:
+    """What a method says of `neuron`, of one pass: what was met there is looked at behind it."""
+    if callable(selector) or compiling():
+        return explain(neuron(model, layer, selector))
+    take(x)
+    n, met = batch_size(x), list[tuple[Site, Tensor]]()
+    found = explain(functools.partial(noted_unit, model, layer, selector, n, met))
+    for site, activation in met:
+        refuse_examples_elsewhere(model, site, x, [activation], n)
+    return found
 
 
 def _of_twice_as_many(model: Model, sites: Sequence[Site], x: Any, n: int) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Random numbers: of the caller's generator, of one that is the call's own, or of the global state."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,10 @@ from attrfn._inputs import (
     is_floating,
     is_number,
     leaves_of,
-    map_leaves,
     split,
     take,
 )
-from attrfn._references import sample_of
+from attrfn._references import Sample, other_examples, sample_of
 from attrfn._sampling.chunks import Batching, added, in_chunks, precision
 from attrfn._sampling.fold import ByRow, along
 from attrfn._torch import compiling, transformed
@@ -86,8 +86,8 @@ def another_example(n: int, device: torch.device, generator: torch.Generator | N
     return torch.empty_like(order).scatter(0, order, order.roll(-1))
 
 
-def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> Any:
-    """A reference sample of x's own examples, `(n_samples, N, *F)`, contained as x is: for each example others."""
+def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> Callable[[Inputs], Sample]:
+    """A reference sample of x's own examples, `n_samples` rows: for each example others."""
     take(x, floating=False)
     n, device = batch_size(x), device_of(x)
     if at_least_one("n_samples", n_samples) and n < 2:
@@ -96,13 +96,7 @@ def shuffled(x: Inputs, n_samples: int, generator: torch.Generator | None) -> An
             "pass more examples, or use feature_ablation with a reference"
         )
     generator = own_generator(generator, device)
-    orders = torch.stack([another_example(n, device, generator) for _ in range(n_samples)])
-
-    def act(leaf: Any) -> Any:
-        moves = isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == n
-        return leaf[orders.to(leaf.device)] if moves else None
-
-    return map_leaves(dict(x) if isinstance(x, Mapping) else x, act)
+    return partial(other_examples, torch.stack([another_example(n, device, generator) for _ in range(n_samples)]))
 
 
 def _of(generator: torch.Generator | None) -> dict[str, Any]:

@@ -64,6 +64,7 @@ CALLS = {
     "shapley_values": "attrfn.shapley_values(net, x, None, 10 * n, groups=quarters, target=1, estimator='kernel')",
     "sensitivity_n": "attrfn.sensitivity_n(net, a, x, n=5, n_samples=10 * n, groups=quarters, target=1)",
     "lime": "attrfn.lime(net, x, None, 10 * n, groups=quarters, target=1)",
+    "feature_permutation": "attrfn.feature_permutation(net, x, quarters // 8, n_samples=4 * n, target=1)",
     "insertion": "attrfn.insertion(net, a, x, n_steps=5 * n, target=1)",
     # What the bound would catch: all steps at once, and one call a step that keeps what each gave.
     "all at once": "attrfn.integrated_gradients(net, x, None, n, target=1, chunk_size=n)",

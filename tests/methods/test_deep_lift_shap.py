@@ -75,3 +75,15 @@ def test_of_a_layer_or_a_neuron_it_is_the_mean_over_the_references() -> None:
     same(found, torch.stack(alone).mean(0))
     # which is another thing than the attribution from their mean:
     assert not torch.allclose(found, attrfn.neuron_deep_lift(net, "head", (1, 0, 0), x, references.mean(0, True)))
+
+
+def test_neurons_behind_attention() -> None:
+    """The pass that ends at the neuron leaves attention to the rules around it, references being one `vmap` too."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True, activation="gelu")
+    net = nn.Sequential(nn.Linear(3, 4), layer, nn.Flatten(), nn.Linear(12, 2)).double().eval()
+    x, sample = torch.randn(2, 3, 3, dtype=torch.float64), torch.randn(4, 3, 3, dtype=torch.float64)
+    one, loop = (attrfn.neuron_deep_lift_shap(net, layer, (1, 2), x, sample, vectorize=v) for v in (True, False))
+    torch.testing.assert_close(one, loop)
+    unit = attrfn.neuron(net, layer, (1, 2))
+    torch.testing.assert_close(one.sum((1, 2)), (unit(x) - unit(sample).mean()).detach())

@@ -182,6 +182,55 @@ def test_a_tolerance_not_reached_is_told(estimator: str) -> None:
         attrfn.shapley_values(net(), rows(), rtol=1e-6, target=1)  # exact
 
 
+SCALES: Any = pytest.mark.parametrize("scale", [1e-30, 1e30])
+
+
+@SCALES
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_of_any_unit(estimator: str, scale: float) -> None:
+    """Squares of float32's small and large numbers are 0 and inf, and neither is a reason to stop."""
+    model, x = Counting(net(12).float()), rows(12).float()
+
+    def asked(unit: float) -> int:
+        model.count = 0
+        attrfn.shapley_values(
+            lambda x: unit * model(x)[:, 1], x, None, 3000, estimator=estimator, rtol=0.025, vectorize=False,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        return model.count
+
+    assert asked(scale) == asked(1.0) > 180
+
+
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_reached_where_nothing_counts(estimator: str) -> None:
+    """Of one output, and of one but for its rounding: of an example beside another one too."""
+    model, x = Counting(net(12).float()), rows(12).float()
+    given: Any = {"n_evals": 3000, "estimator": estimator, "rtol": 0.01, "vectorize": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = attrfn.shapley_values(lambda x: 0 * model(x)[:, 1] + 3, x, **given)
+        assert torch.equal(same, torch.zeros_like(x))
+        assert model.count < 200
+        sums = attrfn.shapley_estimate(lambda x: 1.7 * model(x).softmax(1).sum(1), x, **given)
+        assert 0 < sums.values.abs().max() < 1e-5
+        attrfn.shapley_values(lambda x: x @ torch.arange(1.0, 13) * torch.tensor([1.0, 0.0, 1.0]), x, **given)
+    assert model.count < 800
+
+
+@pytest.mark.parametrize("settings", [{}, {"estimator": "permutation", "n_evals": 30}, {"n_evals": 40}])
+def test_it_differentiates_where_an_example_has_no_player(settings: dict[str, Any]) -> None:
+    model, x = net(), rows(n=3).requires_grad_()
+    groups = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2], [-1] * 6])
+    generator = torch.Generator().manual_seed(0)
+    given: Any = {"groups": groups, "target": 1, "create_graph": True, "generator": generator, **settings}
+    found = attrfn.shapley_values(model, x, **given)
+    assert torch.equal(found[2], torch.zeros(6, dtype=torch.float64))
+    (slope,) = torch.autograd.grad(found.square().sum(), x)
+    assert slope.isfinite().all()
+    assert slope[:2].abs().sum() > 0 == slope[2].abs().sum()
+
+
 def test_examples_with_other_groups() -> None:
     """An example without a player gets zero for it, and its own players sum."""
     model, x = net(8), rows(8, 2)

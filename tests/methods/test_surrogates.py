@@ -81,6 +81,20 @@ def test_lime_of_groups_and_references() -> None:
     close(attrfn.lime(model, x, reference=sample, groups=groups, target=2), torch.stack(by_rows).mean(0))
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.0])
+def test_lime_of_examples_with_other_groups(alpha: float) -> None:
+    """Each example's are those of it alone: nobody is asked about players that it has not."""
+    model, x = net(), rows()
+    groups = torch.tensor([[0, 1, 2, 3, 4], [0, 0, 7, 7, -1], [-1, -1, -1, -1, -1]])
+    found = attrfn.lime(model, x, groups=groups, alpha=alpha, target=2)
+    for k in (0, 1):
+        close(found[k : k + 1], attrfn.lime(model, x[k : k + 1], groups=groups[k], alpha=alpha, target=2), 1e-12)
+    assert torch.equal(found[2], torch.zeros(5, dtype=torch.float64))
+    drawn = attrfn.lime(model, x, None, 25, groups=groups, alpha=0, target=2)
+    (of_pairs,) = written_out(lambda z: model(z[:, [0, 0, 1, 1, 2]] * x[1]), torch.ones(1, 3), bits(3), 0.25, 1e-9)
+    assert (drawn[1, [0, 2]] - of_pairs[:2]).abs().max() < 0.5 * of_pairs.abs().max()
+
+
 LIME_ERRORS: Any = [
     ({"width": 0}, ValueError, "width must be positive"),
     ({"width": None}, TypeError, "width must be a number"),

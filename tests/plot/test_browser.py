@@ -211,8 +211,12 @@ tr, th, td { text-align: right; vertical-align: middle; padding: 0.5em; max-widt
 tbody tr:nth-child(odd) { background: #333 } td { color: red }</style>"""
 
 
-def test_looks_the_same_in_a_dark_notebook(window: Window) -> None:
-    html = plot.text([TOKENS, TOKENS], [VALUES, VALUES], true=["good", "bad"])
+TEXTS = plot.text([TOKENS, TOKENS], [VALUES, VALUES], true=["good", "bad"])
+ANSWER = plot.answer(TOKENS, ["not", "bad"], torch.stack([VALUES, -VALUES]), title="An answer")
+
+
+@pytest.mark.parametrize("html", [TEXTS, ANSWER], ids=["texts", "an answer"])
+def test_looks_the_same_in_a_dark_notebook(window: Window, html: str) -> None:
     window.show(html)
     alone = window.boxes(".attrfn-token, td, th, .attrfn-legend"), window.pixels()
     window.page.emulate_media(color_scheme="dark")
@@ -255,6 +259,21 @@ def test_markup_that_is_not_escaped_would_be_noticed(window: Window, token: str,
 
 
 # Tokens by tokens
+
+
+def test_the_letters_of_an_answer_can_be_read(window: Window) -> None:
+    """The columns' tokens run downwards, above their squares; the two tokens and the number are a cell's title."""
+    page = window.show(ANSWER)
+    for selector in ("th", ".attrfn-legend", "div.attrfn-text > div"):
+        ink, paper = (numbers(window.computed(selector, name)) for name in ("color", "backgroundColor"))
+        light, dark = luminance(np.maximum(ink, paper)), luminance(np.minimum(ink, paper))
+        assert ((light + 0.05) / (dark + 0.05)).min() >= 4.5, selector
+    assert set(window.computed("th[scope=col]", "writingMode")) == {"vertical-rl"}
+    heads, cells = window.boxes("th[scope=col]"), window.boxes(".attrfn-token")[: len(TOKENS)]
+    assert (np.abs(heads[:, [0, 2]].mean(1) - cells[:, [0, 2]].mean(1)) < 2).all()
+    assert (heads[:, 3] <= cells[:, 1] + 1).all()
+    assert page.locator(".attrfn-token").nth(1).get_attribute("title") == f"not \N{LEFTWARDS ARROW} {TOKENS[1]}: +2"
+    assert page.locator(".attrfn-legend").inner_text().split() == ["attribution", "\N{MINUS SIGN}2", "+2"]
 
 
 def test_an_answer_is_a_table_of_colours(window: Window) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrfn._inputs import at_least_one, describe
 from attrfn._sampling.draws import check_generator, own_generator
-from attrfn._sampling.masks.all_masks import MOST_PLAYERS, exact_interactions, exact_shapley
+from attrfn._sampling.masks.all_masks import MOST_PLAYERS, exact_interactions, exact_shapley, wide
 from attrfn._sampling.masks.game import Game
 from attrfn._sampling.masks.neighbours import least_for_interactions, sampled_interactions
 from attrfn._sampling.masks.pairs import Found, OddPart, Orders, Regression
@@ -43,7 +43,7 @@ def _of_those_there(found: Found, there: Tensor | None) -> Found:
     """Nothing for players that an example has not: what a regression gave them is shared by those it has."""
     if there is None:
         return found
-    extra = torch.where(there, 0, found.values).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+    extra = torch.where(there, 0, found.values).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
     return Found(torch.where(there, found.values + extra, 0), torch.where(there, found.errors, 0))
 
 
@@ -72,7 +72,7 @@ def linear_model(
     if 2**game.players > budget:
         _enough(game, budget, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
         drawn = own_generator(generator, game.device)
-    return ridge(game, uniform_masks(game, budget, drawn), width, alpha)
+    return ridge(game, uniform_masks(game, budget, drawn), width, alpha, game.value.there)
 
 
 def _budget(game: Game, n_evals: int | None) -> int:
@@ -136,7 +136,7 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     most = odd.plan.count
     units = min(odd.plan.enough, most)
     found = odd.at(units)
-    while (worst := _share(found)) > rtol:
+    while (worst := _share(found, odd.largest)) > rtol:
         if units == most:
             warn(
                 f"rtol={rtol} was not reached with {2 + 2 * units * odd.plan.unit} coalitions, the most that n_evals "
@@ -149,7 +149,12 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     return found
 
 
-def _share(found: Found) -> float:
-    """The largest share, over the examples, of the errors in the values, in L2 norms."""
-    values, errors = (t.detach().norm(dim=1) for t in found)
-    return float(torch.where(errors == 0, 0, errors / values).max())
+def _share(found: Found, largest: Tensor) -> float:
+    """The largest share, over the examples, of the errors in the values, in L2 norms.
+
+    Nothing where both are no more than the rounding of the game's values: no more of these would tell.
+    """
+    values, errors = (wide(t.detach()).norm(dim=1) for t in found)
+    rounding = found.values.shape[1] ** 0.5 * torch.finfo(found.values.dtype).eps * largest
+    settled = (errors == 0) | (torch.maximum(values, errors) <= rounding)
+    return float(torch.where(settled, 0, errors / values).max())

@@ -1,6 +1,6 @@
 """A value of masks, asked a chunk at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -30,6 +30,22 @@ class Value(Protocol):
         ...
 
 
+def means(parts: Iterable[tuple[range, Tensor]], each: int) -> Iterator[tuple[range, Tensor]]:
+    """From the values of chunks the means over every `each` rows; of what a chunk has begun the sum is kept."""
+    begun: Tensor | None = None
+    for some, values in parts:
+        first, last = some.start // each, (some.stop - 1) // each
+        number = torch.arange(some.start, some.stop, device=values.device) // each - first
+        wide = values.double()
+        sums = wide.new_zeros(last - first + 1, *values.shape[1:]).index_add(0, number, wide)
+        if begun is not None:
+            sums = torch.cat([sums[:1] + begun, sums[1:]])
+        done = some.stop // each - first
+        begun = None if some.stop % each == 0 else sums[-1:]
+        if done:
+            yield range(first, first + done), (sums[:done] / each).to(values.dtype)
+
+
 class Game:
     r"""$v(z)$: players, and the value of who is present; with a reference of several rows the mean over them."""
 
@@ -56,8 +72,8 @@ class Game:
         with nullcontext() if self.create_graph else torch.no_grad():
             like = self.value.like
             chunks = in_chunks(self._by_row, rows, count * references, like, self.batching, "masks")
-            values = joined(((some, values) for some, (values,) in chunks), count * references)
-            return values.unflatten(0, (count, references)).mean(1) if references > 1 else values
+            parts = ((some, values) for some, (values,) in chunks)
+            return joined(parts if references == 1 else means(parts, references), count)
 
     def _of_each_example(self, masks: Tensor) -> Tensor:
         """Where the examples of all masks are one batch, a mask for each."""

@@ -80,6 +80,8 @@ class OddPart:
     def __init__(self, game: Coalitional, plan: Plan) -> None:
         self.game, self.plan = game, plan
         self._found, self._dtype = torch.zeros(0, device=game.device), torch.float64
+        self.largest = torch.zeros((), dtype=torch.float64, device=game.device)
+        """The largest magnitude of each example's values so far, `(N,)`."""
 
     def at(self, units: int) -> Found:
         """What the first units tell."""
@@ -99,6 +101,7 @@ class OddPart:
 
         values = self.game.over(2 * (last - first), rows)
         self._dtype = values.dtype
+        self.largest = torch.maximum(self.largest, wide(values.detach()).abs().amax(0))
         return (wide(values[0::2]) - wide(values[1::2])) / 2
 
     def _masks(self, some: range) -> Tensor:

@@ -386,9 +386,27 @@ ELSEWHERE: dict[str, Any] = {
     ),
     "patching": lambda net, place, x: attrfn.activation_patching(net, place, x, x / 2, target=1),
     "a map": lambda net, place, x: attrfn.layer_cam(net, place, x, 1, channel_dim=-1),
+    "a map at the input": lambda net, place, x: attrfn.guided_grad_cam(net, place, x, 1, channel_dim=-1),
+}
+
+UNIT = (1, 2)
+OF_A_NEURON: dict[str, Any] = {
+    "gradient": lambda net, place, x, unit: attrfn.neuron_gradient(net, place, unit, x),
+    "gradient, kept": lambda net, place, x, unit: attrfn.neuron_gradient(net, place, unit, x, create_graph=True),
+    "guided": lambda net, place, x, unit: attrfn.neuron_guided_backprop(net, place, unit, x),
+    "deconvolution": lambda net, place, x, unit: attrfn.neuron_deconvolution(net, place, unit, x),
+    "DeepLIFT": lambda net, place, x, unit: attrfn.neuron_deep_lift(net, place, unit, x),
+    "DeepLIFT's mean": lambda net, place, x, unit: attrfn.neuron_deep_lift_shap(net, place, unit, x, x[:2] / 2),
+    "path": lambda net, place, x, unit: attrfn.neuron_integrated_gradients(net, place, unit, x, None, 3),
+    "draws": lambda net, place, x, unit: attrfn.neuron_gradient_shap(
+        net, place, unit, x, x[:2] / 2, 3, generator=torch.Generator().manual_seed(0)
+    ),
+    "conductance": lambda net, place, x, unit: attrfn.neuron_conductance(net, place, unit, x, None, 3, target=1),
+    "ablation": lambda net, place, x, unit: attrfn.neuron_feature_ablation(net, place, unit, x),
 }
 
 
+@pytest.mark.filterwarnings("ignore:a rule is in force")
 @pytest.mark.parametrize("attribute", ELSEWHERE.values(), ids=ELSEWHERE)
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 @pytest.mark.parametrize("steps", [3, 5])
@@ -398,3 +416,21 @@ def test_examples_behind_the_steps_are_refused(attribute: Any, kind: str, steps:
     with pytest.raises(ValueError, match=r"the 3 examples in dimension 0, but has the shape \(\d, 3, 4\)"):
         attribute(first, attrfn.at(first.layer, index=0) if kind == "lstm" else first.layer, x)
     assert attribute(last, attrfn.at(last.layer, index=0) if kind == "lstm" else last.layer, x).shape[:2] == (3, steps)
+
+
+@pytest.mark.filterwarnings("ignore:a rule is in force")
+@pytest.mark.parametrize("attribute", OF_A_NEURON.values(), ids=OF_A_NEURON)
+@pytest.mark.parametrize("steps", [3, 5])
+def test_neurons_of_examples_behind_the_steps_are_refused(attribute: Any, steps: int) -> None:
+    """A unit of the first step would be one of the first example; a function says which dimension is which."""
+    x, first, last = (
+        torch.randn(3, steps, 3, dtype=torch.float64),
+        TimeFirst("transformer"),
+        TimeFirst("transformer", False),
+    )
+    for place in (first.layer, attrfn.at(first.layer, call=0)):
+        with pytest.raises(ValueError, match=r"3 examples in dimension 0, but (it )?has the shape \(\d, 3, 4\)"):
+            attribute(first, place, x, UNIT)
+    last.load_state_dict(first.state_dict())
+    expected = attribute(last, last.layer, x, UNIT)
+    torch.testing.assert_close(attribute(first, first.layer, x, lambda h: h[1, :, 2]), expected)

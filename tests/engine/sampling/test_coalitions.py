@@ -1,9 +1,12 @@
 """All coalitions: values and interactions against enumeration by the definition."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from attrfn._sampling.masks.all_masks import all_masks, exact_interactions, exact_shapley
+from attrfn._sampling.masks.game import means
 from tests.tables.games import Abstract, interactions_of, pairwise_game, random_game, shapley_of, unanimity
 
 
@@ -65,3 +68,14 @@ def test_answers_are_as_precise_as_the_values() -> None:
     values = exact_shapley(narrow)
     assert values.dtype == exact_interactions(narrow).dtype == torch.float32
     torch.testing.assert_close(values.double(), exact_shapley(wide), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("sizes", [[12], [1] * 12, [5, 1, 6], [2, 8, 2], [3, 4, 5]])
+def test_means_over_rows_of_several_chunks(sizes: list[int]) -> None:
+    """Every chunk gives what it ends, and half-precision numbers are summed as wide ones."""
+    values = 1 + torch.randn(12, 2, dtype=torch.float64).bfloat16() / 64
+    ends = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
+    parts = list(means(((range(a, b), values[a:b]) for a, b in pairwise(ends)), 4))
+    assert [k for some, _ in parts for k in some] == [0, 1, 2]
+    assert [len(some) for some, _ in parts] == [n for a, b in pairwise(ends) if (n := b // 4 - a // 4)]
+    assert torch.equal(torch.cat([part for _, part in parts]), values.double().reshape(3, 4, 2).mean(1).bfloat16())
