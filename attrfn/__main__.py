@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _of_words(command, _words(command, given[1:])) if command else _of_pictures(_options(given))
     except ModuleNotFoundError as error:
-        return _fail(f"the demonstration needs {error.name}: pip install 'attrfn[{command or 'demo'}]'", 1)
+        return _fail(f"the demonstration needs {error.name}: {_shared().installing(command or 'demo')}", 1)
     except (OSError, _shared().Refused) as error:
         return _fail(str(error), 2)
 

