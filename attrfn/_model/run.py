@@ -17,11 +17,19 @@ from attrfn._model.kept.copies import fresh, lasting, written_outside
 from attrfn._model.kept.turns import take_turn
 from attrfn._model.modules import Parts, parts_of, reachable_parts, uncompiled
 from attrfn._model.training import warn_of_training
-from attrfn._torch import WRITTEN_OUT, as_written, compiling, detached, give_marks, name_in_torch, values_readable
+from attrfn._torch import (
+    OF_SHAPES,
+    WRITTEN_OUT,
+    as_written,
+    compiling,
+    detached,
+    give_marks,
+    name_in_torch,
+    values_readable,
+)
 from attrfn._types import Inputs, Model
 
-_c: Any = torch._C  # pyright: ignore
-_autograd = _c._autograd
+_autograd: Any = torch._C._autograd  # pyright: ignore
 
 
 class Pass(TorchFunctionMode):
@@ -47,6 +55,8 @@ class Pass(TorchFunctionMode):
         Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
         with it all that makes it ours.
         """
+        if not self.untouched and type(self) is Pass and name_in_torch(func) in _LOOKS:  # mostly by a pass within this one
+            return func(*args, **(kwargs or {}))
         if self.untouched or not _hooked():
             output = self.operation(func, args, kwargs or {})
         else:
@@ -80,6 +90,10 @@ class Pass(TorchFunctionMode):
             if "would mutate a captured Tensor" not in str(error):
                 raise
             return written_outside(func, args, kwargs, error)
+
+
+_LOOKS = OF_SHAPES | {"__get__"}
+"""What only looks at a tensor, or at a part of it."""
 
 
 def _within_a_pass() -> bool:
@@ -129,25 +143,6 @@ class NoMode:
             _autograd._saved_tensors_hooks_disable(self.before)
 
 
-class _Outer:
-    """Sets a pass aside while another runs within it, which does all that it does.
-
-    It would be shown each operation a second time, and each look that the inner one takes at a tensor.
-    """
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.outer = inner, None
-
-    def __enter__(self) -> None:
-        depth = _c._len_torch_function_stack()
-        if depth and isinstance(self.inner, Pass) and type(_c._get_function_stack_at(depth - 1)) is Pass:
-            self.outer = _c._pop_torch_function_stack()
-
-    def __exit__(self, *error: object) -> None:
-        if self.outer is not None:
-            _c._push_on_torch_function_stack(self.outer)
-
-
 _CHECKPOINTED = "attrfn: the model keeps what its backward pass needs in a way of its own"
 
 
@@ -187,7 +182,7 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
     around, done = _seen_by(mode, parts.modules), False
     restore_draws, turn = draw_again(x), take_turn(parts)
     try:
-        with parts.as_written, watch_for_constants(), _Outer(around), around:
+        with parts.as_written, watch_for_constants(), around:
             output = call(model, fresh(x))
         done = True
         return output

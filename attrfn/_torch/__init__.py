@@ -69,6 +69,7 @@ from attrfn._torch.naming import shown_name as shown_name
 from attrfn._torch.operations import ELEMENTWISE as ELEMENTWISE
 from attrfn._torch.operations import LINEAR as LINEAR
 from attrfn._torch.operations import MULTILINEAR as MULTILINEAR
+from attrfn._torch.operations import OF_SHAPES as OF_SHAPES
 from attrfn._torch.operations import OPERATIONS as OPERATIONS
 from attrfn._torch.operations import Kind as Kind
 from attrfn._torch.operations import and_in_place as and_in_place

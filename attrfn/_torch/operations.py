@@ -261,3 +261,5 @@ INPLACE_ARGUMENT: dict[str, int] = {
 }
 LINEAR = and_in_place(names(Kind.LINEAR))
 """Operations that are linear in what is explained, in constants, or that let nothing of it through."""
+OF_SHAPES = frozenset("dim ndim size stride numel nelement element_size is_floating_point is_complex".split())
+"""Questions whose answer no number has a part in."""

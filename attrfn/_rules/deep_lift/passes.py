@@ -21,6 +21,7 @@ from attrfn._torch import (
     GATES,
     LINEAR,
     MULTILINEAR,
+    OF_SHAPES,
     OPERATIONS,
     WRITTEN_OUT,
     Call,
@@ -63,7 +64,7 @@ class DeepLiftPass(Pass):
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
-        if name in _OF_SHAPES:
+        if name in OF_SHAPES:
             return func(*args, **kwargs)
         if not name:
             return self._others(func, args, kwargs)
@@ -121,10 +122,6 @@ class DeepLiftPass(Pass):
         `name` is what torch calls it as it is spelled, and empty if it is not torch's.
         """
         raise NotImplementedError
-
-
-_OF_SHAPES = frozenset("dim ndim size stride numel nelement element_size is_floating_point is_complex".split())
-"""Questions whose answer no number has a part in."""
 
 
 def is_nonlinear(name: str, call: SplitCall) -> bool:
