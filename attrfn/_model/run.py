@@ -55,7 +55,7 @@ class Pass(TorchFunctionMode):
         Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
         with it all that makes it ours.
         """
-        if not self.untouched and type(self) is Pass and name_in_torch(func) in _LOOKS:  # mostly by a pass within this one
+        if not self.untouched and type(self) is Pass and name_in_torch(func) in _LOOKS:  # a pass within this one looks
             return func(*args, **(kwargs or {}))
         if self.untouched or not _hooked():
             output = self.operation(func, args, kwargs or {})
