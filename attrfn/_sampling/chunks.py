@@ -41,7 +41,7 @@ _BUDGET = {"cpu": 1 << 22, "cuda": 1 << 28}
 _HELD = {"cpu": 1 << 28, "cuda": 1 << 32}
 """Bytes that the passes of a default chunk hold, by kind of device; see NOTE [Held].
 
-On a core a pass of ResNet-18 or of a ViT of 224 pixels costs no more a step at a quarter of this.
+On one core a pass of ResNet-18 or of a ViT costs no more a step at a quarter of this, on two a quarter to a third more.
 """
 
 _FEW = 8
