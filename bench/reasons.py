@@ -60,6 +60,57 @@ REASONS: dict[tuple[str, str, str, str], str] = {
         "model may write over it), the output and the attribution are looked at for numbers that are not finite. "
         "Was 2.3 before passes into which nothing looks ran without a function mode."
     ),
+    ("cost", "DeepLIFT, batch 4, in gradients", "ViT", FLOOR): (
+        "as BERT. Under load on one thread it was 4.9 before norms and attention had a rule in one piece, and 2.9 to "
+        "3.4 since."
+    ),
+    **dict.fromkeys(
+        [("cost", "DeepLIFT, batch 4, in gradients", f"BERT, {how}", FLOOR) for how in ("eager", "sdpa")],
+        "two forward passes and one backward pass are half of the time; of 143 ms on one thread (sdpa) the rules of "
+        "attention were 36, of GELU 26 (17 since), of norms 8: many small operations, a softmax some eighty.",
+    ),
+    ("cost", "DeepLIFT, batch 4, in gradients", "Llama", FLOOR): (
+        "on one thread it is 2.7 to 3.0 (under load); see BERT."
+    ),
+    ("cost", "DeepLIFT, batch 64, in gradients", "LSTMCell, 60 steps", FLOOR): (
+        "the model takes half a millisecond a step. It was 9.9 before the gates were one operation; now 3,808 "
+        "operations beside saliency's 1,693, and two passes whose every operation goes through two function modes. "
+        "Without the outer of these it is 3.5, but exported programs were wrong so."
+    ),
+    **dict.fromkeys(
+        [
+            ("cost", f"{of}: a method of an object with 100,000 records", "MLP", FLOOR)
+            for of in ("saliency", "IG, 50 steps in a loop")
+        ],
+        "records are compared at their ends, and their number, before and after each pass.",
+    ),
+    ("cost", "infidelity, 20 draws, batch 2", "ResNet-18", CAPTUM): (
+        "three passes beside Captum's two: at x, of 13 draws, of 7."
+    ),
+    ("cost", "layer conductance, forward, 20 points", "ViT", CAPTUM): (
+        "a forward derivative through half of the model at each point, which Captum, by differences, does not take."
+    ),
+    ("cost", "layer conductance, difference, 20 points", "ViT", CAPTUM): (
+        "under vmap each linear map is a product and a sum apart: 377 of 750 ms are products, where Captum's take 289 "
+        "of 477, in a profile. Folded it is 0.85."
+    ),
+    ("cost", "layer conductance, difference, 20 points", "ResNet-18", CAPTUM): (
+        "one pass of x alone tells how often the layer runs: 22 of a batch in place of 21."
+    ),
+    ("overhead", "saliency, batch 1", "MLP", CAPTUM): (
+        "see the loop by hand. Captum looks at none of these, and leaves what a model writes."
+    ),
+    ("ablation", "input ablation, 49 patches, batch 2", "ResNet-18", "captum, its best / attrfn"): (
+        "the loop by hand is no further ahead (1.01)."
+    ),
+    ("curves", "deletion and insertion, 100 steps, 16 images", "digits CNN", FLOOR): (
+        "all 101 steps of 16 images are one batch, whose numbers do not stay near the processor: deletion alone takes "
+        "292 ms so, 214 with chunk_size=4 and 116 with 16; a ResNet-18 and a ViT take 1.25 to 1.4 times as long with "
+        "a quarter of what a chunk holds by default, so the default stays."
+    ),
+    ("curves", "deletion and insertion, 100 steps, 16 images", "ResNet-18, 56 pixels", FLOOR): (
+        "the rounds differ by more: 1.10 to 1.18."
+    ),
     (
         "shapley",
         "Shapley values, 2 P evaluations",
