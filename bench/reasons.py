@@ -103,6 +103,17 @@ REASONS: dict[tuple[str, str, str, str], str] = {
     ("ablation", "input ablation, 49 patches, batch 2", "ResNet-18", "captum, its best / attrfn"): (
         "the loop by hand is no further ahead (1.01)."
     ),
+    ("ablation", "occlusion, 49 windows, batch 2", "ResNet-18", "captum, its best / attrfn"): (
+        "as input ablation, of whose passes it is made."
+    ),
+    **dict.fromkeys(
+        [
+            ("ablation", "occlusion, 49 windows, batch 1", "digits CNN", ratio)
+            for ratio in (CAPTUM, "captum, its best / attrfn")
+        ],
+        "the bare pass of 50 rows is half of it on one thread (8.7 of 17.8 ms); of a profile the model is 63 %, and "
+        "the rest many small things: masks, what the model holds, what the passes hold.",
+    ),
     ("curves", "deletion and insertion, 100 steps, 16 images", "digits CNN", FLOOR): (
         "all 101 steps of 16 images are one batch, whose numbers do not stay near the processor: deletion alone takes "
         "292 ms so, 214 with chunk_size=4 and 116 with 16; a ResNet-18 and a ViT take 1.25 to 1.4 times as long with "
