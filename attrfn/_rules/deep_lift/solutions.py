@@ -119,7 +119,7 @@ def gru_gates(op: Comparison) -> Grads:
     reset, keep, _ = ((here + before) / 2).chunk(3, -1)
     reset_slope, keep_slope, _ = sigmoid(u, v, here, before).chunk(3, -1)
     parts = ((here, x, s), (before, y, t))
-    new = [x.chunk(3, -1)[2] + gate.chunk(3, -1)[0] * s.chunk(3, -1)[2] for gate, x, s in parts]
+    new = [a.chunk(3, -1)[2] + gate.chunk(3, -1)[0] * b.chunk(3, -1)[2] for gate, a, b in parts]
     value, value_slope = _tanh(*new)
     to_new = grad * (1 - keep) * value_slope
     to_reset = to_new * (s.chunk(3, -1)[2] + t.chunk(3, -1)[2]) / 2 * reset_slope
