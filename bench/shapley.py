@@ -2,12 +2,11 @@
 
 CNNs that learned digits of 8 x 8 pixels, in 16 patches, against all 65,536 coalitions, in float64; and a table model
 of 100 columns, a sum of networks of ten columns each, whose values are those of its parts. An error is the squared
-distance from the truth as a share of the truth's square, of each image (row) and seed; shown are median and mean. A
-budget counts every evaluation. Captum's answers are of one image at a time; shap and shapiq are asked where they are
-installed.
+distance from the truth as a share of the truth's square, of each image (row) and draw, by a seed of its own; shown are
+median and mean. A budget counts every evaluation. Captum's answers are of one image at a time; shap and shapiq are
+asked where they are installed.
 """
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -52,6 +51,12 @@ class Asked(NamedTuple):
     players: int
     truth: Tensor  # (N, P)
 
+    def alone(self, k: int) -> "Asked":
+        """The k-th example."""
+        some = slice(k, k + 1)
+        target = self.target[some] if isinstance(self.target, list) else self.target
+        return self._replace(x=self.x[some], target=target, truth=self.truth[some])
+
     def values(self, n_evals: int, seed: int, **how: Any) -> Tensor:
         """Ours, of all examples at once, `(N, P)`."""
         whole = torch.ones(len(self.x), self.players)
@@ -61,8 +66,8 @@ class Asked(NamedTuple):
 
     def game(self, k: int) -> Callable[[Any], Any]:
         """The k-th example's, of arrays of masks."""
-        f = attrfn.masked(self.net, self.x[k : k + 1], 0.0, self.groups)
-        pick = attrfn.select(self.target[k] if isinstance(self.target, list) else self.target)
+        alone = self.alone(k)
+        f, pick = attrfn.masked(self.net, alone.x, 0.0, self.groups), attrfn.select(alone.target)
 
         def values(z: Any) -> Any:
             rows = torch.tensor(np.asarray(z, dtype=np.float32))
@@ -185,18 +190,21 @@ def errors(it: Asked, found: Tensor) -> list[float]:
 
 
 def errors_of(it: Asked, peer: Callable[..., Tensor], budget: int, seeds: int) -> list[float]:
-    each = [torch.cat([peer(it, k, budget, seed) for k in range(len(it.x))]) for seed in range(seeds)]
+    """Of each image by draws of its own, so that one order is no part of all images' errors."""
+    count = len(it.x)
+    each = [torch.cat([peer(it, k, budget, seed * count + k) for k in range(count)]) for seed in range(seeds)]
     return [error for found in each for error in errors(it, found)]
+
+
+def ours(**how: Any) -> Callable[[Asked, int, int, int], Tensor]:
+    return lambda it, k, budget, seed: it.alone(k).values(budget, seed, **how)
 
 
 def near_truth(it: Asked, times: int, seeds: int, peers: dict[str, Any]) -> Row:
     """The errors of all at `times` P evaluations."""
     budget = max(times * it.players, 2 * it.players + 2)
-    found = {"attrfn": [e for seed in range(seeds) for e in errors(it, it.values(budget, seed))]}
-    for name in ("permutation", "kernel"):
-        each = [errors(it, it.values(budget, seed, estimator=name)) for seed in range(seeds)]
-        found[f"by {name}"] = list(itertools.chain(*each))
-    found |= {name: errors_of(it, peer, budget, seeds) for name, peer in peers.items()}
+    asked = {"attrfn": ours(), **{f"by {name}": ours(estimator=name) for name in ("permutation", "kernel")}, **peers}
+    found = {name: errors_of(it, peer, budget, seeds) for name, peer in asked.items()}
     return {
         "work": f"Shapley values, {times} P evaluations",
         "draws": seeds,
