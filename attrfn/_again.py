@@ -75,8 +75,9 @@ def found_once(value: Any, find: Callable[[Any], Answer]) -> Answer:
     found = _WORK.found
     if found is None:
         return find(value)
-    if id(value) not in found:
+    known = found.get(id(value))
+    if known is None:
         if len(found) == _KEPT:
             del found[next(iter(found))]  # the oldest: functions made for each draw are not all kept
-        found[id(value)] = value, find(value)  # the object too, whose `id` must not become another's
-    return found[id(value)][1]
+        known = found[id(value)] = value, find(value)  # the object too, whose `id` must not become another's
+    return known[1]

@@ -25,10 +25,11 @@ def draw_again(x: Any) -> Callable[[], None]:
     Returns:
         What to do after the pass.
     """
-    call, handled = running_call(), sys.exc_info()[1]
+    call = running_call()
     if call is None or call.one_pass or _get_current_dispatch_mode() is not None:
         return _nothing
     device = x.device if isinstance(x, Tensor) else device_of(x)
+    handled = sys.exc_info()[1]
     draws = call.passes[-1] if call.passes else call.outer
     call.passes.append(Draws())
     now = _random_state(device)

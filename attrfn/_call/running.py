@@ -89,7 +89,8 @@ def warn_not_finite(what: str) -> None:
 
 def finite(tensor: Tensor) -> bool:
     """Whether all entries are: their sum tells faster, unless it overflows."""
-    return math.isfinite(tensor.detach().sum().item()) or bool(tensor.isfinite().all())
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    return math.isfinite(tensor.sum().item()) or bool(tensor.isfinite().all())
 
 
 def note_pull(reached: bool) -> None:

@@ -8,7 +8,7 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ Keeping = Callable[[Sequence[Tensor]], tuple[Tensor, Any]]
 def score_of(model: Model, x: Leaves, target: Target) -> Scores:
     """The number to explain, as a function of the floating leaves of `x`."""
     warn_if_one_example(model, x, target)
-    model, target = explained(model, target, batch_size(x.rebuild(x.tensors)))
+    if callable(target):
+        model, target = explained(model, target, batch_size(x.rebuild(x.tensors)))
     return Scores(model, x, target)
 
 
@@ -109,7 +110,10 @@ def grad_or_zeros(
         found = torch.autograd.grad(
             outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
         )
-    note_pull(any(g is not None for g in found))
+    reached = [g is not None for g in found]
+    note_pull(any(reached))
+    if all(reached):
+        return cast("tuple[Tensor, ...]", found)
     return tuple(
         torch.zeros_like(t, requires_grad=create_graph) if g is None else g for t, g in zip(inputs, found, strict=True)
     )

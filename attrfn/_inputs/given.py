@@ -102,6 +102,8 @@ def _only(tensors: Iterable[Any]) -> Any:
 def call(model: Model, x: Any) -> Any:
     """`model(x)`, `model(*x)` or `model(**x)`, as the container says."""
     refuse_class(model)
+    if isinstance(x, Tensor):
+        return model(x)
     if isinstance(x, tuple) and not isinstance(x, PackedSequence):
         return model(*x)
     return model(**x) if isinstance(x, Mapping) else model(x)

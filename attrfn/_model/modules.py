@@ -3,7 +3,6 @@
 import functools
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from enum import Enum
 from functools import cache
 from itertools import islice
@@ -26,6 +25,10 @@ _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_HOLDING = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
+_OF_NUMBERS = frozenset({type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter})
+_OF_DATA = _OF_NUMBERS | {list, tuple, dict}
+"""Kinds of values that are neither functions nor objects of the caller's, though these may hold some."""
 
 
 class Through:
@@ -50,9 +53,26 @@ class Parts:
             self.modules, self.roots = _tree(model), [model]
         elif through_ours or not _is_ours(model):
             self._search(model)
-        self.inert = not self.owners and all(map(_keeps_nothing, self.modules))
+        self.training: list[nn.Module] = []
+        """Those in train mode: what a pass changes of that is put back."""
+        self.inert = not self.owners
         """Whether no pass leaves anything in it."""
-        self.ids = frozenset(map(id, self.modules))
+        self.lazy = ""
+        """The class of a layer that has no parameters yet."""
+        for module in self.modules:
+            self._look_at(module)
+        self.as_written = as_written(self.everything)
+        """The context of a pass without the code that a compiler made of a part."""
+
+    def _look_at(self, module: nn.Module) -> None:
+        own, (torchs_own, lazy) = module.__dict__, _of_kind(type(module))
+        if module.training:
+            self.training.append(module)
+        changed = own["_forward_pre_hooks"] or own["_forward_hooks"] or "forward" in own if torchs_own else True
+        if changed or own.get("max_norm"):  # of an embedding, which it writes to
+            self.inert = False
+        if lazy and module.has_uninitialized_params():  # pyright: ignore
+            self.lazy = self.lazy or type(module).__name__
 
     def _search(self, model: Any) -> None:
         """Breadth first, each object once."""
@@ -77,21 +97,10 @@ class Parts:
     def everything(self) -> list[Any]:
         return [*self.modules, *self.others]
 
-    @functools.cached_property
-    def as_written(self) -> AbstractContextManager[None]:
-        """The context of a pass without the code that a compiler made of a part."""
-        return as_written(self.everything)
-
-    @functools.cached_property
-    def lazy(self) -> str:
-        """The class of a layer that has no parameters yet."""
-        lazy = (m for m in self.modules if isinstance(m, LazyModuleMixin) and m.has_uninitialized_params())  # pyright: ignore
-        return next((type(m).__name__ for m in lazy), "")
-
 
 def parts_of(model: Any) -> Parts:
     """The parts of a model; the passes of one call find them once."""
-    return Parts(model) if _is_ours(model) else found_once(model, Parts)
+    return found_once(model, Parts) if isinstance(model, nn.Module) or not _is_ours(model) else Parts(model)
 
 
 def uncompiled(model: Model) -> Model:
@@ -131,17 +140,11 @@ def _is_ours(model: Any) -> bool:
     return ours and not isinstance(model, Through)
 
 
-def _keeps_nothing(module: nn.Module) -> bool:
-    """Whether no pass leaves anything in a module: torch's own, used as torch made it."""
-    own = module.__dict__
-    return _torchs_own(type(module)) and not (
-        own["_forward_pre_hooks"] or own["_forward_hooks"] or own.get("max_norm") or "forward" in own
-    )
-
-
 @cache
-def _torchs_own(kind: type) -> bool:
-    return kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, torch.jit.ScriptModule)
+def _of_kind(kind: type) -> tuple[bool, bool]:
+    """Of a class of modules: whether it is torch's own, which leave nothing in themselves; whether of lazy ones."""
+    torchs_own = kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, torch.jit.ScriptModule)
+    return torchs_own, issubclass(kind, LazyModuleMixin)
 
 
 def _tree(model: nn.Module) -> list[nn.Module]:
@@ -176,16 +179,18 @@ def _parts(value: Any) -> Iterable[Any]:
 def _members(values: Iterable[Any]) -> list[Any]:
     """Those of a container; of a long one the first, or all where models are among these; of records a few."""
     first = list(islice(values, _FEW + 1))
-    if any(isinstance(value, nn.Module) for value in first):
+    kinds = set(map(type, first))
+    if any(issubclass(kind, nn.Module) for kind in kinds):
         return _worth(*values)
     if len(first) > _FEW:
-        first = first[: _FEW if any(_is_callers(v) or is_plain(v) for v in first) else _SOME]
+        of_objects = not kinds <= _OF_DATA and any(_is_callers(v) or is_plain(v) for v in first)
+        first = first[: _FEW if of_objects else _SOME]
     return _worth(*first)
 
 
 def _worth(*values: Any) -> list[Any]:
-    kinds = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
-    return [v for v in values if isinstance(v, kinds) or _is_callers(v) or is_plain(v)]
+    others = [v for v in values if type(v) not in _OF_NUMBERS]
+    return [v for v in others if isinstance(v, _HOLDING) or _is_callers(v) or is_plain(v)]
 
 
 def _is_callers(part: Any) -> bool:

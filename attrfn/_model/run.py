@@ -169,7 +169,7 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     parts = parts_of(model)
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
-    warn_of_training(parts.modules)
+    warn_of_training(parts.training)
     if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
         return _left_as_it_was(model, x, parts, mode)
     with torch.inference_mode(False), torch.enable_grad():  # a model may ask, or take a gradient itself
@@ -179,7 +179,7 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
 
 def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, graph: bool = True) -> Any:
     """The model's output; `graph`: what the pass records is needed."""
-    around, done = _seen_by(mode, parts.modules), False
+    around, done = _seen_by(mode, parts.training), False
     restore_draws, turn = draw_again(x), take_turn(parts)
     try:
         with parts.as_written, watch_for_constants(), around:
@@ -208,9 +208,9 @@ def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
     give_marks()
     model = _callable(model)
     modules = reachable_parts(model)
-    restore_draws = draw_again(x)
+    training, restore_draws = [module for module in modules if module.training], draw_again(x)
     try:
-        with as_written(modules), watch_for_constants(), _seen_by(mode, modules):
+        with as_written(modules), watch_for_constants(), _seen_by(mode, training):
             return call(model, fresh(x))
     finally:
         restore_draws()
@@ -227,12 +227,12 @@ _LAZY = (
 )
 
 
-def _seen_by(mode: Pass | None, modules: Sequence[nn.Module]) -> Any:
-    """The context of a pass through these modules: the mode, which those in train mode need in any case."""
-    if mode is None and any(module.training for module in modules):
+def _seen_by(mode: Pass | None, training: Sequence[nn.Module]) -> Any:
+    """The context of a pass through a model with these modules in train mode, which need the mode in any case."""
+    if mode is None and training:
         mode = Pass()
     if mode is None:
         return NoMode()
-    norms = [m for m in modules if isinstance(m, _NormBase) and m.training]
+    norms = [m for m in training if isinstance(m, _NormBase)]
     mode.counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
     return mode

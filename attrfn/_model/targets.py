@@ -51,6 +51,8 @@ def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = Non
         name: What the caller calls `spec`, and with it whose output this is.
         n: Number of examples, if it is known.
     """
+    if _is_column(spec, output, n):  # what most calls ask for, before all that may be meant
+        return output.select(1, spec)
     if callable(spec):
         return _called(spec(output), name, n)
     value = output if isinstance(output, Tensor) else logits_of(output, name)
@@ -62,6 +64,14 @@ def pick(output: Any, spec: Target, *, name: str = "target", n: int | None = Non
             f"{tuple(value.shape)}{_unbatched(value, name)}"
         )
     return _entry(value, _normal(spec, name), name)
+
+
+def _is_column(spec: Any, output: Any, n: int | None) -> bool:
+    """Whether `spec` is plainly a column of an output that is plainly `(N, C)`."""
+    if type(spec) is not int or not isinstance(output, Tensor) or output.ndim != 2:
+        return False
+    rows, columns = output.shape
+    return (n is None or rows == n) and -columns <= spec < columns
 
 
 def _whose(name: str) -> str:

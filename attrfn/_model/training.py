@@ -14,11 +14,11 @@ _DROPPING = ("DropPath", "DropBlock", "StochasticDepth")
 
 
 def warn_of_training(modules: Sequence[nn.Module]) -> None:
-    """Say once a call that dropout draws, or that batch norm couples the examples."""
-    if compiling() or said("training") or not any(module.training for module in modules):
+    """Say once a call that dropout draws, or that batch norm couples the examples, of modules in train mode."""
+    if not modules or compiling() or said("training"):
         return
-    drawing = [m for m in modules if m.training and _draws(m)]
-    coupling = [m for m in modules if m.training and isinstance(m, _BatchNorm)]
+    drawing = [m for m in modules if _draws(m)]
+    coupling = [m for m in modules if isinstance(m, _BatchNorm)]
     if not (drawing or coupling) or not first_to_say("training"):
         return
     found = [f"{type(drawing[0]).__name__} draws at random"] if drawing else []

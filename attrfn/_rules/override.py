@@ -19,7 +19,7 @@ pass of it run in.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -79,6 +79,7 @@ class _GraphSwitch(Switch):
 ALWAYS = Switch(True, copies=True)
 """Of a model whose pull-back is the caller's: it has no second try either."""
 _NEVER = Switch(False, copies=True)
+_NOTHING = nullcontext()
 _PULLING_BACK = ThreadNumber("attrfn: level of the gradient whose pull-back runs")
 
 
@@ -95,6 +96,8 @@ def gradient_around(create_graph: bool) -> AbstractContextManager[None]:
     """A gradient; where its graph is kept, models with rules of their own that run in it have its switch."""
     if compiling():
         return GradientInGraph(create_graph)
+    if not create_graph and HERE.switch is None:
+        return _NOTHING
     return answered_by(Switch(False, copies=True) if create_graph else None)
 
 
@@ -113,11 +116,15 @@ def pulled_by_rules(pull_back: Callable[..., tuple[Tensor, ...]], grads: Sequenc
     return rules_off(*pull_back(rules_on(first, IN_GRAPH.depth), *others))
 
 
-@contextmanager
-def turned_on(switch: Switch | None) -> Generator[None]:
+def turned_on(switch: Switch | None) -> AbstractContextManager[None]:
     """A pull-back that the rules answer: those of a switch, and of models within."""
     within = None if compiling() else HERE.switch
     switches = [one for one in (switch, within) if isinstance(one, Switch)]
+    return _on(switches) if switches else _NOTHING
+
+
+@contextmanager
+def _on(switches: Sequence[Switch]) -> Generator[None]:
     for one in switches:
         one.on = True
     try:

@@ -31,8 +31,8 @@ def constant_in_graph(function: Function) -> Function:
     return function
 
 
-def compiling() -> bool:
-    return torch.compiler.is_compiling()
+compiling = torch.compiler.is_compiling
+"""Asked some twenty times a call: a function around it would take as long as the question."""
 
 
 def in_dynamo() -> bool:
@@ -47,12 +47,12 @@ def transformed() -> bool:
 
 def uses_autograd() -> bool:
     """Whether ordinary autograd can be used: no transform, no compiler."""
-    return not compiling() and not transformed()
+    return not compiling() and _functorch.peek_interpreter_stack() is None
 
 
 def values_readable() -> bool:
     """Whether values can be looked at, and warnings given: plain, and nothing traces."""
-    return uses_autograd() and _get_current_dispatch_mode() is None
+    return not compiling() and _functorch.peek_interpreter_stack() is None and _get_current_dispatch_mode() is None
 
 
 def in_make_fx() -> bool:

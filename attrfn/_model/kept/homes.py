@@ -1,15 +1,18 @@
 """Containers of the caller's as they were before a pass; see NOTE [State]."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attrfn._inputs import leaves_of
 from attrfn._torch import wrapped
 
+OF_NUMBERS = frozenset((type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size))
+"""Kinds of values that hold no tensor, and nothing that could be written."""
 FEW = 256
 """Of a container, as many members are looked into."""
 _END = 16
@@ -153,4 +156,14 @@ def _same_values(some: list[tuple[Any, Any]], others: list[tuple[Any, Any]]) -> 
 
 
 def _tensors_in(values: list[Any]) -> list[Tensor]:
-    return [leaf for leaf in leaves_of(values) if isinstance(leaf, Tensor)]
+    found, left = list[Tensor](), [*values]
+    for value in left:  # which grows meanwhile
+        if type(value) in OF_NUMBERS:
+            continue
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            left += value
+        elif isinstance(value, Mapping):
+            left += value.values()
+    return found

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import (
     _get_current_dispatch_mode,  # pyright: ignore[reportPrivateUsage]
@@ -22,7 +21,7 @@ from torch.utils._python_dispatch import (
 )
 
 from attrfn._again import Written
-from attrfn._model.kept.homes import FEW, Aside, Home, Notes, Records, of_records
+from attrfn._model.kept.homes import FEW, OF_NUMBERS, Aside, Home, Notes, Records, of_records
 from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.kept.sharded import sharded_in
 from attrfn._model.modules import is_plain
@@ -70,12 +69,12 @@ class ModuleState:
             if tensor is not None:
                 self._hold_tensor(tensor, copied)
         for name in own.keys() - _EVERY_MODULES:
-            if type(own[name]) not in _SIMPLE:
+            if type(own[name]) not in OF_NUMBERS:
                 self._hold(own[name], _DEPTH, Home)
 
     def _hold(self, value: Any, depth: int, kind: "type[Home]") -> None:
         """Hold what is within an attribute's value: in containers and in plain objects."""
-        if type(value) in _SIMPLE:
+        if type(value) in OF_NUMBERS:
             return
         if isinstance(value, Tensor):
             self._hold_tensor(value)
@@ -165,7 +164,6 @@ class ModuleState:
 
 _CONTAINERS = (dict, list, deque, set, tuple)
 _TORCHS = (Tensor, nn.Parameter, nn.Buffer)
-_SIMPLE = frozenset((type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size))
 
 
 def _items(value: Any) -> Iterable[Any]:

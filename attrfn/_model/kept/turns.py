@@ -34,6 +34,7 @@ class Turn:
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.thread = parts, threading.get_ident()
+        self.ids = frozenset(map(id, parts.modules))
         with _LEFT:
             self.writes = bool(_WRITTEN_TO) and any(module in _WRITTEN_TO for module in parts.modules)
             self.alone = self.writes or not all(module in _SEEN for module in parts.roots)
@@ -49,7 +50,7 @@ class Turn:
     def _beside(self) -> list["Turn"]:
         """Passes of the same modules, or some of them, in other threads."""
         others = [turn for turn in _UNDER_WAY if turn.thread != self.thread]
-        return [turn for turn in others if not turn.parts.ids.isdisjoint(self.parts.ids)]
+        return [turn for turn in others if not turn.ids.isdisjoint(self.ids)]
 
     def leave(self, *, graph: bool, whole: bool) -> None:
         """Put back what the pass changed. `graph`: what it recorded is needed; `whole`: it ran to its end."""
