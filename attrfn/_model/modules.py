@@ -38,6 +38,11 @@ class Through:
     target: Any
 
 
+def of_caller(forward: Any) -> bool:
+    """Whether what a module has in place of its class's `forward` may be anything; a tap that only reads is not."""
+    return forward is not None and not getattr(forward, "only_reads", False)
+
+
 class Parts:
     """What one model is made of."""
 
@@ -68,7 +73,7 @@ class Parts:
         own, (torchs_own, lazy) = module.__dict__, _of_kind(type(module))
         if module.training:
             self.training.append(module)
-        changed = own["_forward_pre_hooks"] or own["_forward_hooks"] or "forward" in own if torchs_own else True
+        changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"] or of_caller(own.get("forward"))
         if changed or own.get("max_norm"):  # of an embedding, which it writes to
             self.inert = False
         if lazy and module.has_uninitialized_params():  # pyright: ignore
@@ -136,8 +141,11 @@ def refuse_scripted(model: Model) -> list[Any]:
 
 def _is_ours(model: Any) -> bool:
     """Whether a function was made here: it runs the model in passes of its own."""
-    ours = (getattr(model, "__module__", None) or "").partition(".")[0] == "attrfn"
-    return ours and not isinstance(model, Through)
+    return _of_attrfn(model) and not isinstance(model, Through)
+
+
+def _of_attrfn(value: Any) -> bool:
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == "attrfn"
 
 
 @cache
@@ -165,6 +173,8 @@ def _parts(value: Any) -> Iterable[Any]:
         return _worth(value.func, *value.args, *value.keywords.values())
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        if _of_attrfn(value):  # which names none of the caller's
+            return _worth(*cells)
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
         return [*_worth(*cells), *(p for p in named if isinstance(p, (nn.Module, *_SCRIPTED)) or _is_callers(p))]
     if isinstance(value, Through):

@@ -18,6 +18,7 @@ from torch import nn
 
 from attrfn._again import as_one
 from attrfn._inputs import split
+from attrfn._model.modules import of_caller
 from attrfn._model.run import Pass, run, without_graph
 from attrfn._model.sites import (
     argument_of,
@@ -47,7 +48,7 @@ class _Tap:
     then: Callable[[], None] | None = None  # once it has acted
 
     def __init__(self, site: Site, act: Callable[[Any], tuple[Any, Any]], seen: bool = False) -> None:
-        self.site, self.act, self.count, self.paused = site, act, 0, False
+        self.site, self.act, self.count, self.paused, self.seen = site, act, 0, False, seen
         self.around: type[AbstractContextManager[Any]] = nullcontext if seen else _unseen
         self.kept: Any = None
         self.level = 0 if compiling() else top_level()
@@ -204,12 +205,19 @@ class _Switchboard:
         self.forward = layer.forward
         self.taps: dict[int, list[_Tap]] = {}
         self.had, self.before = "forward" in vars(layer), vars(layer).get("forward")
+        self.reads = not of_caller(self.before)
 
         @functools.wraps(self.forward)
         def tapped(*args: Any, **kwargs: Any) -> Any:
             return _through(tuple(self.taps.get(threading.get_ident(), ())), self.forward, args, kwargs)
 
-        vars(layer)["forward"] = tapped
+        vars(layer)["forward"] = self.tapped = tapped
+
+    def hold(self, thread: int, tap: _Tap) -> None:
+        """One more tap; what a caller's function does in one may be anything."""
+        self.taps.setdefault(thread, []).append(tap)
+        self.reads = self.reads and not tap.seen
+        vars(self.tapped)["only_reads"] = self.reads
 
     def take_away(self, layer: nn.Module) -> None:
         if self.had:
@@ -229,7 +237,7 @@ def _by_thread(tap: _Tap) -> Generator[None]:
     assert isinstance(layer, nn.Module)
     with _LOCK:
         board = _BOARDS[id(layer)] = _BOARDS.get(id(layer)) or _Switchboard(layer)
-        board.taps.setdefault(thread, []).append(tap)
+        board.hold(thread, tap)
     try:
         yield
     finally:

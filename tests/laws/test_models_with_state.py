@@ -293,6 +293,7 @@ def test_what_is_bound_to_a_module_of_torchs_own_is_put_back(how: str) -> None:
     net(x)
     before = first.kept
     attrfn.saliency(net, x, 1)
+    attrfn.layer_gradient_x_activation(net, net[0], x, 1)
     assert first.kept is before
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._model.modules import parts_of
+from attrfn._model.kept.state import ModuleState
+from attrfn._model.modules import Parts, parts_of
 from tests.tables.models import rows
 
 
@@ -211,6 +212,41 @@ def test_parts_are_found_near_the_function_and_not_in_data() -> None:
     parts = parts_of(service.predict)
     assert len(parts.everything) < 600
     assert set(parts.modules) == set(service.nets)
+
+
+def test_a_model_made_here_is_searched_for_the_callers_alone() -> None:
+    """Not in what the functions that make it name, which is the whole package."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+    parts = Parts(attrfn.neuron(net, net[0], 1), through_ours=True)
+    assert parts.modules == [net, *net]
+    assert len(parts.others) < 8
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_reads_a_layer_does_not_make_it_one_to_be_watched(hooked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, watched = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), list[Any]()
+    if hooked:
+        net[2].register_forward_hook(lambda *_: None)
+    hold = ModuleState.__init__
+    monkeypatch.setattr(ModuleState, "__init__", lambda self, *given: (watched.append(self), hold(self, *given))[0])  # pyright: ignore
+    attrfn.layer_gradient_x_activation(net, net[1], torch.ones(1, 3), 1)
+    assert bool(watched) == hooked
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_a_function_in_place_of_an_activation_writes_is_put_back(at: int) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    before = [p.detach().clone() for p in net.parameters()]
+
+    def written(h: Tensor) -> Tensor:
+        net[2].bias.data.add_(1.0)
+        return 2 * h
+
+    model = attrfn.with_activations(net, {net[at]: written})
+    x = torch.ones(1, 3)
+    attrfn.saliency(model, x, 1)
+    attrfn.layer_gradient_x_activation(model, net[0], x, 1)
+    assert all(map(torch.equal, net.parameters(), before))
 
 
 class Counted(list[Any]):
