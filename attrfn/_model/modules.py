@@ -35,6 +35,12 @@ class Through:
     target: Any
 
 
+class ByItself:
+    """A model made here, whatever runs it: it runs the caller's in passes of its own."""
+
+    __slots__ = ()
+
+
 class Parts:
     """What one model is made of."""
 
