@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from attrfn._model.modules import Through, uncompiled
+from attrfn._model.modules import ByItself, Through, uncompiled
 from attrfn._model.targets import pick
 from attrfn._types import Model, Target
 
 
-class Wrapped:
+class Wrapped(ByItself):
     """A model with derivatives of its own, which can be given to another model too."""
 
     __slots__ = ("__dict__",)  # the model, which a pass walks through in search of modules

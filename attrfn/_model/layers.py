@@ -210,6 +210,9 @@ def noted_unit(
     return pick(met[0][1], selector, name="selector", n=n)
 
 
+vars(noted_unit)["by_itself"] = True
+
+
 def pinned_and_read(
     model: Model, layers: Sequence[Layer], x: Inputs
 ) -> tuple[tuple[Site, ...], tuple[Any, ...] | None]:

@@ -43,6 +43,19 @@ def of_caller(forward: Any) -> bool:
     return forward is not None and not getattr(forward, "only_reads", False)
 
 
+class ByItself:
+    """A model made here, whatever runs it: it runs the caller's in passes of its own."""
+
+    __slots__ = ()
+
+
+def by_itself(model: Any) -> bool:
+    """Whether a model is such a one; a function that makes one of its first arguments bears the mark `by_itself`."""
+    if isinstance(model, functools.partial):
+        return getattr(model.func, "by_itself", False)
+    return isinstance(model, ByItself)
+
+
 class Parts:
     """What one model is made of."""
 

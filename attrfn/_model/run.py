@@ -15,16 +15,16 @@ from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.kept.copies import fresh, lasting, written_outside
 from attrfn._model.kept.turns import take_turn
-from attrfn._model.modules import Parts, parts_of, reachable_parts, uncompiled
+from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, uncompiled
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
-    OF_SHAPES,
     WRITTEN_OUT,
     as_written,
     compiling,
     detached,
     give_marks,
     name_in_torch,
+    only_looks,
     values_readable,
 )
 from attrfn._types import Inputs, Model
@@ -55,7 +55,7 @@ class Pass(TorchFunctionMode):
         Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
         with it all that makes it ours.
         """
-        if not self.untouched and type(self) is Pass and name_in_torch(func) in _LOOKS:  # a pass within this one looks
+        if not self.untouched and self.lets_by(func):
             return func(*args, **(kwargs or {}))
         if self.untouched or not _hooked():
             output = self.operation(func, args, kwargs or {})
@@ -65,6 +65,16 @@ class Pass(TorchFunctionMode):
         if self.watch is not None:
             self.watch(output, args)
         return output
+
+    def lets_by(self, func: Callable[..., Any]) -> bool:
+        """Whether a function only looks at a tensor; or at a part of it, at which a pass within this one looks."""
+        return only_looks(func) or (type(self) is Pass and name_in_torch(func) == "__get__")
+
+    def own(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of torch's, as every pass writes it; for the rules of one to run it by."""
+        if name_in_torch(function) not in kernels.REWRITES:
+            return function
+        return lambda *args, **kwargs: Pass.operation(self, function, args, kwargs)
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = name_in_torch(func)
@@ -90,10 +100,6 @@ class Pass(TorchFunctionMode):
             if "would mutate a captured Tensor" not in str(error):
                 raise
             return written_outside(func, args, kwargs, error)
-
-
-_LOOKS = OF_SHAPES | {"__get__"}
-"""What only looks at a tensor, or at a part of it."""
 
 
 def _within_a_pass() -> bool:
@@ -150,6 +156,8 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
     """The model's output at `x`; of a compiled model, by the original: compile the attribution instead."""
     if compiling():  # whose own recursion leaves few frames
         return _in_graph(model, x, mode or Pass())
+    if mode is None and by_itself(model):
+        return as_one(lambda: _by_itself(model, x))
     return as_one(lambda: _one_pass(model, x, mode or Pass()))
 
 
@@ -162,6 +170,15 @@ def run_plainly(model: Model, x: Inputs) -> Any:
             if _CHECKPOINTED not in str(error):
                 raise
     return run(model, x)
+
+
+def _by_itself(model: Any, x: Inputs) -> Any:
+    """The output of a model that runs the caller's in passes of its own, in which all is done that a pass does."""
+    if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
+        return call(model, x)
+    with torch.inference_mode(False), torch.enable_grad():
+        output = call(model, x)
+    return without_graph(output)
 
 
 def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import HERE, IN_GRAPH, TRUE_ONES, GradientInGraph, answered_by
-from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, compiling, of_floating, vjp
+from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, applied, compiling, of_floating, vjp
 
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
@@ -208,7 +208,7 @@ def true_pullback(
 def with_pullback(name: str, function: Callable[..., Any], call: SplitCall, pullback: Pullback, switch: Switch) -> Any:
     """A call of `function`, the operation `name`, with a pull-back of ours."""
     operation = _Operation(name, _unnamed(call.of_tensors(function)), pullback, switch)
-    output = Overridden.apply(operation, *call.tensors)
+    output = applied(Overridden, operation, *call.tensors)
     named = getattr(torch.return_types, name, None) if isinstance(output, tuple) else None
     return output if named is None else named(output)
 

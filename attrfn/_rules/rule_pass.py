@@ -145,7 +145,8 @@ class RulePass(Pass):
         call = split_any(done, func)
         if self.switch.keeps_copies():
             call = call._replace(tensors=tuple(map(_copy, call.tensors)))
-        output = with_pullback(_ATTENTION, func, call, pullback_of_parts(_ATTENTION, call, self.rules), self.switch)
+        pullback = pullback_of_parts(_ATTENTION, call, self.rules)
+        output = with_pullback(_ATTENTION, self.own(func), call, pullback, self.switch)
         return output.clone() if self.switch.keeps_copies() else output
 
     def _overridden(self, func: Callable[..., Any], done: Call, call: SplitCall, rule: Rule) -> Any:
@@ -155,12 +156,8 @@ class RulePass(Pass):
         pullback = _pullback_of(done.name, call, rule)
         if done.name in ELEMENTWISE:
             return with_pullback(done.name, FUNCTIONS[done.name], call, pullback, self.switch)
-        function = function_for(done, func)
-
-        def own(*args: Any, **kwargs: Any) -> Any:  # as every pass writes it
-            return Pass.operation(self, function, args, kwargs)
-
-        return with_pullback(done.name, own, call, pullback, self.switch)
+        function = self.own(function_for(done, func))
+        return with_pullback(done.name, function, call, pullback, self.switch)
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from attrfn._torch.forward import Unfollowed as Unfollowed
 from attrfn._torch.forward import detached as detached
 from attrfn._torch.forward import jvp as jvp
 from attrfn._torch.forward import taken as taken
+from attrfn._torch.functions import applied as applied
 from attrfn._torch.functions import came_by as came_by
 from attrfn._torch.functions import function_of as function_of
 from attrfn._torch.functions import function_running as function_running
@@ -65,6 +66,7 @@ from attrfn._torch.naming import identity_of as identity_of
 from attrfn._torch.naming import key_of as key_of
 from attrfn._torch.naming import name_in_torch as name_in_torch
 from attrfn._torch.naming import name_of_other as name_of_other
+from attrfn._torch.naming import only_looks as only_looks
 from attrfn._torch.naming import shown_name as shown_name
 from attrfn._torch.operations import ELEMENTWISE as ELEMENTWISE
 from attrfn._torch.operations import LINEAR as LINEAR

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from attrfn._torch.context import transformed
+from attrfn._torch.functions import is_applying
 
 _eager: Any = eager_transforms
 _forward: Any = forward_ad
@@ -135,9 +136,8 @@ class Unfollowed(TorchFunctionMode):
 
 def _in_a_function() -> bool:
     """Whether the forward pass of an autograd function runs, which has no gradients either: its backward pass has."""
-    apply: Any = torch.autograd.Function.apply
     frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and frame.f_code is not apply.__func__.__code__:
+    while frame.f_back is not None and not is_applying(frame):
         frame = frame.f_back
     return frame.f_back is not None
 

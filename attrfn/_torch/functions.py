@@ -7,18 +7,19 @@ function is found in what these close over; a name is the caller's to give.
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from types import FunctionType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attrfn._torch.context import wrappings
+from attrfn._torch.context import uses_autograd, wrappings
 
 Function = torch.autograd.Function
-_APPLY = Function.apply.__func__.__code__
+_Node = torch.autograd.function.BackwardCFunction
+_unless_dead: Callable[[Any], Any] = torch._C._functorch.unwrap_if_dead  # pyright: ignore
 
 _IDENTITIES = {
     "torch.nn.modules._functions": ("BackwardHookFunction",),
@@ -44,7 +45,7 @@ def original(function: type) -> type:
 def function_of(tensor: Tensor) -> type | None:
     """The autograd function that a tensor came out of."""
     node = tensor.grad_fn
-    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+    if not isinstance(node, _Node):
         return None
     return original(vars(type(node))["_forward_cls"])
 
@@ -55,11 +56,27 @@ def is_identity(function: type) -> bool:
     return name in _IDENTITIES.get(home, ()) and getattr(sys.modules.get(home), name, None) is function
 
 
+def applied(cls: type[Function], *args: Any) -> Any:
+    """`cls.apply(*args)`; where no transform runs, without the look at `forward`'s signature that costs as much."""
+    if not uses_autograd():
+        return cls.apply(*args)
+    apply: Any = super(Function, cls).apply  # pyright: ignore
+    return apply(*[_unless_dead(arg) if isinstance(arg, Tensor) else arg for arg in args])
+
+
+_APPLY, _APPLIED = Function.apply.__func__.__code__, applied.__code__
+
+
+def is_applying(frame: FrameType) -> bool:
+    """Whether a frame runs the forward pass of an autograd function, its `cls`."""
+    return frame.f_code is _APPLY or frame.f_code is _APPLIED
+
+
 def function_running() -> type | None:
     """The autograd function whose forward pass runs now."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
-        if frame.f_code is _APPLY:
+        if is_applying(frame):
             return original(frame.f_locals["cls"])
         frame = frame.f_back
     return None

@@ -19,7 +19,7 @@ from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
 
 from attrfn._torch.context import constant_in_graph
-from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OPERATIONS, Kind
+from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OF_SHAPES, OPERATIONS, Kind
 
 _C: Any = torch._C  # pyright: ignore
 _HOMES: tuple[Any, ...] = (
@@ -72,6 +72,20 @@ def name_in_torch(func: Any) -> str:
         return _NAMES[func]
     except (KeyError, TypeError):  # a function may be one that cannot be hashed
         return _name_of_other(func)
+
+
+_ASKED = "shape dtype device layout requires_grad is_leaf ndim itemsize nbytes is_cpu is_cuda is_meta is_nested".split()
+_LOOKING = frozenset(
+    [*(getattr(Tensor, name).__get__ for name in _ASKED), *(f for f, name in _NAMES.items() if name in OF_SHAPES)]
+)
+
+
+def only_looks(func: Any) -> bool:
+    """Whether a function of torch's asks what a tensor is, in which no number of it has a part."""
+    try:
+        return func in _LOOKING
+    except TypeError:  # one that cannot be hashed
+        return False
 
 
 def _name_of_other(func: Any) -> str:

@@ -44,6 +44,8 @@ def _of_bags(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], moves: Mo
 
 def _of_numbers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], moves: Moves) -> str:
     """A factor that torch takes as a number."""
+    if not kwargs:
+        return ""
     factors = [kwargs.get(key) for key in ("alpha", "beta", "value") if isinstance(kwargs.get(key), Tensor)]
     return f"{name} times a number" if any(map(moves, factors)) else ""
 

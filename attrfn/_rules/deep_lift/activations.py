@@ -21,6 +21,7 @@ from attrfn._rules.deep_lift.divided_differences import (
     sinhc,
     tanhc,
 )
+from attrfn._rules.deep_lift.eager import slopes as in_place
 
 
 def overlap(u: Tensor, v: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
@@ -131,6 +132,8 @@ def _gated(u: Tensor, v: Tensor, gate: Tensor, other: Tensor, rise: Tensor) -> T
 
 @near_and_far
 def silu(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    if in_place.eager(u, v):
+        return in_place.silu(u, v)
     gate, other = u.sigmoid(), v.sigmoid()
     return _gated(u, v, gate, other, sigmoid(u, v, gate, other))
 
@@ -179,6 +182,8 @@ def _normal(u: Tensor, v: Tensor) -> Tensor:
 @near_and_far
 def _gelu(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     r"""The mean of $\Phi(z) + z \phi(z)$ between two near places: its series about their middle."""
+    if in_place.eager(u, v):
+        return in_place.gelu(u, v)
     m = ((u + v) / 2).clamp(-40, 40)  # beyond, it is 0 or 1
     h, s = ((u - v) / 2).square(), m.square()
     fifth, seventh = (s - 11) * s + 18, ((s - 22) * s + 115) * s - 120

@@ -17,6 +17,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from attrfn._rules.deep_lift.eager.slopes import TINY, eager, near_or_far
+
 _NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
 Unary = Callable[[Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -50,6 +52,8 @@ def near_and_far(near: Slope) -> Slope:
 
     def slope(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
         limit, d = _limit(u), u - v
+        if eager(u, v, y, w):
+            return near_or_far(lambda: near(u, v, y, w), lambda d: (y - w).div_(d), d, limit)
         close = d.abs() <= limit
         if not torch.is_grad_enabled():  # the same in fewer steps
             return torch.where(close, near(u, v, y, w), (y - w) / d)
@@ -71,8 +75,8 @@ def _by_itself(f: Unary, series: Callable[[Tensor], Tensor], bound: float) -> Un
 
     def divided(t: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            still = t == 0
-            return torch.where(still, 1.0, f(t) / torch.where(still, 1.0, t))
+            size = t.abs().clamp(min=TINY)
+            return f(size) / size
         small = t.abs() <= bound
         safe = torch.where(small, 1.0, t)
         return torch.where(small, series(torch.where(small, t, 0.0).square()), f(safe) / safe)
@@ -123,9 +127,10 @@ def log1pc(r: Tensor) -> Tensor:
 
 def exponential(d: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """$(e^a - e^b) / (a - b)$ for $d = a - b$, $y = e^a$, $w = e^b$."""
-    small = d.abs() <= 1
     if not torch.is_grad_enabled():  # the same in fewer steps
-        return torch.where(small, w * torch.exp(d / 2) * sinhc(d / 2), (y - w) / d)
+        size = d.abs().clamp(min=TINY)
+        return torch.maximum(y, w) * (torch.expm1(-size) / -size)
+    small = d.abs() <= 1
     s = torch.where(small, d, 0.0)
     near = torch.where(small, w, 0.0) * torch.exp(s / 2) * sinhc(s / 2)
     return torch.where(small, near, torch.where(small, 0.0, y - w) / torch.where(small, 1.0, d))

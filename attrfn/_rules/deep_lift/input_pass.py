@@ -36,6 +36,7 @@ from attrfn._torch import (
     unruled,
     values_readable,
     vjp,
+    wrapped,
     wrappings,
 )
 
@@ -63,12 +64,15 @@ class InputPass(DeepLiftPass):
 
     def depends(self, tensor: Any) -> bool:
         """Whether a tensor depends on what is explained."""
-        if not isinstance(tensor, Tensor) or isinstance(tensor, nn.Parameter):
+        if not isinstance(tensor, Tensor):
             return False
-        if compiling():  # which does not look again at what was written over
-            return (tensor.view_as(tensor) if self.written else tensor).requires_grad
-        if self.constants.hold(tensor) or not any(layer.requires_grad for layer in wrappings(tensor)):
-            return False  # a model may use `vmap` itself
+        if self.untouched:  # a compiler does not look again at what was written over
+            of_model = isinstance(tensor, nn.Parameter)
+            return not of_model and (tensor.view_as(tensor) if self.written else tensor).requires_grad
+        layers = wrappings(tensor) if wrapped(tensor) else ()  # a model may use `vmap` itself
+        follows = any(layer.requires_grad for layer in layers) if layers else tensor.requires_grad
+        if not follows or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
+            return False
         if refusals.came_of_parameters(tensor):
             self.constants.note(tensor)
             return False
@@ -182,7 +186,7 @@ class InputPass(DeepLiftPass):
             raise self._mismatch(f"{name} ran after all that had run on the baselines")
         record = self.records[self.next]
         self.next += 1
-        if record.name != name or kinds(tensors) != kinds(record.inputs):
+        if record.name != name or not passes.same_kinds(tensors, record.inputs):
             at_input, at_baseline = kinds(tensors), kinds(record.inputs)
             raise self._mismatch(f"{name} ran on {at_input}, where {record.name} ran on {at_baseline} before")
         return record
@@ -211,7 +215,7 @@ class InputPass(DeepLiftPass):
         return not others
 
     def _has_reciprocal(self, tensors: Sequence[Any]) -> bool:
-        return any(t is r for t in tensors for r in self.reciprocals)
+        return bool(self.reciprocals) and any(t is r for t in tensors for r in self.reciprocals)
 
     def _key(self, name: str, call: SplitCall, moving: list[bool]) -> str:
         """The entry of the table: a product with a reciprocal is a quotient."""
@@ -231,7 +235,8 @@ class InputPass(DeepLiftPass):
         rule = MULTIPLIER_RULES[key] if rule is MULTIPLIER_RULES.get(name) else rule
         if not compiling() or self.within:
             function = FUNCTIONS.get(name, func)
-            return with_pullback(name, function, call, pullback_of(function, call, record, rule), self.switch)
+            pullback = pullback_of(function, call, record, rule)
+            return with_pullback(name, self.own(function), call, pullback, self.switch)
         if rule is not MULTIPLIER_RULES.get(key):
             raise ValueError("rules of your own cannot be compiled: the compiler would lose them; call eagerly")
         counts = len(call.tensors), len(record.inputs)

@@ -30,18 +30,21 @@ from attrfn._rules.deep_lift.solutions import (
     solve,
     solve_triangular,
 )
-from attrfn._torch import OPERATIONS, Kind, of_floating, vjp
+from attrfn._torch import OPERATIONS, Kind, of_floating, values_readable, vjp
 
 
 def elementwise(op: Comparison) -> Grads:
     """Rescale: $m = (y - w) / (u - v)$."""
-    u, v = torch.broadcast_tensors(op.inputs[0], op.references[0])
+    u, v = op.inputs[0], op.references[0]
+    u, v = (u, v) if u.shape == v.shape else torch.broadcast_tensors(u, v)
     y, w = op.outputs[0], op.reference_outputs[0]
     return op.rest(op.grads[0] * slope_of(op.name, op.args, op.kwargs)(u, v, y, w))
 
 
 def product(op: Comparison) -> Grads:
     """The derivative averaged along the straight line between the passes: of two factors, that at the midpoint."""
+    if op.name in _PRODUCTS and _of_one_kind(op):
+        return _PRODUCTS[op.name](op)
     factors = OPERATIONS[op.name].factors or len(op.inputs)
     total: Grads = ()
     for node, weight in _GAUSS[(factors + 1) // 2]:
@@ -51,6 +54,24 @@ def product(op: Comparison) -> Grads:
     return total
 
 
+def _of_one_kind(op: Comparison) -> bool:
+    """Whether the factors are two, of one dtype, and matrices at least."""
+    alike = len({t.dtype for t in (*op.inputs, *op.references, *op.grads)}) == 1
+    return alike and len(op.inputs) == 2 and all(t.ndim > 1 for t in op.inputs)
+
+
+def _of_entries(op: Comparison) -> Grads:
+    (a, s), (b, t), g = op.inputs, op.references, op.grads[0]
+    return sum_to_operand(g * ((s + t) / 2), a), sum_to_operand(g * ((a + b) / 2), s)
+
+
+def _of_matrices(op: Comparison) -> Grads:
+    (a, s), (b, t), g = op.inputs, op.references, op.grads[0]
+    return sum_to_operand(g @ ((s + t) / 2).mT, a), sum_to_operand(((a + b) / 2).mT @ g, s)
+
+
+_PRODUCTS: dict[str, MultiplierRule] = {"mul": _of_entries, **dict.fromkeys(["matmul", "bmm", "mm"], _of_matrices)}
+"""The most frequent, of two factors, without a derivative of torch's."""
 _GAUSS: dict[int, list[tuple[float, float]]] = {
     n: [((1 + x) / 2, w / 2) for x, w in zip(*(values.tolist() for values in leggauss(n)), strict=True)]
     for n in range(1, 9)
@@ -99,6 +120,10 @@ def product_with_reciprocal(op: Comparison, place: int) -> Grads:
     a, b = op.inputs[other], op.references[other]
     middle, g = (r + q) / 2, op.grads[0]
     crosses = r * q <= 0
+    if values_readable() and not bool(crosses.any()):
+        to_a, to_r = r * q / middle, (op.outputs[0] + op.reference_outputs[0]) / 2 / middle
+        grads = [sum_to_operand(g * to_a, a), sum_to_operand(g * to_r, r)]
+        return tuple(grads if place == 1 else reversed(grads))
     safe = torch.where(crosses, 1.0, middle)
     to_a = torch.where(crosses, middle, r * q / safe)
     to_r = torch.where(crosses, (a + b) / 2, (op.outputs[0] + op.reference_outputs[0]) / 2 / safe)

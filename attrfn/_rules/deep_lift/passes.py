@@ -140,15 +140,16 @@ CHOOSING = and_in_place(names_that("chooses"))
 
 
 _FIXED: dict[str, int] = {name: one.fixed for name, one in OPERATIONS.items() if one.fixed is not None}
+_SELECTING = CHOOSING | _FIXED.keys()
 
 
 def choices_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
     """The integer and boolean tensors by which an operation selects, and what must stay for it to be linear."""
+    if name not in _SELECTING:
+        return ()
     if name in _FIXED:
         others = {key: value for key, value in kwargs.items() if key != "input"}
         return tuple(t for t in flat_arguments(args[_FIXED[name] :], others) if isinstance(t, Tensor))
-    if name not in CHOOSING:
-        return ()
     return tuple(t for t in flat_arguments(args, kwargs) if isinstance(t, Tensor) and not t.is_floating_point())
 
 
@@ -171,6 +172,15 @@ def kinds(tensors: tuple[Tensor, ...]) -> list[tuple[tuple[int, ...], str]]:
     """Shapes and dtypes; under autocast, which does not reach batched tensors, shapes alone."""
     cast = not compiling() and any(torch.is_autocast_enabled(t.device.type) for t in tensors)
     return [(tuple(t.shape), "" if cast else str(t.dtype)) for t in tensors]
+
+
+def same_kinds(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
+    """Whether these are the same for both."""
+    if not compiling() and len(tensors) == len(before):
+        pairs = zip(tensors, before, strict=True)
+        if all(t.shape == r.shape and t.dtype is r.dtype for t, r in pairs):  # mostly, whatever is cast
+            return True
+    return kinds(tensors) == kinds(before)
 
 
 def equal(a: Tensor, b: Tensor) -> bool:

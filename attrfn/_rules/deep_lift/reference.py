@@ -17,6 +17,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import describe, packed, split, start_at
 from attrfn._model import (
+    ByItself,
     Wrapped,
     keep,
     pick,
@@ -41,7 +42,7 @@ from attrfn._types import Baselines, DeepLiftRule, Inputs, Model, Site, Target
 Answer = TypeVar("Answer")
 
 
-class SeenFromBaselines:
+class SeenFromBaselines(ByItself):
     """The model seen from its baselines, the container `start`."""
 
     # all but the model, which a pass walks through in search of modules

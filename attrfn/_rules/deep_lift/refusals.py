@@ -15,6 +15,7 @@ from attrfn._torch import (
     is_identity,
     names,
     names_that,
+    wrapped,
     wrappings,
 )
 
@@ -94,7 +95,7 @@ def came_of_parameters(tensor: Tensor) -> bool:
 
 def _own_functions(tensor: Tensor) -> list[tuple[Tensor, type]]:
     """The wrappings of a tensor that came out of an autograd function of the caller's, and that function."""
-    pairs = [(layer, function_of(layer)) for layer in wrappings(tensor)]
+    pairs = [(layer, function_of(layer)) for layer in (wrappings(tensor) if wrapped(tensor) else (tensor,))]
     return [(layer, function) for layer, function in pairs if function is not None and not is_known(function)]
 
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, dims_of, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential, log1pc
+from attrfn._rules.deep_lift.eager.slopes import eager
+from attrfn._rules.deep_lift.eager.softmax import softmax as in_place
 from attrfn._torch import values_readable
 
 
@@ -75,9 +77,13 @@ def _dim(op: Comparison) -> int:
 
 def softmax(op: Comparison) -> Grads:
     r"""$y = \exp(z - \log\sum\exp z)$ of the centred logits."""
-    parts = _exponentials(op.inputs[0].to(op.outputs[0].dtype), op.references[0].to(op.outputs[0].dtype), _dim(op))
-    slope = exponential(parts.difference - parts.total, op.outputs[0], op.reference_outputs[0])
-    grad = parts.keep(op.grads[0] * slope)
+    y, w, grad = op.outputs[0], op.reference_outputs[0], op.grads[0]
+    u, v = op.inputs[0].to(y.dtype), op.references[0].to(y.dtype)
+    if eager(u, v, y, w, grad) and u.shape == v.shape and u.ndim:
+        return op.rest(in_place(grad, u, v, y, w, _dim(op)).to(op.inputs[0].dtype))
+    parts = _exponentials(u, v, _dim(op))
+    slope = exponential(parts.difference - parts.total, y, w)
+    grad = parts.keep(grad * slope)
     grad = grad - grad.sum(parts.dim, keepdim=True) * parts.slopes
     return op.rest(parts.centred(grad).to(op.inputs[0].dtype))
 
@@ -166,14 +172,20 @@ def _attending(given: dict[str, Any]) -> _Attending:
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if given.get("enable_gqa"):
         k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
-    logits, nowhere = q @ k.mT * scale, None
+    logits, nowhere = (q * scale) @ k.mT, None
     if given.get("is_causal"):
         mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-        nowhere = (logits == -torch.inf).all(-1, keepdim=True)
-        logits = logits.masked_fill(nowhere, 0.0)
+        logits = logits + (_added(mask, q) if mask.dtype == torch.bool else mask)
+        nowhere = logits.detach().amax(-1, keepdim=True) == -torch.inf
+        nowhere = nowhere if not values_readable() or bool(nowhere.any()) else None
+        logits = logits if nowhere is None else logits.masked_fill(nowhere, 0.0)
     return _Attending(q, k, v, scale, logits, logits.softmax(-1), nowhere)
+
+
+def _added(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask as what is added to logits; it is smaller than they are."""
+    return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -torch.inf)
 
 
 def _summed(grad: Tensor, operand: Tensor) -> Tensor:

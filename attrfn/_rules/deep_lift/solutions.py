@@ -12,6 +12,8 @@ from torch import Tensor
 from attrfn._rules.deep_lift.activations import sigmoid
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import tanh
+from attrfn._rules.deep_lift.eager import norms as in_place
+from attrfn._rules.deep_lift.eager.slopes import eager
 
 
 def solve(op: Comparison) -> Grads:
@@ -69,6 +71,8 @@ def _norm(
     r"""$y = u / s$ with $s = \sqrt{\overline{u^2} + \epsilon}$: $\Delta y = (\Delta u - \bar y \Delta s) / \bar s$."""
     u, v, dims = here["input"], before["input"], tuple(range(-len(here["normalized_shape"]), 0))
     grads, weight = {}, here.get("weight")
+    if centred and eager(u, v, grad):
+        return _layer_norm(grad, here, before, eps)
     if centred:
         u, v = (z - z.mean(dims, keepdim=True) for z in (u, v))
     s, t = ((z.square().mean(dims, keepdim=True) + eps).sqrt() for z in (u, v))
@@ -81,6 +85,20 @@ def _norm(
     to_root = (grad * y).mean(dims, keepdim=True)
     grad = 2 * (grad - (u + v) * (to_root / roots)) / roots
     grads["input"] = grad - grad.mean(dims, keepdim=True) if centred else grad
+    return grads
+
+
+def _layer_norm(grad: Tensor, here: dict[str, Any], before: dict[str, Any], eps: float) -> dict[str, Tensor]:
+    """The same where steps are done in place."""
+    grads, weight, given = {}, here.get("weight"), grad
+    if isinstance(here.get("bias"), Tensor):
+        grads["bias"] = sum_to_operand(grad, here["bias"])
+    of_both = weight if weight is None or weight is before["weight"] else (weight + before["weight"]) / 2
+    grad = grad.clone() if of_both is None else grad * of_both
+    shape = tuple(here["normalized_shape"])
+    grads["input"], middle = in_place.layer_norm(grad, here["input"], before["input"], shape, eps)
+    if isinstance(weight, Tensor):
+        grads["weight"] = sum_to_operand(middle.mul_(given), weight)
     return grads
 
 
