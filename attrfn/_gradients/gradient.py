@@ -7,7 +7,7 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -84,6 +84,13 @@ def _by_autograd(
     return gradient_of_sum(scores, inputs, create_graph, switch), kept
 
 
+def zeros_at(point: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros shaped as some tensors; within a map of the rows in which the point differs."""
+    if map_alone() is None:
+        return [torch.zeros_like(t) for t in like]
+    return [point.new_zeros((), dtype=t.dtype, device=t.device).expand(t.shape) for t in like]
+
+
 def leaf_of(tensor: Tensor, create_graph: bool) -> Tensor:
     """A tensor to differentiate with respect to: of the caller's graph only if a graph is asked for."""
     if create_graph and tensor.requires_grad:
@@ -140,9 +147,13 @@ def _by_rows_or_transform(
     score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[tuple[Tensor, ...], Any]:
     mapped = None if create_graph else map_alone()
-    if mapped is not None:
-        with suppress(Asked):
+    if mapped is not None and any(map(mapped.holds, leaves)):  # else one pass answers all rows
+        try:
             return _by_rows(mapped, score, leaves, switch)
+        except torch.OutOfMemoryError:
+            raise
+        except (Asked, RuntimeError):  # of what cannot be had so, the other way says why
+            pass
     return _by_transform(score, leaves, create_graph, switch)
 
 

@@ -103,7 +103,8 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return attention(*args, **kwargs)
     if not transformed():
         return func(*args, **kwargs)
-    if (mapped := recorded_map()) is not None and fusable(*args, **kwargs):
+    mapped = recorded_map()
+    if mapped is not None and any(map(mapped.holds, args[:3])) and fusable(*args, **kwargs):
         return attention_of_all_rows(mapped, *args, **kwargs)
     fused = differentiated_once() and fusable(*args, **kwargs)
     return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)

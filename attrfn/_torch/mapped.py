@@ -93,17 +93,23 @@ def as_recorded(
         return args, kwargs
     if func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
         raise Asked
-    if any(map(_followed, args)) or any(map(_followed, kwargs.values())):
-        return tuple(map(_constant, args)), {key: _constant(value) for key, value in kwargs.items()}
-    return args, kwargs
+    looks = func.__name__ in ("__get__", "__set__")
+    if looks or not (_followed(args) or any(map(_followed, kwargs.values()))):
+        return args, kwargs
+    return tuple(map(_constant, args)), {key: _constant(value) for key, value in kwargs.items()}
 
 
 def _followed(value: Any) -> bool:
+    """Whether a tensor, or one in a list, is followed by ordinary autograd without being of the map."""
+    if type(value) in (list, tuple):
+        return any(map(_followed, value))
     return isinstance(value, Tensor) and value.requires_grad and not wrapped(value)
 
 
 def _constant(value: Any) -> Any:
-    return value.detach() if _followed(value) else value
+    if not _followed(value):
+        return value
+    return value.detach() if isinstance(value, Tensor) else type(value)(map(_constant, value))
 
 
 _of_tensors: Any = torch.Tensor
