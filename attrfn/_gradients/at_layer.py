@@ -17,7 +17,6 @@ from torch import Tensor
 
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import (
-    Keeping,
     check_differentiable,
     detached,
     grad_or_zeros,
@@ -26,6 +25,7 @@ from attrfn._gradients.gradient import (
     gradient_of_sum,
     grouped,
     leaf_of,
+    zeros_at,
 )
 from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activation
 from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
@@ -133,7 +133,8 @@ def _at_zero_shift(asked: _Asked, like: tuple[Leaves, ...]) -> AtLayer:
         output, values = run_replacing(asked.model, asked.x, asked.sites, shift)
         return asked.scores(output), values
 
-    found, values = grad_at_zero_shift(shift_by, [t for a in like for t in a.tensors], asked.switch)
+    zeros = zeros_at(split(asked.x).tensors[0], [t for a in like for t in a.tensors])
+    found, values = gradient_and_kept(shift_by, zeros, create_graph=False, switch=asked.switch)
     activations = tuple(a._replace(tensors=tensors) for a, tensors in zip(like, values, strict=True))
     return AtLayer(activations, grouped(found, sizes))
 
@@ -199,13 +200,6 @@ def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tens
             return leaf, leaf
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
         return leaf, (tensor if joined else tensor.detach()) + leaf
-
-
-def grad_at_zero_shift(
-    score: Keeping, like: Sequence[Tensor], switch: Switch | None = None
-) -> tuple[tuple[Tensor, ...], Any]:
-    """The gradient of a function of shifts where they are zero, and what it keeps: one pass."""
-    return gradient_and_kept(score, [torch.zeros_like(t) for t in like], create_graph=False, switch=switch)
 
 
 def grad_through_selection(

@@ -79,7 +79,7 @@ class Flow(Place):
             moving = filled(activation, moves)
             return score if moving.moves else score.detach(), tuple(moving.velocity)
 
-        slopes, velocities = gradient_and_kept(total, self.zeros(), create_graph=False)
+        slopes, velocities = gradient_and_kept(total, self.zeros(x), create_graph=False)
         return tuple(g * v for g, v in zip(slopes, velocities, strict=True))
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:

@@ -15,10 +15,21 @@ from torch import Tensor
 
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
-from attrfn._inputs import Leaves, batch_size
+from attrfn._inputs import Leaves, batch_size, map_leaves
 from attrfn._model import Scores, explained
 from attrfn._rules import Switch, gradient_around, pulled_by_rules, turned_on, with_copies_at_need
-from attrfn._torch import compiling, depends_by_derivatives, uses_autograd, values_readable, vjp_with_kept
+from attrfn._torch import (
+    Asked,
+    Map,
+    below,
+    compiling,
+    depends_by_derivatives,
+    map_alone,
+    recording_below,
+    uses_autograd,
+    values_readable,
+    vjp_with_kept,
+)
 from attrfn._types import Model, Target
 
 Score = Callable[[Sequence[Tensor]], Tensor]
@@ -56,7 +67,7 @@ def gradient_and_kept(
     score: Keeping, leaves: Sequence[Tensor], *, create_graph: bool, switch: Switch | None = None
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The gradient of the summed scores, and what the pass kept."""
-    by = _by_autograd if uses_autograd() else _by_transform
+    by = _by_autograd if uses_autograd() else _by_rows_or_transform
     with gradient_around(create_graph):
         if switch is None or compiling():
             return by(score, leaves, create_graph, switch)
@@ -72,6 +83,13 @@ def _by_autograd(
     inputs = [leaf_of(t, create_graph) for t in leaves]
     scores, kept = score(inputs)
     return gradient_of_sum(scores, inputs, create_graph, switch), kept
+
+
+def zeros_at(point: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros shaped as some tensors; within a map of the rows in which the point differs."""
+    if map_alone() is None:
+        return [torch.zeros_like(t) for t in like]
+    return [point.new_zeros((), dtype=t.dtype, device=t.device).expand(t.shape) for t in like]
 
 
 def leaf_of(tensor: Tensor, create_graph: bool) -> Tensor:
@@ -129,6 +147,20 @@ def check_differentiable(total: Tensor) -> None:
         )
 
 
+def _by_rows_or_transform(
+    score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
+) -> tuple[tuple[Tensor, ...], Any]:
+    mapped = None if create_graph else map_alone()
+    if mapped is not None and any(map(mapped.holds, leaves)):  # else one pass answers all rows
+        try:
+            return _by_rows(mapped, score, leaves, switch)
+        except torch.OutOfMemoryError:
+            raise
+        except (Asked, RuntimeError):  # of what cannot be had so, the other way says why
+            pass
+    return _by_transform(score, leaves, create_graph, switch)
+
+
 def _by_transform(
     score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[tuple[Tensor, ...], Any]:
@@ -143,6 +175,24 @@ def _by_transform(
             return pulled_by_rules(pull_back, [one], switch is not None), kept
         with turned_on(switch):
             return pull_back(one), kept
+
+
+def _by_rows(
+    mapped: Map, score: Keeping, leaves: Sequence[Tensor], switch: Switch | None
+) -> tuple[tuple[Tensor, ...], Any]:
+    """By ordinary autograd, of the tensors that hold all rows of a map; see NOTE [Below a map]."""
+    with torch.inference_mode(False), torch.enable_grad():
+        with below():
+            inputs = [leaf_of(mapped.rows(t), False) for t in leaves]
+        with recording_below():
+            scores, kept = score([mapped.mapped(t) for t in inputs])
+        total = scores.sum()
+        check_differentiable(total)
+        with below():
+            rows = mapped.rows(total).sum()
+            with turned_on(switch):
+                found = grad_or_zeros((rows,), inputs)
+    return tuple(map(mapped.mapped, found)), map_leaves(kept, lambda tensor: tensor.detach())
 
 
 def noted(total: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.feeding import refuse_feeding
-from attrfn._gradients.gradient import Scores, detached, gradient, gradient_and_kept, grouped
+from attrfn._gradients.gradient import Scores, detached, gradient, gradient_and_kept, grouped, zeros_at
 from attrfn._inputs import batch_size, split, split_activation
 from attrfn._model import (
     dims_of_examples,
@@ -142,7 +142,7 @@ class LayerLine:
         return pick(output, self.target, n=self.n), tuple(t for here in kept for t in here)
 
     def slope(self, alpha: Tensor) -> tuple[Tensor, ...]:
-        zeros = [torch.zeros_like(t) for t in self.start]
+        zeros = zeros_at(alpha, self.start)
         slopes, stop = gradient_and_kept(
             lambda shifts: self._moved(alpha, shifts), zeros, create_graph=self.create_graph
         )

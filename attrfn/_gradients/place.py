@@ -11,7 +11,7 @@ from torch import Tensor
 from attrfn._call import unnoted
 from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
 from attrfn._gradients.examples import warn_if_one_example
-from attrfn._gradients.gradient import detached, gradient, grouped
+from attrfn._gradients.gradient import detached, gradient, grouped, zeros_at
 from attrfn._inputs import (
     Leaves,
     batch_size,
@@ -115,8 +115,8 @@ class Place:
         with nullcontext() if self.create_graph else torch.no_grad():
             return self.values_at(x)
 
-    def zeros(self) -> list[Tensor]:
-        return [torch.zeros_like(t) for a in self.activations() for t in a.tensors]
+    def zeros(self, point: Sequence[Tensor]) -> list[Tensor]:
+        return zeros_at(point[0], [t for a in self.activations() for t in a.tensors])
 
     def answer(self, tensors: Sequence[Tensor]) -> Any:
         """Numbers for each entry, contained as the activation is; of a list of layers a tuple."""

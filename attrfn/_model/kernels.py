@@ -9,16 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._call import twice
+from attrfn._model import forwards
 from attrfn._model.fallbacks import WITHOUT_RULES
 from attrfn._torch import (
     CELLS,
+    Map,
     attention,
+    attention_of_all_rows,
+    below,
     compiling,
     differentiated_once,
     fusable,
     fused_attention,
     in_make_fx,
+    map_alone,
     name_in_torch,
+    recorded_map,
     recurrent,
     transformed,
     wrapped,
@@ -97,6 +103,9 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return attention(*args, **kwargs)
     if not transformed():
         return func(*args, **kwargs)
+    mapped = recorded_map()
+    if mapped is not None and any(map(mapped.holds, args[:3])) and fusable(*args, **kwargs):
+        return attention_of_all_rows(mapped, *args, **kwargs)
     fused = differentiated_once() and fusable(*args, **kwargs)
     return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)
 
@@ -124,8 +133,25 @@ def _unflattened(input: Tensor, dim: int, sizes: Any) -> Tensor:
 
 
 def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A linear map of tokens adds its bias apart in a graph, where one operation would fix the number of examples."""
-    return _plus_bias(*args, **kwargs) if compiling() else func(*args, **kwargs)
+    """A linear map of tokens adds its bias apart in a graph, where one operation would fix the number of examples.
+
+    Under one `vmap` the rows of all are one matrix, to whose product with the weights the bias is added as it is made.
+    """
+    if compiling():
+        return _plus_bias(*args, **kwargs)
+    mapped = map_alone()
+    return func(*args, **kwargs) if mapped is None else _of_all_rows(mapped, func, *args, **kwargs)
+
+
+def _of_all_rows(
+    mapped: Map, func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    if not mapped.holds(input) or input.ndim == 0 or wrapped(weight) or (bias is not None and wrapped(bias)):
+        return func(input, weight, bias)
+    with below():
+        rows = mapped.rows(input)
+        output = func(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
+    return mapped.mapped(output)
 
 
 def _plus_bias(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -163,14 +189,18 @@ def _never(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return False
 
 
+_CONVOLUTIONS = [f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)]
+
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
     **WITHOUT_RULES,
     **dict.fromkeys(CELLS, _cell),
-    "batch_norm": _batch_norm,
-    **dict.fromkeys(("instance_norm", "layer_norm", "group_norm", "rms_norm"), _norm),
+    "batch_norm": forwards.by_hand(_batch_norm, forwards.batch_norm),
+    **dict.fromkeys(("instance_norm", "group_norm", "rms_norm"), _norm),
+    "layer_norm": forwards.by_hand(_norm, forwards.layer_norm),
     "_nested_tensor_from_mask_left_aligned": _never,
-    "scaled_dot_product_attention": _attention,
-    "linear": _linear,
+    "scaled_dot_product_attention": forwards.by_hand(_attention, forwards.attention),
+    "linear": forwards.by_hand(_linear, forwards.linear_map),
+    **dict.fromkeys(_CONVOLUTIONS, forwards.by_hand(forwards.as_it_is, forwards.linear_map)),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "unflatten": _unflatten,
 }

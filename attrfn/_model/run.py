@@ -19,6 +19,7 @@ from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, u
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
     WRITTEN_OUT,
+    as_recorded,
     as_written,
     compiling,
     detached,
@@ -55,13 +56,16 @@ class Pass(TorchFunctionMode):
         Activation checkpointing would run parts of the model again during the pull-back, when the pass is over and
         with it all that makes it ours.
         """
-        if not self.untouched and self.lets_by(func):
-            return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not self.untouched:
+            args, kwargs = as_recorded(func, args, kwargs)
+            if self.lets_by(func):
+                return func(*args, **kwargs)
         if self.untouched or not _hooked():
-            output = self.operation(func, args, kwargs or {})
+            output = self.operation(func, args, kwargs)
         else:
             with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
-                output = self.operation(func, args, kwargs or {})
+                output = self.operation(func, args, kwargs)
         if self.watch is not None:
             self.watch(output, args)
         return output

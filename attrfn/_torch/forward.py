@@ -11,17 +11,18 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch._functorch.eager_transforms as eager_transforms
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from attrfn._torch.context import transformed
+from attrfn._torch.context import level_of, transformed
 from attrfn._torch.functions import is_applying
 
 _eager: Any = eager_transforms
@@ -102,6 +103,35 @@ def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Ten
         values = [_outside(pair.primal, level) for pair in pairs]
         moves = [None if pair.tangent is None else _outside(pair.tangent, level) for pair in pairs]
     return tree_unflatten(values, spec), tree_unflatten(moves, spec)
+
+
+class Duals(NamedTuple):
+    """The innermost transform, where it is a forward derivative: numbers, and how they move, apart and together."""
+
+    level: int
+
+    def apart(self, value: Any) -> tuple[Any, Tensor | None]:
+        """What a tensor is below the transform, and how it moves, if it does."""
+        if not isinstance(value, Tensor) or level_of(value) != self.level:
+            return value, None
+        primal, tangent = _forward.unpack_dual(value)
+        inner = _functorch._unwrap_for_grad(primal, self.level)
+        return inner, None if tangent is None else _functorch._unwrap_for_grad(tangent, self.level)
+
+    def together(self, primal: Tensor, tangent: Tensor | None) -> Tensor:
+        """The inverse of `apart`."""
+        value = _functorch._wrap_for_grad(primal, self.level)
+        return value if tangent is None else _forward.make_dual(value, _functorch._wrap_for_grad(tangent, self.level))
+
+    def below(self) -> AbstractContextManager[None]:
+        """The context of work on what is apart."""
+        return temporarily_pop_interpreter_stack()
+
+
+def duals() -> Duals | None:
+    """The innermost transform, if it is a forward derivative."""
+    top = _functorch.peek_interpreter_stack()
+    return Duals(top.level()) if top is not None and top.key() == _functorch.TransformType.Jvp else None
 
 
 def _outside(tensor: Tensor, level: int | None) -> Tensor:

@@ -103,15 +103,25 @@ def attention(
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
-    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    weights = weights_of_attention(query, key, attn_mask, is_causal, scale)
+    return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
+
+
+def scale_of(query: Tensor, scale: float | None) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def weights_of_attention(
+    query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float | None
+) -> Tensor:
+    logits = query @ key.transpose(-2, -1) * scale_of(query, scale)
     if is_causal:
         rows = torch.arange(query.shape[-2], device=query.device)[:, None]
         attn_mask = rows >= torch.arange(key.shape[-2], device=query.device)
     if attn_mask is not None:
         masked = attn_mask.dtype == torch.bool
         logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
-    weights = F.softmax(logits, -1) if attn_mask is None else _safe_softmax(logits)
-    return F.dropout(weights, dropout_p) @ value if dropout_p else weights @ value
+    return F.softmax(logits, -1) if attn_mask is None else _safe_softmax(logits)
 
 
 def _safe_softmax(logits: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attrfn._torch.context import wrappings
 from attrfn._torch.fused.kernel import Kernel
-from attrfn._torch.written_out import attention
+from attrfn._torch.mapped import Map, below
+from attrfn._torch.written_out import attention, scale_of, weights_of_attention
 
 
 def fusable(
@@ -37,6 +38,41 @@ def fused_attention(
 ) -> Tensor:
     """`scaled_dot_product_attention` by its kernel, whatever is mapped over."""
     return _Attention(is_causal, scale, enable_gqa)(query, key, value, attn_mask)[0]
+
+
+def attention_of_all_rows(
+    mapped: Map,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The same below the only map, where ordinary autograd records it; see NOTE [Below a map]."""
+    asked, given = _Attention(is_causal, scale, enable_gqa), (query, key, value, attn_mask)
+    with below():
+        dims = [0 if isinstance(t, Tensor) and mapped.holds(t) else None for t in given]
+        inner = [t if dim is None else mapped.rows(t) for t, dim in zip(given, dims, strict=True)]
+        output = asked.answer(*asked.folded(inner, dims, mapped.size))[0].unflatten(0, (mapped.size, -1))
+    return mapped.mapped(output)
+
+
+def moving_attention(
+    operands: Sequence[Tensor], moves: Sequence[Tensor | None], attn_mask: Tensor | None, is_causal: bool, scale: Any
+) -> tuple[Tensor, Tensor]:
+    """Attention, and how it moves with the queries, the keys and the values."""
+    (query, key, value), (of_query, of_key, of_value) = operands, moves
+    weights = weights_of_attention(query, key, attn_mask, is_causal, scale)
+    found = [] if of_value is None else [weights @ of_value]
+    sides = ((of_query, key), (query, of_key))
+    logits = [a @ b.transpose(-2, -1) for a, b in sides if a is not None and b is not None]
+    if logits:
+        moved = sum(logits[1:], logits[0]) * scale_of(query, scale)
+        found.append(torch._softmax_backward_data(moved, weights, -1, weights.dtype) @ value)
+    return weights @ value, sum(found[1:], found[0])
 
 
 class _Attention(Kernel):
