@@ -40,7 +40,7 @@ class Through:
 
 def of_caller(forward: Any) -> bool:
     """Whether what a module has in place of its class's `forward` may be anything; a tap that only reads is not."""
-    return forward is not None and not getattr(forward, "only_reads", False)
+    return not getattr(forward, "only_reads", False)
 
 
 class ByItself:
@@ -86,7 +86,8 @@ class Parts:
         own, (torchs_own, lazy) = module.__dict__, _of_kind(type(module))
         if module.training:
             self.training.append(module)
-        changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"] or of_caller(own.get("forward"))
+        changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"]
+        changed = changed or ("forward" in own and of_caller(own["forward"]))
         if changed or own.get("max_norm"):  # of an embedding, which it writes to
             self.inert = False
         if lazy and module.has_uninitialized_params():  # pyright: ignore

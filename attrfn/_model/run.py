@@ -1,7 +1,6 @@
 """One pass of a model, which leaves the model as it was."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -98,7 +97,9 @@ class Pass(TorchFunctionMode):
         try:
             if rewrite is None:
                 return func(*args, **kwargs)
-            with nullcontext() if self.watch is None else _Watched(self.watch):
+            if self.watch is None:
+                return rewrite(func, args, kwargs)
+            with _Watched(self.watch):
                 return rewrite(func, args, kwargs)
         except RuntimeError as error:
             if "would mutate a captured Tensor" not in str(error):

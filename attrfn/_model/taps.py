@@ -205,7 +205,7 @@ class _Switchboard:
         self.forward = layer.forward
         self.taps: dict[int, list[_Tap]] = {}
         self.had, self.before = "forward" in vars(layer), vars(layer).get("forward")
-        self.reads = not of_caller(self.before)
+        self.reads = not self.had or not of_caller(self.before)
 
         @functools.wraps(self.forward)
         def tapped(*args: Any, **kwargs: Any) -> Any:
