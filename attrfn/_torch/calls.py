@@ -145,6 +145,8 @@ class SplitCall(NamedTuple):
 
 
 def split_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> SplitCall:
+    if not kwargs and all([isinstance(value, Tensor) for value in args]):  # most calls  # noqa: C419
+        return SplitCall(tuple(args), tuple(range(len(args))), (None,) * len(args), {})
     tensors: list[Tensor] = []
     places: list[Any] = []
     for place, value in [*enumerate(args), *kwargs.items()]:
