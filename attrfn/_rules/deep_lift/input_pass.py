@@ -78,6 +78,12 @@ class InputPass(DeepLiftPass):
             return False
         return True
 
+    def moves(self, operands: Sequence[Any]) -> bool:
+        moving = [t for t in operands if self.depends(t)]
+        for tensor in moving:
+            refusals.refuse_function(tensor)
+        return bool(moving)
+
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
     ) -> Any:
