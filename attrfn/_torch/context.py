@@ -31,8 +31,8 @@ def constant_in_graph(function: Function) -> Function:
     return function
 
 
-def compiling() -> bool:
-    return torch.compiler.is_compiling()
+compiling: Callable[[], bool] = torch.compiler.is_compiling
+"""Itself, since every operation of a pass asks it some times."""
 
 
 def in_dynamo() -> bool:
