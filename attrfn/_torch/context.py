@@ -31,8 +31,8 @@ def constant_in_graph(function: Function) -> Function:
     return function
 
 
-compiling = torch.compiler.is_compiling
-"""Asked some twenty times a call: a function around it would take as long as the question."""
+compiling: Callable[[], bool] = torch.compiler.is_compiling
+"""Itself, since every operation of a pass asks it some times."""
 
 
 def in_dynamo() -> bool:

@@ -64,6 +64,9 @@ class BaselinePass(DeepLiftPass):
         self.records.append(Record(done.name, inputs, tuple(t.clone() for t in outputs) if copies else outputs))
         return output
 
+    def moves(self, operands: Sequence[Any]) -> bool:
+        return True
+
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = choices_of(name, args, kwargs)
         if choices:

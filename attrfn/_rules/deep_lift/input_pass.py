@@ -78,15 +78,28 @@ class InputPass(DeepLiftPass):
             return False
         return True
 
+    def moves(self, operands: Sequence[Any]) -> bool:
+        return any(list(map(self.met, operands)))  # each is looked at
+
+    def met(self, tensor: Any) -> bool:
+        """The same of an operand of an operation: one that came out of a function that no rule can see is refused."""
+        if not self.untouched and isinstance(tensor, Tensor) and not wrapped(tensor):
+            if not tensor.requires_grad or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
+                return False
+            if refusals.came_of_torch(tensor):  # mostly
+                return True
+        if not self.depends(tensor):
+            return False
+        refusals.refuse_function(tensor)
+        return True
+
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]
     ) -> Any:
         record = self._read(done.name, call.tensors)
-        moving = [self.depends(t) for t in call.tensors]
+        moving = [self.met(t) for t in call.tensors]
         if not any(moving):
             return self._constant(call.tensors, run)
-        for tensor in call.tensors:
-            refusals.refuse_function(tensor)
         self.written = self.written or done.target is not None
         self._check(done, call, record)
         if done.name in MULTILINEAR and sum(moving) == 1 and self._still(call, record, moving):
@@ -114,9 +127,7 @@ class InputPass(DeepLiftPass):
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         choices = passes.choices_of(name, args, kwargs)
         operands = passes.flat_arguments(args, kwargs)
-        moving = [t for t in operands if self.depends(t)]
-        for tensor in moving:
-            refusals.refuse_function(tensor)
+        moving = [t for t in operands if self.met(t)]
         if what := "" if compiling() else unruled(name, args, kwargs, self.depends):
             raise refusals.no_rule(what, name)
         if any(t.is_floating_point() and self.depends(t) for t in choices):
@@ -138,11 +149,9 @@ class InputPass(DeepLiftPass):
 
     def other(self, name: str, done: Call, call: SplitCall, rule: MultiplierRule | None, run: Callable[[], Any]) -> Any:
         operands = [*call.tensors, *passes.flat_arguments(call.args, call.kwargs)]
-        moving = [t for t in operands if self.depends(t)]
+        moving = [t for t in operands if self.met(t)]
         if not moving:
             return self._constant(operands, run)
-        for tensor in moving:
-            refusals.refuse_function(tensor)
         if name == "custom_function_call":
             function = original(call.args[0])
             if not refusals.is_known(function):

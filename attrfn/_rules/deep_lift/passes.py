@@ -74,6 +74,8 @@ class DeepLiftPass(Pass):
             return self._written_out(name, args, kwargs)
         if name in LINEAR and name not in self.rules:
             return self.linear(name, args, kwargs, lambda: Pass.operation(self, func, args, kwargs))
+        if name in _WEIGHING and not self.untouched and not kwargs and self.weighs(args[:1], args[1:3]):
+            return Pass.operation(self, func, args, kwargs)
         if name in ("batch_norm", "instance_norm"):
             values = without_buffers(name, args, kwargs)
             args, kwargs = (values.pop("input"),), values
@@ -89,8 +91,11 @@ class DeepLiftPass(Pass):
         if gates is None or gates.name not in self.rules or compiling():
             with self:
                 return WRITTEN_OUT[name](*args, **kwargs)
-        with self:
+        if self.watch is None and len(args) > 2 and self.weighs((args[0], *flat_arguments(args[1:2], {})), args[2:]):
             operands = gates.operands(*args, **kwargs)
+        else:
+            with self:
+                operands = gates.operands(*args, **kwargs)
         if any(t.dtype not in (torch.float32, torch.float64) for t in operands):
             with self:
                 return gates.function(*operands)
@@ -107,6 +112,17 @@ class DeepLiftPass(Pass):
         if rule is not None and is_nonlinear(name, call):
             return self.nonlinear(func, done, call, rule, lambda: Pass.operation(self, func, args, kwargs))
         return self.other("", done, call, rule, lambda: Pass.operation(self, func, args, kwargs))
+
+    def weighs(self, operands: Sequence[Any], weights: Sequence[Any]) -> bool:
+        """Whether operands that depend on what is explained, one at least, are given weights of the model's."""
+        for weight in weights:
+            if weight is not None and type(weight) is not nn.Parameter:
+                return False
+        return self.moves(operands)
+
+    def moves(self, operands: Sequence[Any]) -> bool:
+        """Whether one at least depends on what is explained, as far as this pass can tell."""
+        raise NotImplementedError
 
     def linear(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         raise NotImplementedError
@@ -136,6 +152,8 @@ def is_nonlinear(name: str, call: SplitCall) -> bool:
     return any(t.is_floating_point() or t.is_complex() for t in call.tensors)
 
 
+_WEIGHING = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+"""Operations that are mostly of one operand, with weights of the model's, by their places."""
 CHOOSING = and_in_place(names_that("chooses"))
 
 

@@ -15,7 +15,6 @@ from attrfn._torch import (
     is_identity,
     names,
     names_that,
-    wrapped,
     wrappings,
 )
 
@@ -93,9 +92,15 @@ def came_of_parameters(tensor: Tensor) -> bool:
     return bool(own) and all(_of_parameters(layer.grad_fn) for layer, _ in own)
 
 
+def came_of_torch(tensor: Tensor) -> bool:
+    """Whether a tensor, of no transform, came out of an operation of torch's, or of one with a rule."""
+    function = function_of(tensor)
+    return function is None or is_known(function)
+
+
 def _own_functions(tensor: Tensor) -> list[tuple[Tensor, type]]:
     """The wrappings of a tensor that came out of an autograd function of the caller's, and that function."""
-    pairs = [(layer, function_of(layer)) for layer in (wrappings(tensor) if wrapped(tensor) else (tensor,))]
+    pairs = [(layer, function_of(layer)) for layer in wrappings(tensor)]
     return [(layer, function) for layer, function in pairs if function is not None and not is_known(function)]
 
 

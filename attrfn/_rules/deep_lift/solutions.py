@@ -12,6 +12,7 @@ from torch import Tensor
 from attrfn._rules.deep_lift.activations import sigmoid
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import tanh
+from attrfn._rules.deep_lift.eager import gates
 from attrfn._rules.deep_lift.eager import norms as in_place
 from attrfn._rules.deep_lift.eager.slopes import eager
 
@@ -108,6 +109,9 @@ def lstm_gates(op: Comparison) -> Grads:
     All that is squashed is so at once, by $\sigma(z) = (1 + \tanh(z / 2)) / 2$.
     """
     (u, c), (v, d), (grad, to_cell) = op.inputs, op.references, op.grads
+    if eager(*op.inputs, *op.references, *op.grads):
+        new, before = op.outputs[1], op.reference_outputs[1]
+        return gates.lstm(u, c, v, d, new, before, grad, to_cell)
     middle, slope = _tanh(_squashed(u, op.outputs[1]), _squashed(v, op.reference_outputs[1]))
     *_, value, shown = middle.chunk(5, -1)
     enter, forget, leave, *_ = ((1 + middle) / 2).chunk(5, -1)
