@@ -25,6 +25,7 @@ from attrfn._torch import (
     give_marks,
     name_in_torch,
     only_looks,
+    refuse_asking,
     values_readable,
 )
 from attrfn._types import Inputs, Model
@@ -57,7 +58,7 @@ class Pass(TorchFunctionMode):
         """
         kwargs = kwargs or {}
         if not self.untouched:
-            args, kwargs = as_recorded(func, args, kwargs)
+            refuse_asking(func, args)
             if self.lets_by(func):
                 return func(*args, **kwargs)
         if self.untouched or not _hooked():
@@ -80,7 +81,7 @@ class Pass(TorchFunctionMode):
         return lambda *args, **kwargs: Pass.operation(self, function, args, kwargs)
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = name_in_torch(func)
+        name, (args, kwargs) = name_in_torch(func), as_recorded(func, args, kwargs)
         if name == "__set__" and len(args) == 2:  # of a tensor's data: what a transform made cannot stay there
             args = (args[0], lasting(*args))
         if name == "multi_head_attention_forward":  # so that the attention in it is seen

@@ -68,6 +68,7 @@ from attrfn._torch.mapped import below as below
 from attrfn._torch.mapped import map_alone as map_alone
 from attrfn._torch.mapped import recorded_map as recorded_map
 from attrfn._torch.mapped import recording_below as recording_below
+from attrfn._torch.mapped import refuse_asking as refuse_asking
 from attrfn._torch.naming import FUNCTIONS as FUNCTIONS
 from attrfn._torch.naming import IN_PLACE as IN_PLACE
 from attrfn._torch.naming import NAMES as NAMES

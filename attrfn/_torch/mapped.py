@@ -85,14 +85,18 @@ def recorded_map() -> Map | None:
     return map_alone() if _HERE.recording else None
 
 
+def refuse_asking(func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Leave a pass in which something asks for autograd; see NOTE [Below a map]."""
+    if _HERE.recording and func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
+        raise Asked
+
+
 def as_recorded(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of an operation of a pass; see NOTE [Below a map]."""
+    """The arguments of an operation as it runs: what is not of the map is a constant."""
     if not _HERE.recording:
         return args, kwargs
-    if func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
-        raise Asked
     looks = func.__name__ in ("__get__", "__set__")
     if looks or not (_followed(args) or any(map(_followed, kwargs.values()))):
         return args, kwargs
