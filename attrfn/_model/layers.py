@@ -210,7 +210,9 @@ def noted_unit(
     return pick(met[0][1], selector, name="selector", n=n)
 
 
-vars(noted_unit)["by_itself"] = True
+for _made in (_activation, noted_unit):
+    vars(_made)["by_itself"] = lambda *_: True
+vars(unit)["by_itself"] = lambda _model, _site, selector: not callable(selector)  # which is a part of the model
 
 
 def pinned_and_read(

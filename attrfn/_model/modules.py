@@ -50,9 +50,9 @@ class ByItself:
 
 
 def by_itself(model: Any) -> bool:
-    """Whether a model is such a one; a function that makes one of its first arguments bears the mark `by_itself`."""
+    """Whether a model is such a one; `by_itself` of a function says it of what it is with its first arguments."""
     if isinstance(model, functools.partial):
-        return getattr(model.func, "by_itself", False)
+        return hasattr(model.func, "by_itself") and model.func.by_itself(*model.args)
     return isinstance(model, ByItself)
 
 
