@@ -17,7 +17,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._rules.deep_lift.eager.slopes import by_itself, eager, log_mean, near_or_far
+from attrfn._rules.eager.slopes import by_itself, eager, log_mean, near_or_far
 
 _NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
 Unary = Callable[[Tensor], Tensor]
