@@ -21,7 +21,7 @@ from attrfn._rules.deep_lift.divided_differences import (
     sinhc,
     tanhc,
 )
-from attrfn._rules.deep_lift.eager import slopes as in_place
+from attrfn._rules.eager import slopes as in_place
 
 
 def overlap(u: Tensor, v: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from attrfn._rules.deep_lift.eager.slopes import TINY, eager, near_or_far
+from attrfn._rules.eager.slopes import by_itself, eager, log_mean, near_or_far
 
 _NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
 Unary = Callable[[Tensor], Tensor]
@@ -74,9 +74,11 @@ def _by_itself(f: Unary, series: Callable[[Tensor], Tensor], bound: float) -> Un
     """$f(t) / t$ of an odd function that is $t$ near 0, by its series in $t^2$ there if it is to be differentiated."""
 
     def divided(t: Tensor) -> Tensor:
+        if eager(t):
+            return by_itself(f, t)
         if not torch.is_grad_enabled():
-            size = t.abs().clamp(min=TINY)
-            return f(size) / size
+            still = t == 0
+            return torch.where(still, 1.0, f(t) / torch.where(still, 1.0, t))
         small = t.abs() <= bound
         safe = torch.where(small, 1.0, t)
         return torch.where(small, series(torch.where(small, t, 0.0).square()), f(safe) / safe)
@@ -127,10 +129,11 @@ def log1pc(r: Tensor) -> Tensor:
 
 def exponential(d: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """$(e^a - e^b) / (a - b)$ for $d = a - b$, $y = e^a$, $w = e^b$."""
-    if not torch.is_grad_enabled():  # the same in fewer steps
-        size = d.abs().clamp(min=TINY)
-        return torch.maximum(y, w) * (torch.expm1(-size) / -size)
+    if eager(d, y, w):
+        return log_mean(d, y, w)
     small = d.abs() <= 1
+    if not torch.is_grad_enabled():  # the same in fewer steps
+        return torch.where(small, w * torch.exp(d / 2) * sinhc(d / 2), (y - w) / d)
     s = torch.where(small, d, 0.0)
     near = torch.where(small, w, 0.0) * torch.exp(s / 2) * sinhc(s / 2)
     return torch.where(small, near, torch.where(small, 0.0, y - w) / torch.where(small, 1.0, d))

@@ -7,14 +7,14 @@ of all rules stands here, where it can name the pass that needs it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from attrfn._model import run
 from attrfn._rules.deep_lift import passes, refusals
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import CHOOSING, Constants, DeepLiftPass, Mismatch, Record, copied, equal, kinds
+from attrfn._rules.deep_lift.passes import CHOOSING, FollowingPass, Mismatch, Record, copied, equal, kinds
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.softmax import attention_or
@@ -36,12 +36,10 @@ from attrfn._torch import (
     unruled,
     values_readable,
     vjp,
-    wrapped,
-    wrappings,
 )
 
 
-class InputPass(DeepLiftPass):
+class InputPass(FollowingPass):
     """The pass at the input, which answers pull-backs with multipliers."""
 
     def __init__(
@@ -52,46 +50,12 @@ class InputPass(DeepLiftPass):
         self.choices_must_match = choices_must_match
         self.within = False
         """Whether it is a pass of parts, in a pull-back: a graph that is compiled has it in one node."""
-        self.constants = Constants()
-        self.written = False
-        """Whether a graph that is being compiled has written over anything."""
         self.orders: dict[int, Tensor] = {}
         """Where `topk` chose the same entries as before in another order."""
         self.chose_others = ""
         """What others it chose."""
         self.reciprocals: list[Tensor] = []
         """What came out of a reciprocal, as the scale of a norm does; see `product_with_reciprocal`."""
-
-    def depends(self, tensor: Any) -> bool:
-        """Whether a tensor depends on what is explained."""
-        if not isinstance(tensor, Tensor):
-            return False
-        if self.untouched:  # a compiler does not look again at what was written over
-            of_model = isinstance(tensor, nn.Parameter)
-            return not of_model and (tensor.view_as(tensor) if self.written else tensor).requires_grad
-        layers = wrappings(tensor) if wrapped(tensor) else ()  # a model may use `vmap` itself
-        follows = any(layer.requires_grad for layer in layers) if layers else tensor.requires_grad
-        if not follows or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
-            return False
-        if refusals.came_of_parameters(tensor):
-            self.constants.note(tensor)
-            return False
-        return True
-
-    def moves(self, operands: Sequence[Any]) -> bool:
-        return any(list(map(self.met, operands)))  # each is looked at
-
-    def met(self, tensor: Any) -> bool:
-        """The same of an operand of an operation: one that came out of a function that no rule can see is refused."""
-        if not self.untouched and isinstance(tensor, Tensor) and not wrapped(tensor):
-            if not tensor.requires_grad or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
-                return False
-            if refusals.came_of_torch(tensor):  # mostly
-                return True
-        if not self.depends(tensor):
-            return False
-        refusals.refuse_function(tensor)
-        return True
 
     def nonlinear(
         self, func: Callable[..., Any], done: Call, call: SplitCall, rule: MultiplierRule, run: Callable[[], Any]

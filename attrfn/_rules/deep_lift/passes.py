@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from attrfn._model import Pass, without_buffers
 from attrfn._rules.deep_lift.comparison import MultiplierRule
-from attrfn._rules.deep_lift.refusals import DRAWING, refuse_drawing
+from attrfn._rules.deep_lift.refusals import (
+    DRAWING,
+    came_of_parameters,
+    came_of_torch,
+    refuse_drawing,
+    refuse_function,
+)
 from attrfn._torch import (
     GATES,
     LINEAR,
@@ -36,6 +42,8 @@ from attrfn._torch import (
     split_call,
     unwrapped,
     values_readable,
+    wrapped,
+    wrappings,
 )
 
 
@@ -242,3 +250,44 @@ class Constants:
             for key, (other, _) in self.found.items():
                 if storage_of(other) == storage_of(tensor):
                     self.found[key] = other, now
+
+
+class FollowingPass(DeepLiftPass):
+    """A pass that knows what depends on what is explained: what requires a gradient not for the parameters' sake."""
+
+    def __init__(self, rules: Mapping[Any, MultiplierRule]) -> None:
+        super().__init__(rules)
+        self.constants = Constants()
+        self.written = False
+        """Whether a graph that is being compiled has written over anything."""
+
+    def depends(self, tensor: Any) -> bool:
+        """Whether a tensor depends on what is explained."""
+        if not isinstance(tensor, Tensor):
+            return False
+        if self.untouched:  # a compiler does not look again at what was written over
+            of_model = isinstance(tensor, nn.Parameter)
+            return not of_model and (tensor.view_as(tensor) if self.written else tensor).requires_grad
+        layers = wrappings(tensor) if wrapped(tensor) else ()  # a model may use `vmap` itself
+        follows = any(layer.requires_grad for layer in layers) if layers else tensor.requires_grad
+        if not follows or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
+            return False
+        if came_of_parameters(tensor):
+            self.constants.note(tensor)
+            return False
+        return True
+
+    def moves(self, operands: Sequence[Any]) -> bool:
+        return any(list(map(self.met, operands)))  # each is looked at
+
+    def met(self, tensor: Any) -> bool:
+        """The same of an operand of an operation: one that came out of a function that no rule can see is refused."""
+        if not self.untouched and isinstance(tensor, Tensor) and not wrapped(tensor):
+            if not tensor.requires_grad or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
+                return False
+            if came_of_torch(tensor):  # mostly
+                return True
+        if not self.depends(tensor):
+            return False
+        refuse_function(tensor)
+        return True

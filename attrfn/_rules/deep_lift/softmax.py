@@ -7,8 +7,8 @@ from torch import Tensor
 
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, dims_of, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import exponential, log1pc
-from attrfn._rules.deep_lift.eager.slopes import eager
-from attrfn._rules.deep_lift.eager.softmax import softmax as in_place
+from attrfn._rules.eager.slopes import eager
+from attrfn._rules.eager.softmax import softmax as in_place
 from attrfn._torch import values_readable
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from attrfn._rules.deep_lift.activations import sigmoid
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, sum_to_operand
 from attrfn._rules.deep_lift.divided_differences import tanh
-from attrfn._rules.deep_lift.eager import gates
-from attrfn._rules.deep_lift.eager import norms as in_place
-from attrfn._rules.deep_lift.eager.slopes import eager
+from attrfn._rules.eager import gates
+from attrfn._rules.eager import norms as in_place
+from attrfn._rules.eager.slopes import eager
 
 
 def solve(op: Comparison) -> Grads:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._rules.deep_lift.eager.slopes import above, log_mean
+from attrfn._rules.eager.slopes import above, log_mean
 
 _COUNTS = -1e3
 """A logit that is below the largest by more, in both passes, is masked."""

@@ -23,7 +23,8 @@ def eager(*tensors: Tensor) -> bool:
     """Whether these are numbers of single or double precision, and no graph of what is done with them is kept."""
     if torch.is_grad_enabled() or not values_readable():
         return False
-    return all(t.dtype in (torch.float32, torch.float64) and t.numel() for t in tensors)
+    kind = tensors[0].dtype
+    return kind in (torch.float32, torch.float64) and all(t.dtype is kind and t.numel() for t in tensors)
 
 
 def above(values: Tensor, where: Tensor, bound: float) -> Tensor:
@@ -43,6 +44,12 @@ def near_or_far(
         return far(difference)
     beyond = above(far(difference), size, limit)
     return beyond.add_(above(near(), size.neg_(), -limit * (1 + torch.finfo(size.dtype).eps)))
+
+
+def by_itself(f: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """$f(t) / t$ of an odd function that is $t$ near 0."""
+    size = t.abs().clamp_(min=TINY)
+    return f(size).div_(size)
 
 
 def log_mean(difference: Tensor, y: Tensor, w: Tensor) -> Tensor:

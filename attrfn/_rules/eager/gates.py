@@ -6,7 +6,7 @@ All that is squashed is so at once, by $\tanh z = 2 \sigma(2 z) - 1$: a sigmoid 
 import torch
 from torch import Tensor
 
-from attrfn._rules.deep_lift.eager.slopes import TINY
+from attrfn._rules.eager.slopes import TINY
 
 
 def lstm(
