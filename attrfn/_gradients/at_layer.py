@@ -22,6 +22,7 @@ from attrfn._gradients.gradient import (
     grad_or_zeros,
     gradient,
     gradient_and_kept,
+    gradient_of_rows,
     gradient_of_sum,
     grouped,
     leaf_of,
@@ -30,7 +31,18 @@ from attrfn._gradients.gradient import (
 from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activation
 from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
 from attrfn._rules import Switch, gradient_around, turned_on
-from attrfn._torch import compiling, grad_levels, uses_autograd, vjp, wrapped
+from attrfn._torch import (
+    Asked,
+    Map,
+    below,
+    compiling,
+    grad_levels,
+    map_alone,
+    recording_below,
+    uses_autograd,
+    vjp,
+    wrapped,
+)
 from attrfn._types import Inputs, Model, Site, Target
 
 
@@ -100,7 +112,7 @@ def gradient_at(
         if uses_autograd():
             return _cut_and_pull(asked)
         if like is not None and not (compiling() or create_graph):
-            return _at_zero_shift(asked, like())
+            return _of_rows(asked) or _at_zero_shift(asked, like())
         return _through_selection(asked) if _recordable(x, create_graph) else _in_two_passes(asked)
 
 
@@ -109,6 +121,24 @@ def _cut_and_pull(asked: _Asked) -> AtLayer:
         output, activations, leaves = _cut_pass(asked)
         found = gradient_of_sum(asked.scores(output), leaves, asked.create_graph, asked.switch)
     return _answer(activations, found)
+
+
+def _of_rows(asked: _Asked) -> AtLayer | None:
+    """As in an ordinary call, of the tensors that hold all rows of a map; see NOTE [Below a map]."""
+    mapped = map_alone()
+    if mapped is None or not any(map(mapped.holds, split(asked.x).tensors)):
+        return None
+    try:
+        with torch.enable_grad(), gradient_around(False):
+            with recording_below():
+                output, activations, leaves = _cut_pass(asked, mapped)
+                scores = asked.scores(output)
+            found = gradient_of_rows(mapped, scores, leaves, asked.switch)
+    except torch.OutOfMemoryError:
+        raise
+    except (Asked, RuntimeError):  # of what cannot be had so, the other way says why
+        return None
+    return _answer(tuple(a._replace(tensors=detached(a.tensors, False)) for a in activations), found)
 
 
 def _through_selection(asked: _Asked) -> AtLayer:
@@ -180,12 +210,19 @@ def _wrapped(value: Any) -> bool:
     return any(isinstance(leaf, Tensor) and wrapped(leaf) for leaf in leaves_of(value))
 
 
-def _cut_pass(asked: _Asked) -> tuple[Any, tuple[Leaves, ...], list[Tensor]]:
-    """The output of a pass with leaves at the sites, the activations that were there, and the leaves."""
+def _cut_pass(asked: _Asked, mapped: Map | None = None) -> tuple[Any, tuple[Leaves, ...], list[Tensor]]:
+    """The output of a pass with leaves at the sites, the activations that were there, and the leaves.
+
+    In a map the leaves hold all of its rows.
+    """
 
     def cut(_: int, value: Any) -> tuple[Any, tuple[Leaves, list[Tensor]]]:
         activation = asked.activation(value)
-        pairs = [_cut(t, asked.create_graph, asked.joined()) for t in activation.tensors]
+        joined = asked.joined()
+        pairs = [
+            _cut(t, asked.create_graph, joined) if mapped is None else _cut_rows(mapped, t, joined)
+            for t in activation.tensors
+        ]
         return with_leaves(value, [new for _, new in pairs]), (activation, [leaf for leaf, _ in pairs])
 
     output, kept = run_replacing(asked.model, asked.x, asked.sites, cut)
@@ -200,6 +237,14 @@ def _cut(tensor: Tensor, create_graph: bool, joined: bool) -> tuple[Tensor, Tens
             return leaf, leaf
         leaf = torch.zeros_like(tensor, requires_grad=not wrapped(tensor))  # a transform lets no tensor become one
         return leaf, (tensor if joined else tensor.detach()) + leaf
+
+
+def _cut_rows(mapped: Map, tensor: Tensor, joined: bool) -> tuple[Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
+        with below():
+            rows = mapped.rows(tensor)
+            leaf = torch.zeros_like(rows, requires_grad=True) if joined else leaf_of(rows, False)
+        return leaf, tensor + mapped.mapped(leaf) if joined else mapped.mapped(leaf)
 
 
 def grad_through_selection(

@@ -27,8 +27,10 @@ class Flow(Place):
         baselines: Baselines,
         target: Target,
         create_graph: bool,
+        *,
+        by_gradients: bool = False,
     ) -> None:
-        super().__init__(model, layer, x, target, create_graph)
+        super().__init__(model, layer, x, target, create_graph, by_gradients=by_gradients)
         start = split(start_at(x, baselines)).tensors
         self.line = Line(score_of(self.model, self.inputs, target), start, self.inputs.tensors, create_graph)
         self.start = self.line.start

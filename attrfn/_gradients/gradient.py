@@ -186,13 +186,19 @@ def _by_rows(
             inputs = [leaf_of(mapped.rows(t), False) for t in leaves]
         with recording_below():
             scores, kept = score([mapped.mapped(t) for t in inputs])
-        total = scores.sum()
-        check_differentiable(total)
-        with below():
-            rows = mapped.rows(total).sum()
-            with turned_on(switch):
-                found = grad_or_zeros((rows,), inputs)
-    return tuple(map(mapped.mapped, found)), map_leaves(kept, lambda tensor: tensor.detach())
+        found = gradient_of_rows(mapped, scores, inputs, switch)
+    return found, map_leaves(kept, lambda tensor: tensor.detach())
+
+
+def gradient_of_rows(
+    mapped: Map, scores: Tensor, inputs: Sequence[Tensor], switch: Switch | None
+) -> tuple[Tensor, ...]:
+    """The gradient of the sum of some scores, with respect to tensors that hold all rows of a map."""
+    total = scores.sum()
+    check_differentiable(total)
+    with below(), turned_on(switch):
+        found = grad_or_zeros((mapped.rows(total).sum(),), inputs)
+    return tuple(map(mapped.mapped, found))
 
 
 def noted(total: Tensor) -> Tensor:

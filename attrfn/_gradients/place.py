@@ -30,13 +30,14 @@ from attrfn._model import (
     listed,
     pick,
     pinned_and_read,
+    resolve,
     run_reading,
     run_replacing,
     tiled_question,
     with_leaves,
 )
 from attrfn._torch import values_readable
-from attrfn._types import Inputs, Layer, Model, Target
+from attrfn._types import Inputs, Layer, Model, Site, Target
 
 PlaceT = TypeVar("PlaceT", bound="Place")
 
@@ -75,13 +76,37 @@ class Place:
     """
 
     def __init__(
-        self, model: Model, layer: Layer | Sequence[Layer], x: Inputs, target: Target, create_graph: bool
+        self,
+        model: Model,
+        layer: Layer | Sequence[Layer],
+        x: Inputs,
+        target: Target,
+        create_graph: bool,
+        *,
+        by_gradients: bool = False,
     ) -> None:
+        """`by_gradients`: first of all gradients are asked for, whose passes show what else a pass at x would."""
         self.inputs, self.create_graph, self.n = moving(x), create_graph, batch_size(x)
         warn_if_one_example(model, self.inputs, target)
         self.model, self.target = explained(model, target, self.n)
-        self.layer, (self.sites, self._read) = layer, pinned_and_read(model, listed(layer), x)
-        self._activations: tuple[Leaves, ...] = ()
+        self._whole, self._x, self._activations = model, x, ()
+        self.layer, self._resolved = layer, tuple(resolve(model, each) for each in listed(layer))
+        self._forms: list[tuple[Leaves, ...]] = []  # shared with copies
+        if not (by_gradients and values_readable()) or create_graph:
+            self._pinned()
+
+    _activations: tuple[Leaves, ...]
+    _found: tuple[tuple[Site, ...], tuple[Any, ...] | None] | None = None
+
+    def _pinned(self) -> tuple[tuple[Site, ...], tuple[Any, ...] | None]:
+        """The sites, of calls that a pass found out, and what it met there."""
+        if self._found is None:
+            self._found = pinned_and_read(self._whole, self._resolved, self._x)
+        return self._found
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        return self._pinned()[0]
 
     _dims: tuple[int, ...] = ()
 
@@ -99,7 +124,9 @@ class Place:
         other = copy(self)
         x = self.inputs.rebuild(self.inputs.tensors)
         other.model, x, other.target = tiled_question(self.model, x, self.target, count, self.n)
-        other.inputs, other.n, other._activations, other._read = split(x), self.n * count, (), None
+        other.inputs, other.n, other._activations = split(x), self.n * count, ()
+        other._whole, other._x = other.model, x
+        other._found = None if self._found is None else (self._found[0], None)
         return other
 
     def activations(self) -> tuple[Leaves, ...]:
@@ -109,8 +136,9 @@ class Place:
         return self._activations
 
     def _values_at_x(self) -> tuple[Any, ...]:
-        if self._read is not None and not self.create_graph:
-            return self._read
+        read = self._pinned()[1]
+        if read is not None and not self.create_graph:
+            return read
         x = self.inputs.rebuild(detached(self.inputs.tensors, self.create_graph))
         with nullcontext() if self.create_graph else torch.no_grad():
             return self.values_at(x)
@@ -120,12 +148,16 @@ class Place:
 
     def answer(self, tensors: Sequence[Tensor]) -> Any:
         """Numbers for each entry, contained as the activation is; of a list of layers a tuple."""
-        parts = zip(self.activations(), self.grouped(tensors), strict=True)
+        parts = zip(self.forms(), self.grouped(tensors), strict=True)
         return as_listed(self.layer, (activation.answer(part) for activation, part in parts))
 
     def grouped(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
         """One flat list, by layer."""
-        return grouped(tensors, [len(a.tensors) for a in self.activations()])
+        return grouped(tensors, [len(a.tensors) for a in self.forms()])
+
+    def forms(self) -> tuple[Leaves, ...]:
+        """How the activations are contained."""
+        return self._forms[0] if self._forms else self.activations()
 
     def values_at(self, x: Inputs) -> tuple[Any, ...]:
         return run_reading(self.model, x, self.sites)
@@ -143,7 +175,12 @@ class Place:
     def gradient(self, point: Sequence[Tensor]) -> AtLayer:
         r"""$h$ and $\partial f / \partial h$ at a point."""
         x, create_graph = self.inputs.rebuild(point), self.create_graph
-        return gradient_at(self.model, self.sites, x, self.target, create_graph=create_graph, like=self.activations)
+        sites = self._resolved if self._found is None else self.sites
+        there = gradient_at(self.model, sites, x, self.target, create_graph=create_graph, like=self.activations)
+        if self._found is None and not self._forms:
+            empty = [[torch.empty(0) for _ in a.tensors] for a in there.activations]
+            self._forms.append(tuple(split(a.answer(e)) for a, e in zip(there.activations, empty, strict=True)))
+        return there
 
     def gradient_behind(self, point: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The gradient at a point where the values are known."""

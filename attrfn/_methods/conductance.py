@@ -73,8 +73,9 @@ def layer_conductance(
         Dhamdhere et al., How important is a neuron?, 2018. arXiv:1805.12233
     """
     _check(derivative, n_steps, method, rtol)
-    flow, batching = Flow(model, layer, x, baselines, target, create_graph), Batching(chunk_size, vectorize)
-    if derivative == "forward":
+    batching, forward = Batching(chunk_size, vectorize), derivative == "forward"
+    flow = Flow(model, layer, x, baselines, target, create_graph, by_gradients=not forward)
+    if forward:
         found = integrate(ByRow(flow, Flow.integrand, lambda flow: flow.dims), flow, method, n_steps, rtol, batching)
     else:
         mean = derivative == "trapezoid"
@@ -140,7 +141,7 @@ def internal_influence(
     References:
         Leino et al., Influence-directed explanations for deep convolutional networks, 2018. arXiv:1802.03788
     """
-    flow = Flow(model, layer, x, baselines, target, create_graph)
+    flow = Flow(model, layer, x, baselines, target, create_graph, by_gradients=True)
     slope = ByRow(flow, Flow.slope, lambda flow: flow.dims)
     slopes = integrate(slope, flow, method, n_steps, None, Batching(chunk_size, vectorize))
     return flow.answer(slopes)
