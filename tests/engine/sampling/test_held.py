@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import _len_torch_function_stack  # pyright: ignore
 
 import attrfn
-from attrfn._sampling import chunks
+from attrfn._sampling import batching
 
 N, WIDTH, STEPS = 2, 4096, 40
 STEP = 2 * N * WIDTH * 8
@@ -39,18 +39,18 @@ def few_numbers() -> Tensor:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each chunk had."""
     found: list[int] = []
-    plain = chunks.map_rows
+    plain = batching.map_rows
 
     def noted(f: Any, rows: Any, vectorize: Any) -> Any:
         found.append(len(rows[0]))
         return plain(f, rows, vectorize)
 
-    monkeypatch.setattr(chunks, "map_rows", noted)
+    monkeypatch.setattr(batching, "map_rows", noted)
     return found
 
 
 def of_budget(monkeypatch: pytest.MonkeyPatch, steps: float) -> None:
-    monkeypatch.setitem(chunks._HELD, "cpu", int(steps * STEP))  # pyright: ignore
+    monkeypatch.setitem(batching._HELD, "cpu", int(steps * STEP))  # pyright: ignore
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {
@@ -118,7 +118,7 @@ def test_what_precedes_a_layer_does_not_count(sizes: list[int], monkeypatch: pyt
 
 def test_large_inputs_begin_with_one(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is large enough to run by itself shows what it holds."""
-    monkeypatch.setitem(chunks._BUDGET, "cpu", 6 * N * 3 * 8)  # pyright: ignore
+    monkeypatch.setitem(batching._BUDGET, "cpu", 6 * N * 3 * 8)  # pyright: ignore
     of_budget(monkeypatch, 4.5)
     WAYS["steps"](Wide(), few_numbers())
     assert sizes[0] == 1
