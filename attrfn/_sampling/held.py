@@ -8,9 +8,10 @@ later chunks have as many. What is counted follows from shapes alone, and is an 
 keeps for itself, and takes in what the model lets go again.
 
 NOTE [Largest]
-Passes may hold little, and a single tensor of theirs be so large that a CPU's memory for it is asked of the system and
-given back at every operation, which takes longer than its numbers: a third of the time of a small CNN, a tenth of a
-ResNet-18's. So the largest tensor is bounded too, but a chunk is not made smaller for it than fills a batch.
+Passes may hold little, and a single tensor of theirs be so large that the memory for it is asked of the system and
+given back at every operation: glibc keeps 64 MiB at most of what is freed, and an operation has two or three tensors
+as large. That was a third of the time of a small CNN, a tenth of a ResNet-18's. So the largest tensor is bounded on a
+CPU, but a chunk is not made smaller for it than fills a batch.
 """
 
 import math

@@ -126,6 +126,27 @@ def test_large_inputs_begin_with_one(sizes: list[int], monkeypatch: pytest.Monke
     assert max(sizes) <= 4
 
 
+@pytest.mark.parametrize("vectorize", [True, "fold"])
+@pytest.mark.parametrize(("steps", "expected"), [(12.5, [8, 11, 11, 10]), (1, [8, 8, 8, 8, 8]), (40, [8, 32])])
+def test_no_tensor_is_too_large_where_a_batch_is_filled(
+    steps: float, expected: list[int], vectorize: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first passes show how large; the rest is as few chunks as may be, of one size."""
+    monkeypatch.setitem(batching._BUDGET, "cpu", 8 * 8 * N * 3 * 8)  # pyright: ignore
+    monkeypatch.setitem(batching._FIRST, "cpu", 2)  # pyright: ignore
+    monkeypatch.setitem(batching._LARGEST, "cpu", int(steps * STEP / 2))  # pyright: ignore
+    net, x = Wide(), few_numbers()
+    found = WAYS["steps"](net, x, vectorize=vectorize)
+    assert sizes == expected
+    torch.testing.assert_close(found, WAYS["steps"](net, x, vectorize=False), rtol=1e-12, atol=1e-12)
+
+
+def test_the_first_passes_of_many_examples_are_a_part(sizes: list[int]) -> None:
+    x = torch.randn(128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    attrfn.integrated_gradients(nn.Linear(64, 2).double(), x, None, STEPS, target=1)
+    assert sizes == [8, 32]  # of half a MiB; then all
+
+
 def test_chunks_within_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = Wide(), few_numbers()
 
