@@ -1,11 +1,11 @@
 """How a derivative is gathered: points, draws, and how many at once."""
 
-from attrfn._sampling.chunks import Batching as Batching
+from attrfn._sampling.batching import Batching as Batching
+from attrfn._sampling.batching import map_rows as map_rows
 from attrfn._sampling.chunks import Beside as Beside
 from attrfn._sampling.chunks import added as added
 from attrfn._sampling.chunks import columns as columns
 from attrfn._sampling.chunks import in_chunks as in_chunks
-from attrfn._sampling.chunks import map_rows as map_rows
 from attrfn._sampling.chunks import numbers as numbers
 from attrfn._sampling.chunks import per_example as per_example
 from attrfn._sampling.chunks import values_at as values_at

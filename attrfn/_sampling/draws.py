@@ -22,7 +22,8 @@ from attrfn._inputs import (
     take,
 )
 from attrfn._references import Sample, other_examples, sample_of
-from attrfn._sampling.chunks import Batching, added, in_chunks, precision
+from attrfn._sampling.batching import Batching
+from attrfn._sampling.chunks import added, in_chunks, precision
 from attrfn._sampling.fold import ByRow, along
 from attrfn._torch import compiling, transformed
 from attrfn._types import Baselines, Inputs

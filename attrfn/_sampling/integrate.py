@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import at_least_one, describe
-from attrfn._sampling.chunks import Batching, numbers, per_example, values_at, weighted, weighted_sum_of
+from attrfn._sampling.batching import Batching
+from attrfn._sampling.chunks import numbers, per_example, values_at, weighted, weighted_sum_of
 from attrfn._sampling.quadrature import quadrature
 from attrfn._torch import values_readable, warn
 

@@ -102,6 +102,24 @@ def test_keeps_a_graph_only_if_asked() -> None:
 
 # ---------------------------------------------------------------- windows
 
+
+def test_windows_and_the_whole_are_one_pass() -> None:
+    """Of several members too."""
+    rows: list[int] = []
+
+    def value(x: Tensor, y: Tensor) -> Tensor:
+        rows.append(len(x))
+        return x.prod(1) + y.prod(1)
+
+    x = torch.tensor([[2.0, 3.0, 5.0]])
+    for how, passes in (({"vectorize": "fold"}, [7]), ({"vectorize": "fold", "chunk_size": 5}, [5, 2])):
+        rows.clear()
+        found = attrfn.occlusion(value, (x, 2 * x), 1, **how)
+        assert rows == passes
+        same(found[0], torch.full((1, 3), 30.0))
+        same(found[1], torch.full((1, 3), 240.0))
+
+
 WINDOWS: list[tuple[Any, Any, list[int], list[int]]] = [
     (2, None, [2, 2, 2], [2, 2, 2]),
     ((1, 3, 2), None, [1, 3, 2], [1, 3, 2]),

@@ -7,7 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attrfn._sampling.chunks import Batching, in_chunks
+from attrfn._sampling.batching import Batching
+from attrfn._sampling.chunks import in_chunks
 from attrfn._sampling.fold import ByRow
 from attrfn._sampling.held import joined
 

@@ -55,20 +55,29 @@ def occluded(
         firsts: The first player of each leaf.
         windows: Of each leaf.
     """
-    whole = game(torch.ones(1, game.players, dtype=torch.bool, device=game.device))
-    found: list[Tensor | None] = []
+    asked: list[tuple[int, int, Windows]] = []
+    count = 1  # the first mask has all
     for first, its in zip(firsts, windows, strict=True):
-        if first is None or its is None:
-            found.append(None)
-            continue
+        if first is not None and its is not None:
+            asked.append((count, first, its))
+            count += its.count
+    values = game.over(count, lambda some: _present(game, some, asked))
+    means: dict[int | None, Tensor] = {
+        first: its.means(values[0] - values[start : start + its.count]) for start, first, its in asked
+    }
+    return [None if its is None else means.get(first) for first, its in zip(firsts, windows, strict=True)], values.dtype
 
-        def masks(some: range, first: int = first, its: Windows = its) -> Tensor:
-            covered = its.covered(some).to(game.device)
+
+def _present(game: Game, some: range, asked: Sequence[tuple[int, int, Windows]]) -> Tensor:
+    """Who is there, `(len(some), P)`: each leaf's windows begin at a number of their own, and at its first player."""
+    present = [torch.ones(1, game.players, dtype=torch.bool, device=game.device)] if some.start == 0 else []
+    for start, first, its in asked:
+        here = range(max(some.start, start) - start, min(some.stop, start + its.count) - start)
+        if here:
+            covered = its.covered(here).to(game.device)
             behind = game.players - first - covered.shape[1]
-            return ~torch.nn.functional.pad(covered, (first, behind))
-
-        found.append(its.means(whole - game.over(its.count, masks)))
-    return found, whole.dtype
+            present.append(~torch.nn.functional.pad(covered, (first, behind)))
+    return torch.cat(present)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import attrfn
 from attrfn._model.masks import MaskedScore, masked, masked_input
-from attrfn._sampling.chunks import Batching
+from attrfn._sampling.batching import Batching
 from attrfn._sampling.masks.game import Game
 
 

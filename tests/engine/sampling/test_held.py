@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import _len_torch_function_stack  # pyright: ignore
 
 import attrfn
-from attrfn._sampling import chunks
+from attrfn._sampling import batching
 
 N, WIDTH, STEPS = 2, 4096, 40
 STEP = 2 * N * WIDTH * 8
@@ -39,18 +39,18 @@ def few_numbers() -> Tensor:
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each chunk had."""
     found: list[int] = []
-    plain = chunks.map_rows
+    plain = batching.map_rows
 
     def noted(f: Any, rows: Any, vectorize: Any) -> Any:
         found.append(len(rows[0]))
         return plain(f, rows, vectorize)
 
-    monkeypatch.setattr(chunks, "map_rows", noted)
+    monkeypatch.setattr(batching, "map_rows", noted)
     return found
 
 
 def of_budget(monkeypatch: pytest.MonkeyPatch, steps: float) -> None:
-    monkeypatch.setitem(chunks._HELD, "cpu", int(steps * STEP))  # pyright: ignore
+    monkeypatch.setitem(batching._HELD, "cpu", int(steps * STEP))  # pyright: ignore
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {
@@ -118,12 +118,33 @@ def test_what_precedes_a_layer_does_not_count(sizes: list[int], monkeypatch: pyt
 
 def test_large_inputs_begin_with_one(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is large enough to run by itself shows what it holds."""
-    monkeypatch.setitem(chunks._BUDGET, "cpu", 6 * N * 3 * 8)  # pyright: ignore
+    monkeypatch.setitem(batching._BUDGET, "cpu", 6 * N * 3 * 8)  # pyright: ignore
     of_budget(monkeypatch, 4.5)
     WAYS["steps"](Wide(), few_numbers())
     assert sizes[0] == 1
     assert sum(sizes) == STEPS
     assert max(sizes) <= 4
+
+
+@pytest.mark.parametrize("vectorize", [True, "fold"])
+@pytest.mark.parametrize(("steps", "expected"), [(12.5, [8, 11, 11, 10]), (1, [8, 8, 8, 8, 8]), (40, [8, 32])])
+def test_no_tensor_is_too_large_where_a_batch_is_filled(
+    steps: float, expected: list[int], vectorize: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first passes show how large; the rest is as few chunks as may be, of one size."""
+    monkeypatch.setitem(batching._BUDGET, "cpu", 8 * 8 * N * 3 * 8)  # pyright: ignore
+    monkeypatch.setitem(batching._FIRST, "cpu", 2)  # pyright: ignore
+    monkeypatch.setitem(batching._LARGEST, "cpu", int(steps * STEP / 2))  # pyright: ignore
+    net, x = Wide(), few_numbers()
+    found = WAYS["steps"](net, x, vectorize=vectorize)
+    assert sizes == expected
+    torch.testing.assert_close(found, WAYS["steps"](net, x, vectorize=False), rtol=1e-12, atol=1e-12)
+
+
+def test_the_first_passes_of_many_examples_are_a_part(sizes: list[int]) -> None:
+    x = torch.randn(128, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    attrfn.integrated_gradients(nn.Linear(64, 2).double(), x, None, STEPS, target=1)
+    assert sizes == [8, 32]  # of half a MiB; then all
 
 
 def test_chunks_within_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

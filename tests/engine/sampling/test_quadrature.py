@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import attrfn
-from attrfn._sampling.chunks import Batching
+from attrfn._sampling.batching import Batching
 from tests.tables.models import Affine, Exponential, Power, rows
 
 RULES = ["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid"]
