@@ -179,7 +179,8 @@ _CALL: CodeType = call.__code__
 _RUNS = (
     "attrfn._inputs",
     "attrfn._model.run",
-    "attrfn._model.kernels",
+    "attrfn._model.kernels.rewrites",
+    "attrfn._model.kernels.forwards",
     "attrfn._rules.rule_pass",
     "attrfn._rules.override",
     "attrfn._rules.deep_lift.passes",

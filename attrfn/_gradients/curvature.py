@@ -82,7 +82,7 @@ def _chunks(line: Line, rows: Sequence[int], points: Quadrature, batching: Batch
     held, (like,) = Held(folded=True), line.start
     one = torch.tensor(rows[:1], device=like.device)
     held.count(Curvature(line, one, False).at, torch.tensor(points.places[-1], dtype=like.dtype, device=like.device))
-    chunk = batching.fitting(chunk, _TIMES * held.bytes, line.start)
+    chunk = batching.holding(chunk, _TIMES * held.bytes, line.start)
     count = len(points.places)
-    steps = batching.fitting(count, _TIMES * held.bytes * chunk, line.start)
+    steps = batching.holding(count, _TIMES * held.bytes * chunk, line.start)
     return chunk, Batching(min(steps, batching.chunk_of(count, line.start * chunk)), True)

@@ -52,7 +52,8 @@ class ByItself:
 def by_itself(model: Any) -> bool:
     """Whether a model is such a one; `by_itself` of a function says it of what it is with its first arguments."""
     if isinstance(model, functools.partial):
-        return hasattr(model.func, "by_itself") and model.func.by_itself(*model.args)
+        says = getattr(model.func, "by_itself", None)
+        return says is not None and says(*model.args)
     return isinstance(model, ByItself)
 
 

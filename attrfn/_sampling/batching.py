@@ -124,6 +124,10 @@ class Batching:
         largest = max(_of_device(_LARGEST, like) / max(held.largest, 1) * steps, _steps_of(_FILLED, like))
         return int(max(1, min(chunk, largest, _of_device(_HELD, like) * steps // max(held.bytes, 1))))
 
+    def holding(self, chunk: int, held: int, like: Sequence[Tensor]) -> int:
+        """As many as the passes may hold, if each holds so many bytes."""
+        return max(1, min(chunk, _of_device(_HELD, like) // max(held, 1)))
+
 
 def _steps_of(examples: int, like: Sequence[Tensor]) -> int:
     """How many steps have so many examples."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
-from attrfn._model.fallbacks import IN_PLACE, WITHOUT_RULES
+from attrfn._model.kernels.fallbacks import IN_PLACE, WITHOUT_RULES
 from attrfn._model.run import Pass
 
 SHAPE = (4, 6)

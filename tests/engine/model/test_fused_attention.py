@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import attrfn
-from attrfn._model import kernels
+from attrfn._model.kernels import rewrites as kernels
 from attrfn._torch.fused import attention as fused
 
 T, WIDTH, HEADS = 5, 8, 2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import attrfn
 from attrfn._model import kernels
-from attrfn._model.fallbacks import WITHOUT_RULES
+from attrfn._model.kernels.fallbacks import WITHOUT_RULES
 from attrfn._rules.deep_lift import slopes
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
 from attrfn._torch.operations import ELEMENTWISE, Kind, names

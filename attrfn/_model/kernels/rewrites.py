@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._call import twice
-from attrfn._model import forwards
-from attrfn._model.fallbacks import WITHOUT_RULES
+from attrfn._model.kernels import forwards
+from attrfn._model.kernels.fallbacks import WITHOUT_RULES
 from attrfn._torch import (
     CELLS,
     Map,
