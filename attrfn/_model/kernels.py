@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attrfn._call import twice
-from attrfn._model import forwards
 from attrfn._model.fallbacks import WITHOUT_RULES
 from attrfn._torch import (
     CELLS,
+    FORWARD_RULES,
     Map,
     attention,
     attention_of_all_rows,
     below,
+    by_hand,
     compiling,
     differentiated_once,
     fusable,
@@ -184,24 +185,27 @@ def _in_precision(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) else value
 
 
+def _as_it_is(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **kwargs)
+
+
 def _never(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether `nn.TransformerEncoder` may make a nested tensor: no transform, and no rule, knows of these."""
     return False
 
 
-_CONVOLUTIONS = [f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)]
-
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
     **WITHOUT_RULES,
     **dict.fromkeys(CELLS, _cell),
-    "batch_norm": forwards.by_hand(_batch_norm, forwards.batch_norm),
-    **dict.fromkeys(("instance_norm", "group_norm", "rms_norm"), _norm),
-    "layer_norm": forwards.by_hand(_norm, forwards.layer_norm),
+    "batch_norm": _batch_norm,
+    **dict.fromkeys(("instance_norm", "layer_norm", "group_norm", "rms_norm"), _norm),
     "_nested_tensor_from_mask_left_aligned": _never,
-    "scaled_dot_product_attention": forwards.by_hand(_attention, forwards.attention),
-    "linear": forwards.by_hand(_linear, forwards.linear_map),
-    **dict.fromkeys(_CONVOLUTIONS, forwards.by_hand(forwards.as_it_is, forwards.linear_map)),
+    "scaled_dot_product_attention": _attention,
+    "linear": _linear,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "unflatten": _unflatten,
 }
 """Operations that every pass writes in its own way; `(func, args, kwargs) -> output`."""
+
+for _name, _rule in FORWARD_RULES.items():
+    REWRITES[_name] = by_hand(REWRITES.get(_name, _as_it_is), _rule)

@@ -25,6 +25,8 @@ from attrfn._torch import (
     compiling,
     detached,
     give_marks,
+    hooked,
+    itself,
     name_in_torch,
     values_readable,
 )
@@ -61,10 +63,10 @@ class Pass(TorchFunctionMode):
             args, kwargs = as_recorded(func, args, kwargs)
             if type(self) is Pass and name_in_torch(func) in _LOOKS:  # a pass within this one looks
                 return func(*args, **kwargs)
-        if self.untouched or not _hooked():
+        if self.untouched or not hooked():
             output = self.operation(func, args, kwargs)
         else:
-            with torch.autograd.graph.saved_tensors_hooks(_itself, _itself):
+            with torch.autograd.graph.saved_tensors_hooks(itself, itself):
                 output = self.operation(func, args, kwargs)
         if self.watch is not None:
             self.watch(output, args)
@@ -120,16 +122,6 @@ class _Watched(TorchFunctionMode):
         return output
 
 
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _hooked() -> bool:
-    """Whether something stands between an operation and what it saves for the backward pass."""
-    hooks = _autograd._top_saved_tensors_default_hooks(False)
-    return hooks is not None and hooks[0] is not _itself
-
-
 class NoMode:
     """In place of the mode where it would change nothing, for it costs microseconds an operation.
 
@@ -159,7 +151,7 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked() and watch() is None:
+    if isinstance(model, nn.Module) and values_readable() and not twice() and not hooked() and watch() is None:
         try:
             return as_one(lambda: _one_pass(model, x, None))
         except RuntimeError as error:

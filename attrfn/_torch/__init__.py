@@ -36,11 +36,9 @@ from attrfn._torch.context import warn as warn
 from attrfn._torch.context import with_numbers as with_numbers
 from attrfn._torch.context import wrapped as wrapped
 from attrfn._torch.context import wrappings as wrappings
-from attrfn._torch.forward import Duals as Duals
 from attrfn._torch.forward import Following as Following
 from attrfn._torch.forward import Unfollowed as Unfollowed
 from attrfn._torch.forward import detached as detached
-from attrfn._torch.forward import duals as duals
 from attrfn._torch.forward import jvp as jvp
 from attrfn._torch.forward import taken as taken
 from attrfn._torch.functions import came_by as came_by
@@ -53,7 +51,8 @@ from attrfn._torch.functions import scripted_functions as scripted_functions
 from attrfn._torch.fused.attention import attention_of_all_rows as attention_of_all_rows
 from attrfn._torch.fused.attention import fusable as fusable
 from attrfn._torch.fused.attention import fused_attention as fused_attention
-from attrfn._torch.fused.attention import moving_attention as moving_attention
+from attrfn._torch.fused.moving import FORWARD_RULES as FORWARD_RULES
+from attrfn._torch.fused.moving import by_hand as by_hand
 from attrfn._torch.fused.recurrent import recurrent as recurrent
 from attrfn._torch.loops import in_one_batch as in_one_batch
 from attrfn._torch.loops import looped as looped
@@ -64,6 +63,8 @@ from attrfn._torch.mapped import Asked as Asked
 from attrfn._torch.mapped import Map as Map
 from attrfn._torch.mapped import as_recorded as as_recorded
 from attrfn._torch.mapped import below as below
+from attrfn._torch.mapped import hooked as hooked
+from attrfn._torch.mapped import itself as itself
 from attrfn._torch.mapped import map_alone as map_alone
 from attrfn._torch.mapped import recorded_map as recorded_map
 from attrfn._torch.mapped import recording_below as recording_below

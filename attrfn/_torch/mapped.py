@@ -6,8 +6,8 @@ another, so the gradient of the sum over the rows is the gradient of each. Ordin
 of each operation, which is an operation of all rows, and its backward pass is torch's own, without a batching rule;
 and a linear map of all rows is one product. So it is taken where one map runs and nothing else, and no second
 derivative is asked for. What is not of the map is a constant there, as parameters are. But the tensors that a model
-sees then know of no autograd: one that asks (`requires_grad`, `.data`, a hook, a gradient of its own) leaves the pass,
-and the gradient is mapped.
+sees then know of no autograd: one that asks (`requires_grad`, `.data`, a hook, a gradient of its own, a checkpoint)
+leaves the pass, and the gradient is mapped.
 """
 
 import threading
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: 
 
 from attrfn._torch.context import compiling, wrapped
 
+_autograd: Any = torch._C._autograd  # pyright: ignore
 _functorch: Any = torch._C._functorch  # pyright: ignore
 
 
@@ -85,13 +86,23 @@ def recorded_map() -> Map | None:
     return map_alone() if _HERE.recording else None
 
 
+def itself(value: Any) -> Any:
+    return value
+
+
+def hooked() -> bool:
+    """Whether something stands between an operation and what it saves for the backward pass."""
+    hooks = _autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and hooks[0] is not itself
+
+
 def as_recorded(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of an operation of a pass; see NOTE [Below a map]."""
     if not _HERE.recording:
         return args, kwargs
-    if func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
+    if hooked() or (func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0]))):
         raise Asked
     looks = func.__name__ in ("__get__", "__set__")
     if looks or not (_followed(args) or any(map(_followed, kwargs.values()))):

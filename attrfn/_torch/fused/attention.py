@@ -54,8 +54,9 @@ def attention_of_all_rows(
     """The same below the only map, where ordinary autograd records it; see NOTE [Below a map]."""
     asked, given = _Attention(is_causal, scale, enable_gqa), (query, key, value, attn_mask)
     with below():
-        dims = [0 if isinstance(t, Tensor) and mapped.holds(t) else None for t in given]
-        inner = [t if dim is None else mapped.rows(t) for t, dim in zip(given, dims, strict=True)]
+        held = [t is not None and mapped.holds(t) for t in given]
+        inner = [mapped.rows(t) if t is not None and rows else t for t, rows in zip(given, held, strict=True)]
+        dims = [0 if rows else None for rows in held]
         output = asked.answer(*asked.folded(inner, dims, mapped.size))[0].unflatten(0, (mapped.size, -1))
     return mapped.mapped(output)
 
@@ -71,7 +72,7 @@ def moving_attention(
     logits = [a @ b.transpose(-2, -1) for a, b in sides if a is not None and b is not None]
     if logits:
         moved = sum(logits[1:], logits[0]) * scale_of(query, scale)
-        found.append(torch._softmax_backward_data(moved, weights, -1, weights.dtype) @ value)
+        found.append(torch.ops.aten._softmax_backward_data(moved, weights, -1, weights.dtype) @ value)
     return weights @ value, sum(found[1:], found[0])
 
 

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._torch import Duals, compiling, duals, moving_attention
+from attrfn._torch.context import compiling, in_make_fx
+from attrfn._torch.forward import Duals, duals
+from attrfn._torch.fused.attention import moving_attention
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 Moved = tuple[Tensor, Tensor | None]
@@ -31,7 +33,7 @@ def by_hand(rewrite: Rewrite, rule: Rule) -> Rewrite:
     """
 
     def act(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        moving = None if compiling() else duals()
+        moving = None if compiling() or in_make_fx() else duals()
         if moving is None:
             return rewrite(func, args, kwargs)
         found = _apart(moving, rule, lambda *given, **more: rewrite(func, given, more), args, kwargs)
@@ -53,11 +55,7 @@ def _apart(
     return None if found is None else moving.together(*found)
 
 
-def as_it_is(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return func(*args, **kwargs)
-
-
-def linear_map(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
+def _linear_map(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
     """A linear map of the first operand; the second are its weights, the third is its bias."""
     if not moves or any(velocity is not None for velocity in moves[1:]):
         return None
@@ -68,7 +66,7 @@ def linear_map(do: Callable[..., Any], given: list[Any], moves: list[Any], more:
     return output, do(*unbiased, **{key: None if key == "bias" else value for key, value in more.items()})
 
 
-def batch_norm(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
+def _batch_norm(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
     """By its running statistics."""
     if len(given) < 6 or given[5] or more.get("training") or any(velocity is not None for velocity in moves[1:]):
         return None
@@ -79,15 +77,15 @@ def batch_norm(do: Callable[..., Any], given: list[Any], moves: list[Any], more:
     return output, do(moves[0], torch.zeros_like(mean), variance, weight, None, *rest, **more)
 
 
-def layer_norm(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
+def _layer_norm(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
     if not moves or any(velocity is not None for velocity in moves[1:]):
         return None
     if moves[0] is None:
         return do(*given, **more), None
-    return _layer_norm(moves[0], *given, **more)
+    return _moving_norm(moves[0], *given, **more)
 
 
-def _layer_norm(
+def _moving_norm(
     velocity: Tensor, input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Moved | None:
     if len({t.dtype for t in (velocity, input, weight, bias) if t is not None} - {torch.float32, torch.float64}):
@@ -100,15 +98,15 @@ def _layer_norm(
     return output, moved if weight is None else moved * weight
 
 
-def attention(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
+def _attention(do: Callable[..., Any], given: list[Any], moves: list[Any], more: dict[str, Any]) -> Moved | None:
     if all(velocity is None for velocity in moves):
         return do(*given, **more), None
     if len(given) < 3 or any(velocity is not None for velocity in moves[3:]):
         return None
-    return _attention(given[:3], moves[:3], *given[3:], **more)
+    return _moved_attention(given[:3], moves[:3], *given[3:], **more)
 
 
-def _attention(
+def _moved_attention(
     operands: list[Any],
     moves: list[Any],
     attn_mask: Tensor | None = None,
@@ -120,3 +118,13 @@ def _attention(
     if dropout_p or enable_gqa or operands[0].dtype not in (torch.float32, torch.float64):
         return None
     return moving_attention(operands, moves, attn_mask, is_causal, scale)
+
+
+FORWARD_RULES: dict[str, Rule] = {
+    **dict.fromkeys([f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in (1, 2, 3)], _linear_map),
+    "linear": _linear_map,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "scaled_dot_product_attention": _attention,
+}
+"""By the names of operations."""
