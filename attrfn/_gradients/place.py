@@ -36,7 +36,7 @@ from attrfn._model import (
     tiled_question,
     with_leaves,
 )
-from attrfn._torch import values_readable
+from attrfn._torch import below, values_readable
 from attrfn._types import Inputs, Layer, Model, Site, Target
 
 PlaceT = TypeVar("PlaceT", bound="Place")
@@ -92,7 +92,8 @@ class Place:
         self._whole, self._x, self._activations = model, x, ()
         self.layer, self._resolved = layer, tuple(resolve(model, each) for each in listed(layer))
         self._forms: list[tuple[Leaves, ...]] = []  # shared with copies
-        if not (by_gradients and values_readable()) or create_graph:
+        self._by_gradients = by_gradients and values_readable() and not create_graph
+        if not self._by_gradients:
             self._pinned()
 
     _activations: tuple[Leaves, ...]
@@ -101,7 +102,8 @@ class Place:
     def _pinned(self) -> tuple[tuple[Site, ...], tuple[Any, ...] | None]:
         """The sites, of calls that a pass found out, and what it met there."""
         if self._found is None:
-            self._found = pinned_and_read(self._whole, self._resolved, self._x)
+            with below() if self._by_gradients else nullcontext():  # x is of none of the maps of steps
+                self._found = pinned_and_read(self._whole, self._resolved, self._x)
         return self._found
 
     @property

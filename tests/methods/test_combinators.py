@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import attrfn
-from tests.tables.counted import Counted
+from tests.tables.counted import BY_FIRST_GRADIENTS, Counted
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
 from tests.tables.models import Pair, Split, images, smooth_net
@@ -117,7 +117,8 @@ def test_no_more_passes_for_all_targets_than_for_one(row: Method) -> None:
     net, x = Counted(suited(row)), images()
     alone = net.counts(lambda: row.call(net, x))
     together = net.counts(lambda: attrfn.over_targets(lambda t: row.call(net, x, target=t), range(4)))
-    assert together <= alone
+    further = row.name.startswith(BY_FIRST_GRADIENTS)  # the pass of x that one call goes without
+    assert together <= (alone[0] + further, alone[1] + further)
 
 
 # ---------------------------------------------------------------- lists of layers

@@ -27,3 +27,6 @@ class Counted(Split):
 
 
 RUN: list[str] = []
+
+BY_FIRST_GRADIENTS = ("internal_influence", "layer_conductance-derivative=")
+"""Rows, by how their names begin, whose first gradients show what a pass of x alone would; not in a map of targets."""

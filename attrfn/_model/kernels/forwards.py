@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._torch import Duals, compiling, duals, moving_attention
+from attrfn._torch import Duals, compiling, duals, in_make_fx, moving_attention
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 Moved = tuple[Tensor, Tensor | None]
@@ -31,7 +31,7 @@ def by_hand(rewrite: Rewrite, rule: Rule) -> Rewrite:
     """
 
     def act(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        moving = None if compiling() else duals()
+        moving = None if compiling() or in_make_fx() else duals()
         if moving is None:
             return rewrite(func, args, kwargs)
         found = _apart(moving, rule, lambda *given, **more: rewrite(func, given, more), args, kwargs)

@@ -15,7 +15,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 import attrfn
 from tests.tables.built import BUILT, JUDGES
-from tests.tables.counted import Counted
+from tests.tables.counted import BY_FIRST_GRADIENTS, Counted
 from tests.tables.kinds import quick
 from tests.tables.method import Method, suited
 from tests.tables.methods import METHODS
@@ -150,7 +150,8 @@ def test_all_targets_share_the_passes_of_one(row: Method) -> None:
     net, x = Counted(suited(row)), images()
     alone = net.counts(lambda: row.call(net, x))
     together = net.counts(lambda: mapped(row, lambda t: row.call(net, x, target=t), torch.arange(4)))
-    assert together <= alone
+    further = row.name.startswith(BY_FIRST_GRADIENTS)  # the pass of x that one call goes without
+    assert together <= (alone[0] + further, alone[1] + further)
     if row.attribute.__name__ in ONE_PASS:
         assert together == (1, 1)
 
