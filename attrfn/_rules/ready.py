@@ -16,7 +16,7 @@ from attrfn._types import Rule
 
 
 def guided(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(grad_output, output, 0).clamp(min=0)
+    return torch.ops.aten.threshold_backward.default(grad_output, output, 0).clamp(min=0)
 
 
 def guided_clipped(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class DeepLiftPass(Pass):
         if gates is None or gates.name not in self.rules or compiling():
             with self:
                 return WRITTEN_OUT[name](*args, **kwargs)
-        if self.watch is None and len(args) > 2 and self.weighs((args[0], *flat_arguments(args[1:2], {})), args[2:]):
+        if self._weighs_all(args, kwargs):
             operands = gates.operands(*args, **kwargs)
         else:
             with self:
@@ -111,6 +111,11 @@ class DeepLiftPass(Pass):
         return self.nonlinear(
             gates.function, done, split_call(operands, {}), self.rules[gates.name], lambda: gates.function(*operands)
         )
+
+    def _weighs_all(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether this is so of a recurrent cell, whose linear maps need not be seen then."""
+        unseen = self.watch is None and not kwargs and len(args) > 2
+        return unseen and self.weighs((*args[:1], *flat_arguments(args[1:2], {})), args[2:])
 
     def _others(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that is not torch's: of a library's, or of the caller's."""

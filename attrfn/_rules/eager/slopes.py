@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attrfn._torch import values_readable
 
 TINY = 1e-30
 """A function that is its argument near 0 is so here, to the last digit."""
+_PLAIN = (Tensor, nn.Parameter)
 _gate: Callable[[Tensor, Tensor, float], Tensor] = torch.ops.aten.threshold_backward.default
 
 
@@ -24,7 +25,8 @@ def eager(*tensors: Tensor) -> bool:
     if torch.is_grad_enabled() or not values_readable():
         return False
     kind = tensors[0].dtype
-    return kind in (torch.float32, torch.float64) and all(t.dtype is kind and t.numel() for t in tensors)
+    plain = all(type(t) in _PLAIN and t.dtype is kind and t.numel() for t in tensors)
+    return plain and kind in (torch.float32, torch.float64)
 
 
 def above(values: Tensor, where: Tensor, bound: float) -> Tensor:
