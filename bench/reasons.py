@@ -118,7 +118,7 @@ REASONS: dict[tuple[str, str, str, str], str] = {
     ),
     ("curves", "deletion and insertion, 100 steps, 16 images", "digits CNN", FLOOR): (
         "measured when 96 steps of 16 images were one batch, whose tensors were so large that their memory was asked "
-        "of the system at each operation. Since a tensor's size is bounded, 0.84 on one core, in three rounds under load."
+        "of the system at each operation. Since a tensor's size is bounded, 0.84 on one core, three rounds under load."
     ),
     ("curves", "deletion and insertion, 100 steps, 16 images", "ResNet-18, 56 pixels", FLOOR): (
         "the rounds differ by more: 1.10 to 1.18."
