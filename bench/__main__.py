@@ -19,9 +19,9 @@ RESULTS = Path(__file__).parent / "results"
 SCRIPTS = {  # and the seconds that each takes, about, for the progress bar
     "integrated": 60, "layer_integrated": 110, "conductance": 60, "shap": 60, "targets": 60, "plain": 60,
     "deep_lift": 90, "overhead": 10, "tolerance": 40, "memory": 60, "importing": 50, "methods": 70, "growth": 90,
-    "scale": 50, "completeness": 30, "ablation": 240, "shapley": 150, "curves": 120, "cost": 200,
+    "scale": 50, "completeness": 30, "ablation": 140, "curves": 150, "cost": 230,
 }  # fmt: skip
-LONG = {"compile": 2500, "patching": 1800}
+LONG = {"compile": 2500, "patching": 1800, "shapley": 2900}
 """Run by name alone."""
 
 

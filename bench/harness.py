@@ -26,6 +26,8 @@ PEERS = ("shap", "shapiq", "quantus")
 """Of interventions, where they are installed."""
 LEAST = 0.01
 """Seconds that a timing lasts at least: what is quicker is called several times."""
+LONG, FEW = 4.0, 3
+"""Seconds that a round of all contenders takes, and the rounds from there on: all scripts are to end in 20 minutes."""
 
 
 class Setting(NamedTuple):
@@ -114,12 +116,14 @@ def compared(
 
 def rounds_of(contenders: Mapping[str, Work], setting: Setting) -> dict[str, list[float]]:
     """Seconds of each contender in each round; the order turns from round to round."""
-    calls = {name: max(1, round(LEAST / max(seconds(call, 1, setting), 1e-6))) for name, call in contenders.items()}
+    first = {name: seconds(call, 1, setting) for name, call in contenders.items()}
+    calls = {name: max(1, round(LEAST / max(taken, 1e-6))) for name, taken in first.items()}
+    rounds = setting.rounds if sum(first.values()) < LONG else min(setting.rounds, FEW)
     names = list(contenders)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(setting.rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+    for turn in range(rounds):
+        begin = turn % len(names)
+        for name in names[begin:] + names[:begin]:
             times[name].append(seconds(contenders[name], calls[name], setting))
     return times
 
