@@ -73,7 +73,7 @@ CALLS = {
 CONTROLS = ("all at once", "all kept")
 QUICK = ("integrated_gradients", *CONTROLS)
 """One loop, which that over draws and that over references are too; those of their own are slow."""
-SLACK = {"few numbers": 30, "few numbers folded": 30, "rows of pairs": 60}
+SLACK = {"few numbers": 90, "few numbers folded": 90, "rows of pairs": 60}
 """Megabytes by which the allocator may place the passes of later chunks otherwise: a chunk of these is 300 and more."""
 FEW, MANY = 50, 500
 MEGABYTES = 1024.0
