@@ -30,6 +30,8 @@ from attrfn._torch import (
     wrapped,
 )
 
+_unseen: Any = torch._C.DisableTorchFunction  # pyright: ignore[reportPrivateUsage]
+
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a batch or instance norm which leaves its running statistics alone."""
@@ -148,7 +150,7 @@ def _of_all_rows(
 ) -> Tensor:
     if not mapped.holds(input) or input.ndim == 0 or wrapped(weight) or (bias is not None and wrapped(bias)):
         return func(input, weight, bias)
-    with below():
+    with below(), _unseen():  # one operation, whoever watches
         rows = mapped.rows(input)
         output = func(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
     return mapped.mapped(output)
