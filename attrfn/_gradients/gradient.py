@@ -215,4 +215,4 @@ def grouped(items: Sequence[Item], sizes: Sequence[int]) -> tuple[tuple[Item, ..
 
 def detached(tensors: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:
     """Factors of an attribution, of the caller's graph only if a graph is asked for."""
-    return tuple(tensors) if create_graph else tuple([t.detach() if t.requires_grad else t for t in tensors])
+    return tuple(tensors) if create_graph else tuple(t.detach() for t in tensors)
