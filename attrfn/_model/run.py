@@ -180,10 +180,15 @@ def run_plainly(model: Model, x: Inputs) -> Any:
 
 def _by_itself(model: Any, x: Inputs) -> Any:
     """The output of a model that runs the caller's in passes of its own, in which all is done that a pass does."""
+    return _recorded(lambda _: call(model, x))
+
+
+def _recorded(run: Callable[[bool], Any]) -> Any:
+    """What `run` answers, told whether its graph is needed; a model may ask for one, or take a gradient itself."""
     if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
-        return call(model, x)
+        return run(True)
     with torch.inference_mode(False), torch.enable_grad():
-        output = call(model, x)
+        output = run(False)
     return without_graph(output)
 
 
@@ -193,14 +198,10 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
     warn_of_training(parts.training)
-    if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
-        return _left_as_it_was(model, x, parts, mode)
-    with torch.inference_mode(False), torch.enable_grad():  # a model may ask, or take a gradient itself
-        output = _left_as_it_was(model, x, parts, mode, graph=False)
-    return without_graph(output)
+    return _recorded(lambda graph: _left_as_it_was(model, x, parts, mode, graph))
 
 
-def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, graph: bool = True) -> Any:
+def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, graph: bool) -> Any:
     """The model's output; `graph`: what the pass records is needed."""
     around, done = _seen_by(mode, parts.training), False
     restore_draws, turn = draw_again(x), take_turn(parts)
