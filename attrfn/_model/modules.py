@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from attrfn._again import found_once
+from attrfn._model.kept.homes import OF_NUMBERS
 from attrfn._torch import as_written, compiling, scripted_functions
 from attrfn._types import Model
 
@@ -26,7 +27,7 @@ _BUDGET = 500
 _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
 _HOLDING = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
-_OF_NUMBERS = frozenset({type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter})
+_OF_NUMBERS = OF_NUMBERS | {Tensor, nn.Parameter}
 _OF_DATA = _OF_NUMBERS | {list, tuple, dict}
 """Kinds of values that are neither functions nor objects of the caller's, though these may hold some."""
 

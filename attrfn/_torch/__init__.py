@@ -51,7 +51,6 @@ from attrfn._torch.functions import is_identity as is_identity
 from attrfn._torch.functions import operations_of as operations_of
 from attrfn._torch.functions import original as original
 from attrfn._torch.functions import scripted_functions as scripted_functions
-from attrfn._torch.fused.attention import attention_of_all_rows as attention_of_all_rows
 from attrfn._torch.fused.attention import fusable as fusable
 from attrfn._torch.fused.attention import fused_attention as fused_attention
 from attrfn._torch.fused.attention import moving_attention as moving_attention

@@ -15,7 +15,6 @@ from attrfn._torch import (
     CELLS,
     Map,
     attention,
-    attention_of_all_rows,
     below,
     compiling,
     differentiated_once,
@@ -107,7 +106,7 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         return func(*args, **kwargs)
     mapped = recorded_map()
     if mapped is not None and any(map(mapped.holds, args[:3])) and fusable(*args, **kwargs):
-        return attention_of_all_rows(mapped, *args, **kwargs)
+        return fused_attention(*args, **kwargs, mapped=mapped)
     fused = differentiated_once() and fusable(*args, **kwargs)
     return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)
 

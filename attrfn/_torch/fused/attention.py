@@ -35,23 +35,15 @@ def fused_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    mapped: Map | None = None,
 ) -> Tensor:
-    """`scaled_dot_product_attention` by its kernel, whatever is mapped over."""
-    return _Attention(is_causal, scale, enable_gqa)(query, key, value, attn_mask)[0]
+    """`scaled_dot_product_attention` by its kernel, whatever is mapped over.
 
-
-def attention_of_all_rows(
-    mapped: Map,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """The same below the only map, where ordinary autograd records it; see NOTE [Below a map]."""
+    `mapped`: the only map, below which ordinary autograd records it; see NOTE [Below a map].
+    """
+    if mapped is None:
+        return _Attention(is_causal, scale, enable_gqa)(query, key, value, attn_mask)[0]
     asked, given = _Attention(is_causal, scale, enable_gqa), (query, key, value, attn_mask)
     with below():
         inner = [mapped.rows(t) if isinstance(t, Tensor) and mapped.holds(t) else t for t in given]
