@@ -157,7 +157,7 @@ def _both(
     model: Model, site: Site, inputs: Leaves, target: Target, create_graph: bool
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """The activation, the gradient there, and guided gradients at the input: of one forward pass where that can be."""
-    x, switch = inputs.rebuild(inputs.tensors), Switch(False)
+    x, switch = inputs.rebuild(inputs.tensors), Switch(False, once=not create_graph)
     settings: Any = {"create_graph": create_graph, "switch": switch}
     try:
         found = gradients_of_one_pass(guided_model(model, switch), site, inputs, target, **settings)

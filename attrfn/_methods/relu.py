@@ -139,7 +139,7 @@ def neuron_deconvolution(
 
 def _ruled(model: Model, rules: Rules, x: Inputs, target: Target, create_graph: bool) -> Any:
     """The gradient of the model under rules, differentiable by the true derivatives."""
-    inputs, switch = take(x), Switch(False)
+    inputs, switch = take(x), Switch(False, once=not create_graph)
     model, target = scored(model, target, inputs.tensors[0].shape[0])
     score = score_of(under_rules(model, rules, switch), inputs, target)
     return inputs.answer(gradient(score, inputs.tensors, create_graph=create_graph, switch=switch))

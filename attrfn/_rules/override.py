@@ -16,6 +16,11 @@ through a function that is allowed in the graph, it keeps it. Such a function ta
 operations and rules travel by name, switches as the level of their gradient, and two identities in the graph say whose
 pull-back runs. What they set belongs to the thread that runs the graph, and to the threads that torch lets a backward
 pass of it run in.
+
+NOTE [Gates]
+The guided gradient of a ReLU is the true one without what is negative of it, the deconvolution's is that of its output.
+So where ordinary autograd records a pass whose gradient is not differentiated, the ReLU is torch's own, in place too,
+and a hook at its node of the graph gates what that found: nothing is saved or copied for the rule.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -26,22 +31,27 @@ import torch
 from torch import Tensor
 
 from attrfn._call import HERE, IN_GRAPH, TRUE_ONES, GradientInGraph, answered_by
-from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, applied, compiling, of_floating, vjp
+from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, applied, compiling, of_floating, values_readable, vjp
 
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
 """`(grad_outputs, operands, outputs) -> grad_operands`."""
+Gate = Callable[[Tensor, Tensor], Tensor]
+"""`(true_gradient, grad_output) -> grad_input`; it may write over the first."""
 
 
 class Switch:
     """Whether the rules, or the true derivatives, answer a pull-back."""
 
-    __slots__ = ("copies", "on")
+    __slots__ = ("copies", "on", "once")
 
-    def __init__(self, on: bool, copies: bool = False) -> None:
+    def __init__(self, on: bool, copies: bool = False, once: bool = False) -> None:
         self.on = on
         self.copies = copies
         """Whether passes keep copies, for models that write over what an operation took or gave."""
+        self.once = once
+        """Whether what the rules answer is not differentiated."""
 
     def __reduce__(self) -> Any:
         return "ALWAYS" if self is ALWAYS else (type(self), (self.on,))
@@ -221,6 +231,23 @@ def _unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
         return tuple(output) if isinstance(output, (tuple, list)) else output
 
     return call
+
+
+def takes_gate(tensor: Tensor, in_place: bool) -> bool:
+    """Whether torch's own ReLU of a tensor, in this pass, is one node of the graph; see NOTE [Gates]."""
+    plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_nested
+    return plain and not (in_place and tensor._is_view()) and values_readable() and not _function_modes()
+
+
+def gated(output: Tensor, gate: Gate, switch: Switch) -> Tensor:
+    """What a ReLU of torch's own gave, whose gradient passes a gate while the switch is on."""
+
+    def gate_gradient(true: tuple[Any, ...], grads: tuple[Any, ...]) -> tuple[Tensor] | None:
+        return (gate(true[0], grads[0]),) if switch.answers() and true[0] is not None else None
+
+    if output.grad_fn is not None:
+        output.grad_fn.register_hook(gate_gradient)
+    return output
 
 
 @allow_in_graph

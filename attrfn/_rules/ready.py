@@ -5,7 +5,7 @@ A rule sees a gradient, operands and outputs. Where a ReLU is clipped, and how a
 that are no tensors. So the rules of these are marks, which the pass knows: it has the call before it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,13 @@ def guided_below(bound: float, grad_output: Tensor, input: Tensor, inclusive: bo
 
 def deconvolution(grad_output: Tensor, input: Tensor, output: Tensor) -> Tensor:
     return grad_output.clamp(min=0)
+
+
+GATES: Mapping[Any, Callable[[Tensor, Tensor], Tensor]] = {
+    guided: lambda true, grad_output: true.clamp_(min=0),
+    deconvolution: lambda true, grad_output: grad_output.clamp(min=0),
+}
+"""These rules of a ReLU, from its true gradient; see NOTE [Gates]."""
 
 
 def held(grad_output: Any, inputs: Any, output: Any) -> None:

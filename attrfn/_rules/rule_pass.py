@@ -12,9 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._model import Pass, without_buffers
-from attrfn._rules.override import Overridden, Pullback, Switch, level_in_graph, switch_in_graph, with_pullback
+from attrfn._rules.override import (
+    Overridden,
+    Pullback,
+    Switch,
+    gated,
+    level_in_graph,
+    switch_in_graph,
+    takes_gate,
+    with_pullback,
+)
 from attrfn._rules.pullbacks import clipped_pullback, elementwise_pullback, operand_pullback
-from attrfn._rules.ready import READY, guided_clipped, held, held_scale, key_in_graph
+from attrfn._rules.ready import GATES, READY, guided_clipped, held, held_scale, key_in_graph
 from attrfn._rules.spellings import any_call, function_for, is_elementwise, split_any
 from attrfn._rules.table import Rules
 from attrfn._torch import (
@@ -48,6 +57,7 @@ _ATTENTION = "scaled_dot_product_attention"
 _FUSED_RELUS = frozenset(["rnn_relu", "rnn_relu_cell"])
 """Kernels that have a ReLU within."""
 _ATTENTIONS = frozenset([_ATTENTION, f"{_ATTENTION}.default"])
+_RELUS = and_in_place(["relu"])
 _SMOOTH = and_in_place("gelu silu mish softplus elu celu tanh sigmoid erf".split())
 """Activations without a gate, or what they are written out with."""
 _OPENED = names(Kind.OPENED)
@@ -64,6 +74,8 @@ class RulePass(Pass):
         self.rules, self.switch = rules, switch
         self.within = within
         """Whether it is a pass of parts, in a pull-back: a graph that is compiled has it in one node."""
+        self.gates = switch.once
+        """Whether ReLUs may be torch's own; see NOTE [Gates]."""
         self.seen: set[str] = set()
         self.smooth: set[str] = set()
         """Activations without a gate that ran."""
@@ -91,6 +103,9 @@ class RulePass(Pass):
         if self._in_function(done.name):
             return super().operation(func, args, kwargs)
         copies = self.switch.keeps_copies()
+        gate = GATES.get(rule) if self.gates and not copies and name in _RELUS else None
+        if gate is not None and takes_gate(done.args[0], done.target is not None):
+            return gated(super().operation(func, args, kwargs), gate, self.switch)
         if done.target is not None or copies:  # the input may be written over
             call = call._replace(tensors=tuple(map(_copy, call.tensors)))
         output = self._overridden(func, done, call, rule)
