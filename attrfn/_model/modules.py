@@ -26,6 +26,7 @@ _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 _HOLDING = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
 _OF_NUMBERS = OF_NUMBERS | {Tensor, nn.Parameter}
 _OF_DATA = _OF_NUMBERS | {list, tuple, dict}
@@ -77,6 +78,8 @@ class Parts:
         """Those in train mode: what a pass changes of that is put back."""
         self.inert = not self.owners
         """Whether no pass leaves anything in it."""
+        self.fused = False
+        """Whether torch may run one of them, with the modules in it, as one kernel."""
         self.lazy = ""
         """The class of a layer that has no parameters yet."""
         for module in self.modules:
@@ -85,13 +88,14 @@ class Parts:
         """The context of a pass without the code that a compiler made of a part."""
 
     def _look_at(self, module: nn.Module) -> None:
-        own, (torchs_own, lazy) = module.__dict__, _of_kind(type(module))
+        own, (torchs_own, lazy, fused) = module.__dict__, _of_kind(type(module))
         if module.training:
             self.training.append(module)
         changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"]
         changed = changed or ("forward" in own and of_caller(own["forward"]))
         if changed or own.get("max_norm"):  # of an embedding, which it writes to
             self.inert = False
+        self.fused = self.fused or fused
         if lazy and module.has_uninitialized_params():  # pyright: ignore
             self.lazy = self.lazy or type(module).__name__
 
@@ -165,10 +169,13 @@ def _of_attrfn(value: Any) -> bool:
 
 
 @cache
-def _of_kind(kind: type) -> tuple[bool, bool]:
-    """Of a class of modules: whether it is torch's own, which leave nothing in themselves; whether of lazy ones."""
+def _of_kind(kind: type) -> tuple[bool, bool, bool]:
+    """Of a class of modules: whether it is torch's own, which leave nothing in themselves; whether lazy; whether fused.
+
+    The last is of attention and its layers, for which torch has one kernel.
+    """
     torchs_own = kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, torch.jit.ScriptModule)
-    return torchs_own, issubclass(kind, LazyModuleMixin)
+    return torchs_own, issubclass(kind, LazyModuleMixin), issubclass(kind, _FUSED)
 
 
 def _tree(model: nn.Module) -> list[nn.Module]:

@@ -1,7 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from attrfn._model.kept.turns import take_turn
 from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, uncompiled
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
+    RECORDING,
     WRITTEN_OUT,
     as_recorded,
     as_written,
@@ -30,7 +31,11 @@ from attrfn._torch import (
 )
 from attrfn._types import Inputs, Model
 
+Answer = TypeVar("Answer")
+Runner = Callable[[Model, Inputs], Any]
+"""Passes a model at `x`."""
 _autograd: Any = torch._C._autograd  # pyright: ignore
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 
 
 class Pass(TorchFunctionMode):
@@ -58,7 +63,8 @@ class Pass(TorchFunctionMode):
         """
         kwargs = kwargs or {}
         if not self.untouched:
-            refuse_asking(func, args)
+            if RECORDING.on:
+                refuse_asking(func, args)
             if self.lets_by(func):
                 return func(*args, **kwargs)
         if self.untouched or not _hooked():
@@ -81,7 +87,9 @@ class Pass(TorchFunctionMode):
         return lambda *args, **kwargs: Pass.operation(self, function, args, kwargs)
 
     def operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name, (args, kwargs) = name_in_torch(func), as_recorded(func, args, kwargs)
+        name = name_in_torch(func)
+        if RECORDING.on:
+            args, kwargs = as_recorded(func, args, kwargs)
         if name == "__set__" and len(args) == 2:  # of a tensor's data: what a transform made cannot stay there
             args = (args[0], lasting(*args))
         if name == "multi_head_attention_forward":  # so that the attention in it is seen
@@ -169,13 +177,30 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    if isinstance(model, nn.Module) and values_readable() and not twice() and not _hooked() and watch() is None:
+    return plainly(model, lambda run: run(model, x))
+
+
+def plainly(model: Model, work: Callable[[Runner], Answer], *, tapped: bool = False) -> Answer:
+    """What `work` makes of one pass: without the mode if nothing in the model needs it, else, or if that fails, again.
+
+    `tapped`: modules of it are looked at, so that none may run in a kernel with those around it.
+    """
+    if (
+        isinstance(model, nn.Module)
+        and values_readable()
+        and not (twice() or _hooked() or watch() is not None)
+        and not (tapped and (_function_modes() or parts_of(uncompiled(model)).fused))
+    ):
         try:
-            return as_one(lambda: _one_pass(model, x, None))
+            return as_one(lambda: work(_without_mode))
         except RuntimeError as error:
             if _CHECKPOINTED not in str(error):
                 raise
-    return run(model, x)
+    return as_one(lambda: work(run))
+
+
+def _without_mode(model: Model, x: Inputs) -> Any:
+    return _one_pass(model, x, None)
 
 
 def _by_itself(model: Any, x: Inputs) -> Any:

@@ -19,7 +19,7 @@ from torch import nn
 from attrfn._again import as_one
 from attrfn._inputs import split
 from attrfn._model.modules import of_caller
-from attrfn._model.run import Pass, run, without_graph
+from attrfn._model.run import Pass, Runner, plainly, run, without_graph
 from attrfn._model.sites import (
     argument_of,
     in_heads,
@@ -104,15 +104,21 @@ def run_replacing(
     `seen`: what runs in `act` is a part of the model, and what holds for its operations holds there.
     """
 
-    def replacing() -> tuple[Any, tuple[Any, ...]]:
+    def replacing(run: Runner) -> tuple[Any, tuple[Any, ...]]:
         taps = [_Tap(site, functools.partial(act, k), seen) for k, site in enumerate(sites)]
         with _tapped(taps):
-            output = run(model, x, mode)
+            output = run(model, x)
         for tap in taps:
             tap.check()
         return output, _kept(taps)
 
-    return replacing() if compiling() else as_one(replacing)
+    def under_mode(model: Model, x: Inputs) -> Any:
+        return run(model, x, mode)
+
+    if compiling():
+        return replacing(under_mode)
+    acts = mode is not None or seen
+    return as_one(lambda: replacing(under_mode)) if acts else plainly(model, replacing, tapped=True)
 
 
 def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
@@ -126,10 +132,12 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
 
     A pass stops once all are read if every site says which call it means; else it goes on to the end, to count them.
     """
-    return _reading(model, x, sites) if compiling() else as_one(lambda: _reading(model, x, sites))
+    if compiling():
+        return _reading(run, model, x, sites)
+    return plainly(model, lambda runner: _reading(runner, model, x, sites), tapped=True)
 
 
-def _reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
+def _reading(run: Runner, model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
     stops = all(site.call is not None for site in sites)
     taps = [_Tap(site, functools.partial(keep, k)) for k, site in enumerate(sites)]
 

@@ -60,6 +60,7 @@ from attrfn._torch.loops import looped as looped
 from attrfn._torch.loops import scanned as scanned
 from attrfn._torch.loops import scanned_rows as scanned_rows
 from attrfn._torch.loops import scanned_sums as scanned_sums
+from attrfn._torch.mapped import RECORDING as RECORDING
 from attrfn._torch.mapped import Asked as Asked
 from attrfn._torch.mapped import Map as Map
 from attrfn._torch.mapped import as_recorded as as_recorded

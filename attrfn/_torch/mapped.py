@@ -61,11 +61,12 @@ def map_alone() -> Map | None:
     return Map(1, _functorch.CVmapInterpreterPtr(top).batchSize())
 
 
-class _Here(threading.local):
-    recording = False
+class _Recording(threading.local):
+    on = False
 
 
-_HERE = _Here()
+RECORDING = _Recording()
+"""Whether ordinary autograd records what is below a map; see NOTE [Below a map]."""
 below = temporarily_clear_interpreter_stack
 """The context of work on tensors that hold all rows."""
 
@@ -73,30 +74,28 @@ below = temporarily_clear_interpreter_stack
 @contextmanager
 def recording_below() -> Generator[None]:
     """Passes whose operations ordinary autograd records below a map."""
-    before, _HERE.recording = _HERE.recording, True
+    before, RECORDING.on = RECORDING.on, True
     try:
         yield
     finally:
-        _HERE.recording = before
+        RECORDING.on = before
 
 
 def recorded_map() -> Map | None:
     """The only map that runs, where ordinary autograd records what is below it."""
-    return map_alone() if _HERE.recording else None
+    return map_alone() if RECORDING.on else None
 
 
 def refuse_asking(func: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Leave a pass in which something asks for autograd; see NOTE [Below a map]."""
-    if _HERE.recording and func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
+    """Leave a pass that is recorded below a map, in which something asks for autograd."""
+    if func in _OF_AUTOGRAD and (func in _GRADIENTS or wrapped(args[0])):
         raise Asked
 
 
 def as_recorded(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of an operation as it runs: what is not of the map is a constant."""
-    if not _HERE.recording:
-        return args, kwargs
+    """The arguments of an operation as it runs in such a pass: what is not of the map is a constant."""
     looks = func.__name__ in ("__get__", "__set__")
     if looks or not (_followed(args) or any(map(_followed, kwargs.values()))):
         return args, kwargs

@@ -31,8 +31,8 @@ def by_hand(rewrite: Rewrite, rule: Rule) -> Rewrite:
     """
 
     def act(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        moving = None if compiling() or in_make_fx() else duals()
-        if moving is None:
+        moving = None if compiling() else duals()
+        if moving is None or in_make_fx():
             return rewrite(func, args, kwargs)
         found = _apart(moving, rule, lambda *given, **more: rewrite(func, given, more), args, kwargs)
         return rewrite(func, args, kwargs) if found is None else found
