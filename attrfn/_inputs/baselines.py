@@ -151,13 +151,22 @@ def refuse_integers(name: str, baseline: Tensor) -> None:
 
 def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
     """`baseline` expanded to `shape`, or an error that names it."""
+    if torch.compiler.is_compiling() and not _fits(baseline, shape):  # whose own error would leave the graph
+        raise _too_large(name, baseline, shape)
     try:
-        fits = torch.broadcast_shapes(baseline.shape, shape) == shape
+        return baseline.expand(shape)
     except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must broadcast to the shape of its input, {tuple(shape)}, but has the shape "
-            f"{tuple(baseline.shape)}"
-        )
-    return baseline.expand(shape)
+        raise _too_large(name, baseline, shape) from None
+
+
+def _fits(baseline: Tensor, shape: torch.Size) -> bool:
+    try:
+        return torch.broadcast_shapes(baseline.shape, shape) == shape
+    except RuntimeError:
+        return False
+
+
+def _too_large(name: str, baseline: Tensor, shape: torch.Size) -> ValueError:
+    return ValueError(
+        f"{name} must broadcast to the shape of its input, {tuple(shape)}, but has the shape {tuple(baseline.shape)}"
+    )

@@ -28,6 +28,8 @@ def is_floating(value: object) -> bool:
 
 def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
     """`value` with every leaf replaced by `act(leaf)`; tuples, lists and mappings keep their type."""
+    if type(value) is Tensor:  # the most frequent
+        return act(value)
     if isinstance(value, (tuple, list)):
         items = [map_leaves(item, act) for item in value]
         return like_sequence(value, items)
@@ -38,6 +40,8 @@ def map_leaves(value: Any, act: Callable[[Any], Any]) -> Any:
 
 def leaves_of(value: Any) -> list[Any]:
     """What a container holds, in the order of `map_leaves`; of anything else, itself."""
+    if type(value) is Tensor:
+        return [value]
     if isinstance(value, Mapping):
         value = list(value.values())
     return [leaf for item in value for leaf in leaves_of(item)] if isinstance(value, (tuple, list)) else [value]

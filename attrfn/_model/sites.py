@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attrfn._inputs import describe, is_floating, leaves_of, like_mapping, refuse_class, split, split_activation
 from attrfn._model.explained import Wrapped
-from attrfn._model.modules import uncompiled
+from attrfn._model.modules import parts_of, uncompiled
 from attrfn._torch import compiling, level_of, top_level
 from attrfn._types import Index, Layer, Model, Site
 
@@ -164,7 +164,7 @@ def resolve(model: Model, layer: Layer) -> Site:
     assert isinstance(module, nn.Module)
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError("layer is a TorchScript module, which cannot be tapped; pass the Python model's layer")
-    if isinstance(whole, nn.Module) and not compiling() and all(module is not m for m in whole.modules()):
+    if isinstance(whole, nn.Module) and not compiling() and module not in parts_of(whole).modules:
         raise ValueError(
             f"layer {type(module).__name__} is not in the model, a {type(whole).__name__}; pass one of its modules, "
             "or its dotted name"

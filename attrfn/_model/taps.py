@@ -170,11 +170,21 @@ def keep(_: int, value: Any) -> tuple[Any, Any]:
 @contextmanager
 def _tapped(taps: Sequence[_Tap]) -> Generator[None]:
     """See NOTE [Taps]."""
-    tap_in = _plainly if compiling() else _by_thread
-    with ExitStack() as stack:
+    if compiling():
+        with ExitStack() as stack:
+            for tap in taps:
+                stack.enter_context(_plainly(tap))
+            yield
+        return
+    thread, held = threading.get_ident(), list[_Tap]()
+    try:
         for tap in taps:
-            stack.enter_context(tap_in(tap))
+            _hold(thread, tap)
+            held.append(tap)
         yield
+    finally:
+        for tap in reversed(held):
+            _let_go(thread, tap)
 
 
 def _through(taps: Sequence[_Tap], forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -239,23 +249,24 @@ _BOARDS: dict[int, _Switchboard] = {}
 """The switchboards that stand at this moment, by the `id` of their layer."""
 
 
-@contextmanager
-def _by_thread(tap: _Tap) -> Generator[None]:
-    layer, thread = tap.site.layer, threading.get_ident()
+def _hold(thread: int, tap: _Tap) -> None:
+    layer = tap.site.layer
     assert isinstance(layer, nn.Module)
     with _LOCK:
         board = _BOARDS[id(layer)] = _BOARDS.get(id(layer)) or _Switchboard(layer)
         board.hold(thread, tap)
-    try:
-        yield
-    finally:
-        with _LOCK:
-            board.taps[thread].remove(tap)
-            if not board.taps[thread]:
-                del board.taps[thread]
-            if not board.taps:
-                board.take_away(layer)
-                del _BOARDS[id(layer)]
+
+
+def _let_go(thread: int, tap: _Tap) -> None:
+    layer: Any = tap.site.layer
+    with _LOCK:
+        board = _BOARDS[id(layer)]
+        board.taps[thread].remove(tap)
+        if not board.taps[thread]:
+            del board.taps[thread]
+        if not board.taps:
+            board.take_away(layer)
+            del _BOARDS[id(layer)]
 
 
 @contextmanager
