@@ -54,7 +54,7 @@ def _called(function: Method, one_pass: bool) -> Method:
         try:
             if outer:
                 return _within(outer, work, one_pass)
-            return as_one(lambda: _outermost(work, one_pass), _generator_in(args, kwargs))
+            return as_one(functools.partial(_outermost, work, one_pass), _generator_in(args, kwargs))
         except Exception as error:
             if (other := given.in_place_of(error, args, kwargs)) is not None:
                 raise other from None

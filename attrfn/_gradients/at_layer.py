@@ -38,6 +38,7 @@ from attrfn._torch import (
     compiling,
     grad_levels,
     map_alone,
+    recording,
     recording_below,
     uses_autograd,
     vjp,
@@ -73,8 +74,10 @@ class _Asked(NamedTuple):
         return len(self.sites) > 1
 
     def activation(self, value: Any) -> Leaves:
-        self.check(value)
-        return split_activation(value)
+        found = split_activation(value)
+        if self.check is not split_activation:
+            self.check(value)
+        return found
 
     def scores(self, output: Any) -> Tensor:
         return pick(output, self.target, n=batch_size(self.x))
@@ -108,16 +111,17 @@ def gradient_at(
         warn_if_one_example(model, split(x), target)
     model, target = explained(model, target, batch_size(x))
     asked = _Asked(model, sites, x, target, create_graph, switch, check)
-    with torch.inference_mode(False):
-        if uses_autograd():
+    if uses_autograd():
+        with recording():
             return _cut_and_pull(asked)
+    with torch.inference_mode(False):
         if like is not None and not (compiling() or create_graph):
             return _of_rows(asked) or _at_zero_shift(asked, like())
         return _through_selection(asked) if _recordable(x, create_graph) else _in_two_passes(asked)
 
 
 def _cut_and_pull(asked: _Asked) -> AtLayer:
-    with torch.enable_grad(), gradient_around(asked.create_graph):
+    with gradient_around(asked.create_graph):
         output, activations, leaves = _cut_pass(asked)
         found = gradient_of_sum(asked.scores(output), leaves, asked.create_graph, asked.switch)
     return _answer(activations, found)
@@ -277,7 +281,7 @@ def gradients_of_one_pass(
         return None
     n = x.tensors[0].shape[0]
     model, target = explained(model, target, n)
-    with torch.inference_mode(False), torch.enable_grad(), gradient_around(create_graph):
+    with recording(), gradient_around(create_graph):
         pairs = [_cut(t, create_graph, False) for t in x.tensors]
         leaves = [leaf for leaf, _ in pairs]
         output, (value,) = run_replacing(model, x.rebuild(new for _, new in pairs), (site,), keep)

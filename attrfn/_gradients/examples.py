@@ -6,7 +6,7 @@ from torch import Tensor
 from attrfn._call import first_to_say, unnoted
 from attrfn._inputs import Leaves
 from attrfn._model import run_plainly
-from attrfn._torch import values_readable, warn
+from attrfn._torch import recording, values_readable, warn
 from attrfn._types import Model, Target
 
 
@@ -21,7 +21,7 @@ def warn_if_one_example(model: Model, x: Leaves, target: Target) -> None:
         return
     if not first_to_say("one example"):
         return
-    with torch.inference_mode(False), torch.enable_grad(), unnoted():
+    with recording(), unnoted():
         entries = [t.clone().requires_grad_() if t.is_inference() else t.detach().requires_grad_() for t in x.tensors]
         output = run_plainly(model, x.rebuild(entries))
         if not isinstance(output, Tensor) or output.shape != (n,) or not output.requires_grad:

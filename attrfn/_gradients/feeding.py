@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrfn._inputs import device_of, split_activation
 from attrfn._model import run_replacing, with_leaves
-from attrfn._torch import uses_autograd, vjp
+from attrfn._torch import recording, uses_autograd, vjp
 from attrfn._types import Inputs, Model, Site
 
 
@@ -25,7 +25,7 @@ def _refuse_reached(model: Model, sites: Sequence[Site], x: Inputs) -> None:
         leaves = [t.detach().requires_grad_() for t in tensors]
         return with_leaves(value, leaves), (tensors, leaves)
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with recording():
         _, kept = run_replacing(model, x, sites, cut)
         for k, (values, _) in enumerate(kept):
             total = sum(t.sum() for t in values)

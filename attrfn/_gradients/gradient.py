@@ -8,6 +8,7 @@ In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 import torch
@@ -25,6 +26,7 @@ from attrfn._torch import (
     compiling,
     depends_by_derivatives,
     map_alone,
+    recording,
     recording_below,
     uses_autograd,
     values_readable,
@@ -77,12 +79,10 @@ def gradient_and_kept(
 def _by_autograd(
     score: Keeping, leaves: Sequence[Tensor], create_graph: bool, switch: Switch | None
 ) -> tuple[tuple[Tensor, ...], Any]:
-    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
-        with torch.inference_mode(False), torch.enable_grad():
-            return _by_autograd(score, leaves, create_graph, switch)
-    inputs = [leaf_of(t, create_graph) for t in leaves]
-    scores, kept = score(inputs)
-    return gradient_of_sum(scores, inputs, create_graph, switch), kept
+    with recording():
+        inputs = [leaf_of(t, create_graph) for t in leaves]
+        scores, kept = score(inputs)
+        return gradient_of_sum(scores, inputs, create_graph, switch), kept
 
 
 def zeros_at(point: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -181,7 +181,7 @@ def _by_rows(
     mapped: Map, score: Keeping, leaves: Sequence[Tensor], switch: Switch | None
 ) -> tuple[tuple[Tensor, ...], Any]:
     """By ordinary autograd, of the tensors that hold all rows of a map; see NOTE [Below a map]."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with recording():
         with below():
             inputs = [leaf_of(mapped.rows(t), False) for t in leaves]
         with recording_below():
@@ -209,8 +209,8 @@ def noted(total: Tensor) -> Tensor:
 
 def grouped(items: Sequence[Item], sizes: Sequence[int]) -> tuple[tuple[Item, ...], ...]:
     """A flat list in groups of these sizes."""
-    starts = [sum(sizes[:k]) for k in range(len(sizes))]
-    return tuple(tuple(items[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+    rest = iter(items)
+    return tuple([tuple(islice(rest, size)) for size in sizes])
 
 
 def detached(tensors: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:

@@ -84,6 +84,8 @@ def split(value: Any) -> Leaves:
 def split_activation(value: Any) -> Leaves:
     """As `split`, but one floating leaf alone is answered as a tensor, and complex numbers alone are an error."""
     leaves = split(value)
+    if leaves.answer is _only:  # a tensor
+        return leaves
     if not leaves.tensors:
         refuse_complex(value)
     return leaves._replace(answer=_only) if len(leaves.tensors) == 1 else leaves

@@ -7,9 +7,10 @@ from enum import Enum
 from functools import cache
 from itertools import islice
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.modules.module as all_modules
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -26,6 +27,9 @@ _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_DRAWING = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+_modules: Any = all_modules
+_HOOKS_OF_ALL: tuple[Any, Any] = (_modules._global_forward_pre_hooks, _modules._global_forward_hooks)
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
 _HOLDING = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
 _OF_NUMBERS = OF_NUMBERS | {Tensor, nn.Parameter}
@@ -76,26 +80,29 @@ class Parts:
             self._search(model)
         self.training: list[nn.Module] = []
         """Those in train mode: what a pass changes of that is put back."""
-        self.inert = not self.owners
+        self.inert = not (self.owners or _HOOKS_OF_ALL[0] or _HOOKS_OF_ALL[1])
         """Whether no pass leaves anything in it."""
+        self.draws = not isinstance(model, nn.Module)
+        """Whether a pass may draw random numbers."""
         self.fused = False
         """Whether torch may run one of them, with the modules in it, as one kernel."""
         self.lazy = ""
         """The class of a layer that has no parameters yet."""
         for module in self.modules:
             self._look_at(module)
+        self.draws = self.draws or bool(self.training) or not self.inert
         self.as_written = as_written(self.everything)
         """The context of a pass without the code that a compiler made of a part."""
 
     def _look_at(self, module: nn.Module) -> None:
-        own, (torchs_own, lazy, fused) = module.__dict__, _of_kind(type(module))
+        own, (torchs_own, lazy, fused, draws) = module.__dict__, _of_kind(type(module))
         if module.training:
             self.training.append(module)
         changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"]
         changed = changed or ("forward" in own and of_caller(own["forward"]))
         if changed or own.get("max_norm"):  # of an embedding, which it writes to
             self.inert = False
-        self.fused = self.fused or fused
+        self.fused, self.draws = self.fused or fused, self.draws or draws
         if lazy and module.has_uninitialized_params():  # pyright: ignore
             self.lazy = self.lazy or type(module).__name__
 
@@ -168,14 +175,22 @@ def _of_attrfn(value: Any) -> bool:
     return (getattr(value, "__module__", None) or "").partition(".")[0] == "attrfn"
 
 
-@cache
-def _of_kind(kind: type) -> tuple[bool, bool, bool]:
-    """Of a class of modules: whether it is torch's own, which leave nothing in themselves; whether lazy; whether fused.
+class _Kind(NamedTuple):
+    """What is so of all modules of a class."""
 
-    The last is of attention and its layers, for which torch has one kernel.
-    """
+    torchs_own: bool
+    """Of torch's own, which leave nothing in themselves."""
+    lazy: bool
+    fused: bool
+    """Attention and its layers, for which torch has one kernel."""
+    draws: bool
+    """Of torch's own, those that draw in eval mode too."""
+
+
+@cache
+def _of_kind(kind: type) -> _Kind:
     torchs_own = kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, torch.jit.ScriptModule)
-    return torchs_own, issubclass(kind, LazyModuleMixin), issubclass(kind, _FUSED)
+    return _Kind(torchs_own, issubclass(kind, LazyModuleMixin), issubclass(kind, _FUSED), issubclass(kind, _DRAWING))
 
 
 def _tree(model: nn.Module) -> list[nn.Module]:

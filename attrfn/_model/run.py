@@ -1,6 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from attrfn._torch import (
     give_marks,
     name_in_torch,
     only_looks,
+    recording,
     refuse_asking,
     values_readable,
 )
@@ -192,11 +194,11 @@ def plainly(model: Model, work: Callable[[Runner], Answer], *, tapped: bool = Fa
         and not (tapped and (_function_modes() or parts_of(uncompiled(model)).fused))
     ):
         try:
-            return as_one(lambda: work(_without_mode))
+            return as_one(partial(work, _without_mode))
         except RuntimeError as error:
             if _CHECKPOINTED not in str(error):
                 raise
-    return as_one(lambda: work(run))
+    return as_one(partial(work, run))
 
 
 def _without_mode(model: Model, x: Inputs) -> Any:
@@ -212,7 +214,7 @@ def _recorded(run: Callable[[bool], Any]) -> Any:
     """What `run` answers, told whether its graph is needed; a model may ask for one, or take a gradient itself."""
     if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
         return run(True)
-    with torch.inference_mode(False), torch.enable_grad():
+    with recording():
         output = run(False)
     return without_graph(output)
 
@@ -223,13 +225,13 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
     warn_of_training(parts.training)
-    return _recorded(lambda graph: _left_as_it_was(model, x, parts, mode, graph))
+    return _recorded(partial(_left_as_it_was, model, x, parts, mode))
 
 
 def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, graph: bool) -> Any:
     """The model's output; `graph`: what the pass records is needed."""
     around, done = _seen_by(mode, parts.training), False
-    restore_draws, turn = draw_again(x), take_turn(parts)
+    restore_draws, turn = draw_again(x) if parts.draws else None, take_turn(parts)
     try:
         with parts.as_written, watch_for_constants(), around:
             output = call(model, fresh(x))
@@ -242,7 +244,8 @@ def _left_as_it_was(model: Model, x: Inputs, parts: Parts, mode: Pass | None, gr
         try:
             turn.leave(graph=graph, whole=done)
         finally:
-            restore_draws()
+            if restore_draws is not None:
+                restore_draws()
 
 
 def _callable(model: Model) -> Model:

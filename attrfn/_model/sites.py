@@ -169,7 +169,7 @@ def resolve(model: Model, layer: Layer) -> Site:
             f"layer {type(module).__name__} is not in the model, a {type(whole).__name__}; pass one of its modules, "
             "or its dotted name"
         )
-    return site._replace(layer=module)
+    return site if module is site.layer else site._replace(layer=module)
 
 
 def _named(model: Model, name: str) -> nn.Module:

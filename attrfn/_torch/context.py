@@ -3,8 +3,8 @@
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -17,12 +17,14 @@ from torch.utils._python_dispatch import (
 from attrfn._types import AttributionWarning
 
 _python: Any = torch._C  # pyright: ignore
+_dispatch_modes: Callable[[], int] = _python._len_torch_dispatch_stack
 _functorch: Any = torch._C._functorch  # pyright: ignore
 _mode: Any = torch._C._get_dispatch_mode  # pyright: ignore
 _MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_NOTHING = nullcontext()
 
 
 def constant_in_graph(function: Function) -> Function:
@@ -40,6 +42,17 @@ def in_dynamo() -> bool:
     return torch.compiler.is_dynamo_compiling()
 
 
+@contextmanager
+def _recording() -> Generator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def recording() -> AbstractContextManager[None]:
+    """Ordinary autograd records what runs within, whatever is around; nothing where it does so already."""
+    return _NOTHING if torch.is_grad_enabled() and not torch.is_inference_mode_enabled() else _recording()
+
+
 def transformed() -> bool:
     """Whether a `torch.func` transform is running around this call."""
     return _functorch.peek_interpreter_stack() is not None
@@ -52,7 +65,7 @@ def uses_autograd() -> bool:
 
 def values_readable() -> bool:
     """Whether values can be looked at, and warnings given: plain, and nothing traces."""
-    return not compiling() and _functorch.peek_interpreter_stack() is None and _get_current_dispatch_mode() is None
+    return not compiling() and _functorch.peek_interpreter_stack() is None and not _dispatch_modes()
 
 
 def in_make_fx() -> bool:
