@@ -233,10 +233,13 @@ def _unnamed(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def takes_gate(tensor: Tensor, in_place: bool) -> bool:
-    """Whether torch's own ReLU of a tensor, in this pass, is one node of the graph; see NOTE [Gates]."""
-    plain = type(tensor) is Tensor and tensor.layout is torch.strided and not tensor.is_nested
-    return plain and not (in_place and tensor._is_view()) and values_readable() and not _function_modes()
+def takes_gate(value: Any, in_place: bool) -> bool:
+    """Whether torch's own ReLU of a value, in this pass, is one node of the graph; see NOTE [Gates]."""
+    if type(value) is not Tensor or not value.is_floating_point() or value.layout is not torch.strided:
+        return False
+    if value.is_nested or (in_place and value._is_view()):
+        return False
+    return values_readable() and not _function_modes()
 
 
 def gated(output: Tensor, gate: Gate, switch: Switch) -> Tensor:

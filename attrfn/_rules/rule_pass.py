@@ -74,8 +74,8 @@ class RulePass(Pass):
         self.rules, self.switch = rules, switch
         self.within = within
         """Whether it is a pass of parts, in a pull-back: a graph that is compiled has it in one node."""
-        self.gates = switch.once
-        """Whether ReLUs may be torch's own; see NOTE [Gates]."""
+        self.gate = GATES.get(rules.by_key.get("relu")) if switch.once else None
+        """Of ReLUs that are torch's own; see NOTE [Gates]."""
         self.seen: set[str] = set()
         self.smooth: set[str] = set()
         """Activations without a gate that ran."""
@@ -91,6 +91,8 @@ class RulePass(Pass):
             return (
                 self._without(name, func, args, kwargs) if name in _LOOKED_AT else super().operation(func, args, kwargs)
             )
+        if self.gate is not None and name in _RELUS and self._takes_gate(name, args, kwargs):
+            return gated(super().operation(func, args, kwargs), self.gate, self.switch)
         if name == "instance_norm":
             values = without_buffers(name, args, kwargs)
             args, kwargs = (values.pop("input"),), values
@@ -103,15 +105,19 @@ class RulePass(Pass):
         if self._in_function(done.name):
             return super().operation(func, args, kwargs)
         copies = self.switch.keeps_copies()
-        gate = GATES.get(rule) if self.gates and not copies and name in _RELUS else None
-        if gate is not None and takes_gate(done.args[0], done.target is not None):
-            return gated(super().operation(func, args, kwargs), gate, self.switch)
         if done.target is not None or copies:  # the input may be written over
             call = call._replace(tensors=tuple(map(_copy, call.tensors)))
         output = self._overridden(func, done, call, rule)
         if done.target is not None:
             return done.target.copy_(output)
         return _copied(output) if copies else output
+
+    def _takes_gate(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        written = name == "relu_" or kwargs.get("inplace") or (len(args) > 1 and args[1])
+        if self.switch.copies or not takes_gate(args[0] if args else kwargs.get("input"), bool(written)):
+            return False
+        self.seen.add("relu")
+        return not self._in_function("relu")
 
     def _without(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that has no rule, but may have one within."""

@@ -59,7 +59,8 @@ class _UnderRules(Wrapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = RulePass(self.rules, current_switch(self.switch))
-        mode.gates = mode.gates and not self.scripted  # a ReLU of these is told by its node in the graph
+        if self.scripted:  # whose ReLUs are told by their nodes in the graph
+            mode.gate = None
         output = run(self.model, packed(args, kwargs), mode)
         if values_readable():
             _warn_unseen(mode)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._torch import Duals, compiling, duals, in_make_fx, moving_attention
+from attrfn._torch import Duals, compiling, duals, in_make_fx, moving_attention, uses_autograd
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 Moved = tuple[Tensor, Tensor | None]
@@ -22,15 +22,18 @@ Moved = tuple[Tensor, Tensor | None]
 Rule = Callable[[Callable[..., Any], list[Any], list[Any], dict[str, Any]], Moved | None]
 
 
-def by_hand(rewrite: Rewrite, rule: Rule) -> Rewrite:
+def by_hand(rewrite: Rewrite, rule: Rule, *, plain: bool = True) -> Rewrite:
     """An operation done as `rewrite` does it, and in a forward derivative by a rule; see NOTE [Forward by hand].
 
     Args:
         rewrite: `(func, args, kwargs) -> output`.
+        plain: Whether it is torch's own where no transform runs.
         rule: `(do, args, velocities, kwargs) -> (output, velocity)`, or nothing: then torch's formula stays.
     """
 
     def act(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if plain and uses_autograd():
+            return func(*args, **kwargs)
         moving = None if compiling() else duals()
         if moving is None or in_make_fx():
             return rewrite(func, args, kwargs)

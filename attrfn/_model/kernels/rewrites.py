@@ -210,11 +210,11 @@ _CONVOLUTIONS = [f"conv{kind}{dims}d" for kind in ("", "_transpose") for dims in
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
     **WITHOUT_RULES,
     **dict.fromkeys(CELLS, _cell),
-    "batch_norm": forwards.by_hand(_batch_norm, forwards.batch_norm),
+    "batch_norm": forwards.by_hand(_batch_norm, forwards.batch_norm, plain=False),
     **dict.fromkeys(("instance_norm", "group_norm", "rms_norm"), _norm),
     "layer_norm": forwards.by_hand(_norm, forwards.layer_norm),
     "_nested_tensor_from_mask_left_aligned": _never,
-    "scaled_dot_product_attention": forwards.by_hand(_attention, forwards.attention),
+    "scaled_dot_product_attention": forwards.by_hand(_attention, forwards.attention, plain=False),
     "linear": forwards.by_hand(_linear, forwards.linear_map),
     **dict.fromkeys(_CONVOLUTIONS, forwards.by_hand(forwards.as_it_is, forwards.linear_map)),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
