@@ -41,7 +41,7 @@ _HELD = {"cpu": 1 << 28, "cuda": 1 << 32}
 On one core a pass of ResNet-18 or of a ViT costs no more a step at a quarter of this, on two a quarter to a third more.
 """
 
-_LARGEST = {"cpu": 20 << 20, "cuda": math.inf}
+_LARGEST = {"cpu": 31 << 20, "cuda": math.inf}
 """Bytes of the largest tensor in the passes of a default chunk, by kind of device; see NOTE [Largest]."""
 
 _FILLED = 16

@@ -10,8 +10,8 @@ keeps for itself, and takes in what the model lets go again.
 NOTE [Largest]
 Passes may hold little, and a single tensor of theirs be so large that the memory for it is asked of the system and
 given back at every operation: glibc keeps 64 MiB at most of what is freed, and an operation has two or three tensors
-as large. That was a third of the time of a small CNN, a tenth of a ResNet-18's. So the largest tensor is bounded on a
-CPU, but a chunk is not made smaller for it than fills a batch.
+as large. That was a third of the time of a small CNN, a tenth of a ResNet-18's. A tensor of 32 MiB and more is always
+asked of the system. So the largest is bounded on a CPU, but a chunk is not made smaller for it than fills a batch.
 """
 
 import math

@@ -165,8 +165,7 @@ def _of_all_rows(
     if not mapped.holds(input) or input.ndim == 0 or wrapped(weight) or (bias is not None and wrapped(bias)):
         return func(input, weight, bias)
     with below(), _unseen():  # one operation, whoever watches
-        rows = mapped.rows(input)
-        output = func(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
+        output = func(mapped.rows(input), weight, bias)
     return mapped.mapped(output)
 
 
