@@ -74,7 +74,7 @@ class RulePass(Pass):
         self.rules, self.switch = rules, switch
         self.within = within
         """Whether it is a pass of parts, in a pull-back: a graph that is compiled has it in one node."""
-        self.gate = GATES.get(rules.by_key.get("relu")) if switch.once else None
+        self.gate = GATES.get(rules.by_key.get("relu")) if switch.once and not compiling() else None
         """Of ReLUs that are torch's own; see NOTE [Gates]."""
         self.seen: set[str] = set()
         self.smooth: set[str] = set()
