@@ -1,5 +1,6 @@
 """One piece of work, seen from outside: what its passes find out once, and what begins it again."""
 
+import re
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
+class Unruled(BaseException):
+    """A kernel of a pass without a function mode has no derivative: begin again, under the mode."""
+
+
 class Abandoned(BaseException):
     """Passes are given up, since they hold more than they may: begin again in parts. Models catch `Exception`."""
 
@@ -26,6 +31,8 @@ class _Work(threading.local):
     watch: Watch | None = None
     found: dict[int, tuple[Any, Any]] | None = None
     """What passes found out about objects of the caller's, by their `id`; `None` where no work is being done."""
+    moded = False
+    """Whether every pass of this work has a function mode."""
 
 
 @contextmanager
@@ -44,11 +51,12 @@ def watch() -> Watch | None:
 
 
 _WORK = _Work()
+_UNRULED = re.compile("derivative for .* is not implemented")
 _TIMES = _KEPT = 16
 
 
 def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None) -> Answer:
-    """Do work that passes a model; once more if a pass wrote to a tensor, which is known from then on.
+    """Do work that passes a model; once more if a pass wrote to a tensor, which is known from then on, or needs a mode.
 
     Args:
         work: What to do. Work within other work is a part of that.
@@ -62,12 +70,24 @@ def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None)
             _WORK.found = {}
             try:
                 return work()
-            except Written:
+            except (Written, Unruled) as why:
+                _WORK.moded = _WORK.moded or isinstance(why, Unruled)
                 if generator is not None and state is not None:
                     generator.set_state(state)
         raise RuntimeError("the model writes to other tensors of its own at every pass, so that none can be kept")
     finally:
-        _WORK.found = None
+        _WORK.found, _WORK.moded = None, False
+
+
+def needs_mode() -> bool:
+    """Whether no pass of this work may do without a function mode."""
+    return _WORK.moded
+
+
+def begin_again_under_mode(error: RuntimeError) -> None:
+    """Begin the work again if a derivative is missing that the mode would have seen to."""
+    if _WORK.found is not None and not _WORK.moded and _UNRULED.search(str(error)):
+        raise Unruled from error
 
 
 def found_once(value: Any, find: Callable[[Any], Answer]) -> Answer:

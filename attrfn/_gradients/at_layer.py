@@ -32,7 +32,6 @@ from attrfn._inputs import Leaves, batch_size, leaves_of, split, split_activatio
 from attrfn._model import explained, keep, pick, run_reading, run_replacing, with_leaves
 from attrfn._rules import Switch, gradient_around, turned_on
 from attrfn._torch import (
-    Asked,
     Map,
     below,
     compiling,
@@ -40,6 +39,7 @@ from attrfn._torch import (
     map_alone,
     recording,
     recording_below,
+    unless_asked,
     uses_autograd,
     vjp,
     wrapped,
@@ -132,16 +132,15 @@ def _of_rows(asked: _Asked) -> AtLayer | None:
     mapped = map_alone()
     if mapped is None or not any(map(mapped.holds, split(asked.x).tensors)):
         return None
-    try:
-        with torch.enable_grad(), gradient_around(False):
-            with recording_below():
-                output, activations, leaves = _cut_pass(asked, mapped)
-                scores = asked.scores(output)
-            found = gradient_of_rows(mapped, scores, leaves, asked.switch)
-    except torch.OutOfMemoryError:
-        raise
-    except (Asked, RuntimeError):  # of what cannot be had so, the other way says why
-        return None
+    return unless_asked(lambda: _pulled_below(asked, mapped))
+
+
+def _pulled_below(asked: _Asked, mapped: Map) -> AtLayer:
+    with torch.enable_grad(), gradient_around(False):
+        with recording_below():
+            output, activations, leaves = _cut_pass(asked, mapped)
+            scores = asked.scores(output)
+        found = gradient_of_rows(mapped, scores, leaves, asked.switch)
     return _answer(tuple(a._replace(tensors=detached(a.tensors, False)) for a in activations), found)
 
 
@@ -297,8 +296,3 @@ def gradients_of_one_pass(
             slopes = grad_through_selection(output, target, n, activation, None, retain_graph=True)
             at_x = grad_through_selection(output, target, n, leaves, switch)
         return detached(activation, create_graph), slopes, at_x
-
-
-def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
-    """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
-    return run_replacing(model, x, sites, lambda k, value: (with_leaves(value, groups[k]), None))[0]

@@ -14,13 +14,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from attrfn._again import begin_again_under_mode
 from attrfn._call import note_pull, warn_not_finite
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._inputs import Leaves, batch_size, map_leaves
 from attrfn._model import Scores, explained
 from attrfn._rules import Switch, gradient_around, pulled_by_rules, turned_on, with_copies_at_need
 from attrfn._torch import (
-    Asked,
     Map,
     below,
     compiling,
@@ -28,6 +28,7 @@ from attrfn._torch import (
     map_alone,
     recording,
     recording_below,
+    unless_asked,
     uses_autograd,
     values_readable,
     vjp_with_kept,
@@ -125,9 +126,13 @@ def grad_or_zeros(
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if any(t.requires_grad for t in outputs):
         retain_graph = create_graph or retain_graph
-        found = torch.autograd.grad(
-            outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
-        )
+        try:
+            found = torch.autograd.grad(
+                outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+            )
+        except RuntimeError as error:
+            begin_again_under_mode(error)
+            raise
     reached = [g is not None for g in found]
     note_pull(any(reached))
     if all(reached):
@@ -152,12 +157,9 @@ def _by_rows_or_transform(
 ) -> tuple[tuple[Tensor, ...], Any]:
     mapped = None if create_graph else map_alone()
     if mapped is not None and any(map(mapped.holds, leaves)):  # else one pass answers all rows
-        try:
-            return _by_rows(mapped, score, leaves, switch)
-        except torch.OutOfMemoryError:
-            raise
-        except (Asked, RuntimeError):  # of what cannot be had so, the other way says why
-            pass
+        found = unless_asked(lambda: _by_rows(mapped, score, leaves, switch))
+        if found is not None:
+            return found
     return _by_transform(score, leaves, create_graph, switch)
 
 

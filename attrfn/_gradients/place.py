@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import unnoted
-from attrfn._gradients.at_layer import AtLayer, gradient_at, replace_all
+from attrfn._gradients.at_layer import AtLayer, gradient_at
 from attrfn._gradients.examples import warn_if_one_example
 from attrfn._gradients.gradient import detached, gradient, grouped, zeros_at
 from attrfn._inputs import (
@@ -30,6 +30,7 @@ from attrfn._model import (
     listed,
     pick,
     pinned_and_read,
+    replace_all,
     resolve,
     run_reading,
     run_replacing,

@@ -25,6 +25,7 @@ from attrfn._model.sites import out_of_heads as out_of_heads
 from attrfn._model.sites import resolve as resolve
 from attrfn._model.sites import with_leaves as with_leaves
 from attrfn._model.taps import keep as keep
+from attrfn._model.taps import replace_all as replace_all
 from attrfn._model.taps import run_reading as run_reading
 from attrfn._model.taps import run_replacing as run_replacing
 from attrfn._model.taps import taps_paused as taps_paused

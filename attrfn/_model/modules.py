@@ -66,6 +66,13 @@ def by_itself(model: Any) -> bool:
 class Parts:
     """What one model is made of."""
 
+    draws = False
+    """Whether a pass may draw random numbers."""
+    fused = False
+    """Whether torch may run one of the modules, with those in it, as one kernel."""
+    lazy = ""
+    """The class of a layer that has no parameters yet."""
+
     def __init__(self, model: Any, through_ours: bool = False) -> None:
         self.modules: list[nn.Module] = []
         self.roots: list[nn.Module] = []
@@ -82,15 +89,9 @@ class Parts:
         """Those in train mode: what a pass changes of that is put back."""
         self.inert = not (self.owners or _HOOKS_OF_ALL[0] or _HOOKS_OF_ALL[1])
         """Whether no pass leaves anything in it."""
-        self.draws = not isinstance(model, nn.Module)
-        """Whether a pass may draw random numbers."""
-        self.fused = False
-        """Whether torch may run one of them, with the modules in it, as one kernel."""
-        self.lazy = ""
-        """The class of a layer that has no parameters yet."""
         for module in self.modules:
             self._look_at(module)
-        self.draws = self.draws or bool(self.training) or not self.inert
+        self.draws = self.draws or bool(self.training) or not (self.inert and isinstance(model, nn.Module))
         self.as_written = as_written(self.everything)
         """The context of a pass without the code that a compiler made of a part."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage]
 
-from attrfn._again import Abandoned, Watch, as_one, watch
+from attrfn._again import Abandoned, Watch, as_one, needs_mode, watch
 from attrfn._call import draw_again, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
@@ -36,6 +36,7 @@ from attrfn._types import Inputs, Model
 Answer = TypeVar("Answer")
 Runner = Callable[[Model, Inputs], Any]
 """Passes a model at `x`."""
+_COUNTING = ("add_", "__float__")
 _autograd: Any = torch._C._autograd  # pyright: ignore
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 
@@ -100,11 +101,8 @@ class Pass(TorchFunctionMode):
         rewrite = kernels.REWRITES.get(name)
         if name == "scaled_dot_product_attention" and not self.untouched and _within_a_pass():
             rewrite = None  # of a neuron, say: the pass around it has rules, or writes it so itself
-        if rewrite is None and args and any(args[0] is counter for counter in self.counters):
-            if name == "add_":
-                return args[0]
-            if name == "__float__":  # the count as it would have been, for a cumulative average
-                return func(*args) + 1.0
+        if self.counters and name in _COUNTING and args and any(args[0] is counter for counter in self.counters):
+            return args[0] if name == "add_" else func(*args) + 1.0  # as it would have been, for a cumulative average
         try:
             if rewrite is None:
                 return func(*args, **kwargs)
@@ -190,7 +188,7 @@ def plainly(model: Model, work: Callable[[Runner], Answer], *, tapped: bool = Fa
     if (
         isinstance(model, nn.Module)
         and values_readable()
-        and not (twice() or _hooked() or watch() is not None)
+        and not (twice() or needs_mode() or _hooked() or watch() is not None)
         and not (tapped and (_function_modes() or parts_of(uncompiled(model)).fused))
     ):
         try:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attrfn._again import as_one
 from attrfn._inputs import split
@@ -125,6 +125,11 @@ def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
     """What the taps kept: of a pass that was to record no graph, without one."""
     kept = tuple(tap.kept for tap in taps)
     return kept if torch.is_grad_enabled() or not values_readable() else without_graph(kept)
+
+
+def replace_all(model: Model, sites: Sequence[Site], x: Inputs, groups: Sequence[Sequence[Tensor]]) -> Any:
+    """The model's output at `x` with the floating leaves of the k-th site replaced by the k-th group."""
+    return run_replacing(model, x, sites, lambda k, value: (with_leaves(value, groups[k]), None))[0]
 
 
 def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:

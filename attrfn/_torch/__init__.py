@@ -62,7 +62,6 @@ from attrfn._torch.loops import scanned as scanned
 from attrfn._torch.loops import scanned_rows as scanned_rows
 from attrfn._torch.loops import scanned_sums as scanned_sums
 from attrfn._torch.mapped import RECORDING as RECORDING
-from attrfn._torch.mapped import Asked as Asked
 from attrfn._torch.mapped import Map as Map
 from attrfn._torch.mapped import as_recorded as as_recorded
 from attrfn._torch.mapped import below as below
@@ -70,6 +69,7 @@ from attrfn._torch.mapped import map_alone as map_alone
 from attrfn._torch.mapped import recorded_map as recorded_map
 from attrfn._torch.mapped import recording_below as recording_below
 from attrfn._torch.mapped import refuse_asking as refuse_asking
+from attrfn._torch.mapped import unless_asked as unless_asked
 from attrfn._torch.naming import FUNCTIONS as FUNCTIONS
 from attrfn._torch.naming import IN_PLACE as IN_PLACE
 from attrfn._torch.naming import NAMES as NAMES

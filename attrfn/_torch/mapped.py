@@ -13,7 +13,7 @@ and the gradient is mapped.
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: 
 from attrfn._torch.context import compiling, wrapped
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
+Answer = TypeVar("Answer")
 
 
 class Asked(BaseException):
@@ -79,6 +80,16 @@ def recording_below() -> Generator[None]:
         yield
     finally:
         RECORDING.on = before
+
+
+def unless_asked(work: Callable[[], Answer]) -> Answer | None:
+    """What is done below a map; `None` where it cannot be, of which the other way says why."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        raise
+    except (Asked, RuntimeError):
+        return None
 
 
 def recorded_map() -> Map | None:

@@ -30,6 +30,7 @@ from attrfn._torch import (
 )
 
 _unseen: Any = torch._C.DisableTorchFunction  # pyright: ignore[reportPrivateUsage]
+_modes_around: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +51,11 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     x, wrapped_ones = values["input"], 0 if compiling() else sum(map(_is_wrapped, values.values()))
     if not (compiling() or wrapped_ones):
         return func(*args, **kwargs)
-    mapped = map_alone() if wrapped_ones == 1 and not torch.is_grad_enabled() else None
-    if mapped is not None and mapped.holds(x):  # a backward pass is not quicker so
+    alone = wrapped_ones == 1 and not (torch.is_grad_enabled() or _modes_around())
+    mapped = map_alone() if alone else None
+    if mapped is not None and mapped.holds(
+        x
+    ):  # backwards it is no quicker
         return _rows_as_examples(mapped, F.batch_norm, values)
     scale = torch.rsqrt(values["running_var"] + values["eps"])
     if values["weight"] is not None:

@@ -128,3 +128,41 @@ def test_train_mode_keeps_the_mode(modes: list[Any]) -> None:
         attrfn.layer_gradient_x_activation(net, net[2], randn(5, 3), 0)
     assert modes
     assert net[1].num_batches_tracked == 0
+
+
+class Energy(nn.Module):
+    """What it gives is a gradient that it takes itself, of attention, whose kernel is differentiated once at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def energy(h: Tensor) -> Tensor:
+            q = h.reshape(-1, 1, 1, 3).expand(-1, 1, 2, 3) * torch.arange(1, 7, dtype=h.dtype).reshape(2, 3)
+            return nn.functional.scaled_dot_product_attention(q, q, q).square().sum()
+
+        return torch.func.grad(energy)(self.first(x))
+
+
+def test_a_derivative_that_a_kernel_lacks() -> None:
+    """The pass without the mode has none; the work begins again, under it."""
+    net, x = ready(Energy()), randn(4, 3)
+    whole = attrfn.saliency(lambda x: net(x), x, 1)
+    torch.testing.assert_close(attrfn.saliency(net, x, 1), whole)
+    found = attrfn.layer_gradient_x_activation(net, net.first, x, 1)
+    with Around():
+        torch.testing.assert_close(found, attrfn.layer_gradient_x_activation(net, net.first, x, 1))
+
+
+def test_a_derivative_that_there_is_not() -> None:
+    """Torch's error is told, and the next call has a pass without the mode again."""
+    net, x = mlp(), randn(4, 3)
+
+    class Without(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.zeta(net(x).square() + 2, torch.ones_like(x[:, :2]))
+
+    with pytest.raises(RuntimeError, match="derivative for 'zeta' is not implemented"):
+        attrfn.saliency(Without(), x, 1)
+    torch.testing.assert_close(attrfn.saliency(net, x, 1), attrfn.saliency(lambda x: net(x), x, 1))
