@@ -53,9 +53,7 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         return func(*args, **kwargs)
     alone = wrapped_ones == 1 and not (torch.is_grad_enabled() or _modes_around())
     mapped = map_alone() if alone else None
-    if mapped is not None and mapped.holds(
-        x
-    ):  # backwards it is no quicker
+    if mapped is not None and mapped.holds(x):  # backwards it is no quicker
         return _rows_as_examples(mapped, F.batch_norm, values)
     scale = torch.rsqrt(values["running_var"] + values["eps"])
     if values["weight"] is not None:
