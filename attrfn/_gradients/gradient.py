@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def grad_or_zeros(
 ) -> tuple[Tensor, ...]:
     """`torch.autograd.grad`; zeros where the outputs do not depend on an input."""
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
-    if any(t.requires_grad for t in outputs):
+    if any([t.requires_grad for t in outputs]):  # noqa: C419
         retain_graph = create_graph or retain_graph
         try:
             found = torch.autograd.grad(
@@ -135,8 +135,10 @@ def grad_or_zeros(
             raise
     reached = [g is not None for g in found]
     note_pull(any(reached))
-    if all(reached):
-        return cast("tuple[Tensor, ...]", found)
+    return found if all(reached) else _with_zeros(found, inputs, create_graph)  # pyright: ignore[reportReturnType]
+
+
+def _with_zeros(found: Sequence[Tensor | None], inputs: Sequence[Tensor], create_graph: bool) -> tuple[Tensor, ...]:
     return tuple(
         torch.zeros_like(t, requires_grad=create_graph) if g is None else g for t, g in zip(inputs, found, strict=True)
     )

@@ -129,6 +129,8 @@ def pulled_by_rules(pull_back: Callable[..., tuple[Tensor, ...]], grads: Sequenc
 def turned_on(switch: Switch | None) -> AbstractContextManager[None]:
     """A pull-back that the rules answer: those of a switch, and of models within."""
     within = None if compiling() else HERE.switch
+    if switch is None and within is None:
+        return _NOTHING
     switches = [one for one in (switch, within) if isinstance(one, Switch)]
     return _on(switches) if switches else _NOTHING
 
