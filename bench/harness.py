@@ -26,7 +26,7 @@ PEERS = ("shap", "shapiq", "quantus")
 """Of interventions, where they are installed."""
 LEAST = 0.01
 """Seconds that a timing lasts at least: what is quicker is called several times."""
-LONG, FEW = 4.0, 3
+LONG, FEW = 2.5, 3
 """Seconds that a round of all contenders takes, and the rounds from there on: all scripts are to end in 20 minutes."""
 
 
