@@ -41,6 +41,10 @@ _HELD = {"cpu": 1 << 28, "cuda": 1 << 32}
 On one core a pass of ResNet-18 or of a ViT costs no more a step at a quarter of this, on two a quarter to a third more.
 """
 
+_GIVEN_UP = {"cpu": 1 << 30, "cuda": 3 << 31}
+"""Bytes at which the first passes are given up, by kind of device: what they have done is done again, in vain if they
+hold little more than is right for a chunk."""
+
 _LARGEST = {"cpu": 31 << 20, "cuda": math.inf}
 """Bytes of the largest tensor in the passes of a default chunk, by kind of device; see NOTE [Largest]."""
 
@@ -117,7 +121,7 @@ class Batching:
 
     def most_of(self, steps: int, like: Sequence[Tensor]) -> float:
         """Bytes above which the first passes are given up; of one step they are not."""
-        return 1.5 * _of_device(_HELD, like) if steps > 1 else math.inf
+        return _of_device(_GIVEN_UP, like) if steps > 1 else math.inf
 
     def fitting(self, chunk: int, held: Held, steps: int, like: Sequence[Tensor]) -> int:
         """As many as the passes may hold, if those of some steps held so much."""

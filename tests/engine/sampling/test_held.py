@@ -49,8 +49,10 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def of_budget(monkeypatch: pytest.MonkeyPatch, steps: float) -> None:
+def of_budget(monkeypatch: pytest.MonkeyPatch, steps: float, given_up: float = 1.5) -> None:
+    """As many steps are right for a chunk; so many times as many are given up at first."""
     monkeypatch.setitem(batching._HELD, "cpu", int(steps * STEP))  # pyright: ignore
+    monkeypatch.setitem(batching._GIVEN_UP, "cpu", int(given_up * steps * STEP))  # pyright: ignore
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {
@@ -91,6 +93,22 @@ def test_all_that_fit_are_one_chunk(vectorize: Any, sizes: list[int], monkeypatc
     of_budget(monkeypatch, STEPS)
     WAYS["steps"](Wide(), few_numbers(), vectorize=vectorize)
     assert sizes == [STEPS]
+
+
+@pytest.mark.parametrize("vectorize", [True, "fold"])
+def test_first_passes_are_kept_that_hold_little_more(
+    vectorize: Any, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To do them again would cost more; later chunks have what is right."""
+    of_budget(monkeypatch, STEPS / 2, given_up=3)
+    WAYS["steps"](Wide(), few_numbers(), vectorize=vectorize)
+    assert sizes == [STEPS]
+    sizes.clear()
+    of_budget(monkeypatch, 30, given_up=4)
+    attrfn.integrated_gradients(Wide(), few_numbers(), None, 300, target=1, vectorize=vectorize)
+    assert sizes[0] == 96
+    assert all(size <= 30 for size in sizes[1:])
+    assert sum(sizes) == 300
 
 
 def test_of_very_many_a_part_is_tried(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
