@@ -104,8 +104,8 @@ class Batching:
             return 1
         if scanned():  # nor here; a loop has one step in memory at a time
             return count if self.vectorize is True else min(_OPEN, count)
-        fits = max(1, _of_device(_BUDGET, like) // max(bytes_of(like), 1))
-        return count if 2 * count <= 3 * fits else fits
+        budget, each = _of_device(_BUDGET, like), max(bytes_of(like), 1)
+        return count if 2 * count * each <= 3 * budget else max(1, budget // each)
 
     def counts(self, like: Sequence[Tensor]) -> bool:
         """Whether it is counted what passes hold: where it can be seen, and the caller chose no number."""
