@@ -86,8 +86,8 @@ REASONS: dict[tuple[str, str, str, str], str] = {
         "2.5 on a quieter machine.",
     ),
     ("cost", "saliency: a method of an object with 100,000 records", "MLP", FLOOR): (
-        "records are compared at their ends, and their number, before and after each pass. Was 1.34; 1.22 in a run of the "
-        "same code before this one."
+        "records are compared at their ends, and their number, before and after each pass. Was 1.34; 1.22 in a run "
+        "of the same code before this one."
     ),
     ("cost", "infidelity, 20 draws, batch 2", "ResNet-18", CAPTUM): (
         "a pass at x by itself beside that of the draws, as Captum's. Was 0.87 before batch norm of all rows was "
