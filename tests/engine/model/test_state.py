@@ -222,14 +222,19 @@ def test_a_model_made_here_is_searched_for_the_callers_alone() -> None:
     assert len(parts.others) < 8
 
 
+@pytest.mark.parametrize("called", [False, True])
 @pytest.mark.parametrize("hooked", [False, True])
-def test_what_reads_a_layer_does_not_make_it_one_to_be_watched(hooked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_reads_a_layer_does_not_make_it_one_to_be_watched(
+    hooked: bool, called: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where a function calls the model, whose modules are looked at while the layer is tapped."""
     net, watched = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), list[Any]()
     if hooked:
         net[2].register_forward_hook(lambda *_: None)
     hold = ModuleState.__init__
     monkeypatch.setattr(ModuleState, "__init__", lambda self, *given: (watched.append(self), hold(self, *given))[0])  # pyright: ignore
-    attrfn.layer_gradient_x_activation(net, net[1], torch.ones(1, 3), 1)
+    model = (lambda x: net(x)) if called else net
+    attrfn.layer_gradient_x_activation(model, net[1], torch.ones(1, 3), 1)
     assert bool(watched) == hooked
 
 
