@@ -110,8 +110,12 @@ def gradient_of_sum(
     if values_readable() and not math.isfinite(value := total.item()):
         numbers = f"the explained numbers sum to {value}"
         warn_not_finite(f"the model's output is not finite ({numbers}), so neither is its attribution")
-    with turned_on(switch):
-        return grad_or_zeros((total,), inputs, create_graph=create_graph)
+    try:
+        with turned_on(switch):
+            return grad_or_zeros((total,), inputs, create_graph=create_graph)
+    except RuntimeError as error:
+        begin_again_under_mode(error)
+        raise
 
 
 def grad_or_zeros(
@@ -126,13 +130,9 @@ def grad_or_zeros(
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if any([t.requires_grad for t in outputs]):  # noqa: C419
         retain_graph = create_graph or retain_graph
-        try:
-            found = torch.autograd.grad(
-                outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
-            )
-        except RuntimeError as error:
-            begin_again_under_mode(error)
-            raise
+        found = torch.autograd.grad(
+            outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
     reached = [g is not None for g in found]
     note_pull(any(reached))
     return found if all(reached) else _with_zeros(found, inputs, create_graph)  # pyright: ignore[reportReturnType]
