@@ -177,26 +177,32 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    return plainly(model, lambda run: run(model, x))
+    if _needs_no_mode(model):
+        try:
+            return as_one(partial(_one_pass, model, x, None))
+        except RuntimeError as error:
+            if _CHECKPOINTED not in str(error):
+                raise
+    return run(model, x)
 
 
-def plainly(model: Model, work: Callable[[Runner], Answer], *, tapped: bool = False) -> Answer:
-    """What `work` makes of one pass: without the mode if nothing in the model needs it, else, or if that fails, again.
+def tapped_plainly(model: Model, work: Callable[[Runner], Answer]) -> Answer:
+    """What `work` makes of one pass, in which modules of the model are looked at: none may run in a kernel with others.
 
-    `tapped`: modules of it are looked at, so that none may run in a kernel with those around it.
+    Without the mode if nothing in the model needs it, else, or if that fails, again.
     """
-    if (
-        isinstance(model, nn.Module)
-        and values_readable()
-        and not (twice() or needs_mode() or _hooked() or watch() is not None)
-        and not (tapped and (_function_modes() or parts_of(uncompiled(model)).fused))
-    ):
+    if _needs_no_mode(model) and not (_function_modes() or parts_of(uncompiled(model)).fused):
         try:
             return as_one(partial(work, _without_mode))
         except RuntimeError as error:
             if _CHECKPOINTED not in str(error):
                 raise
     return as_one(partial(work, run))
+
+
+def _needs_no_mode(model: Model) -> bool:
+    seen = twice() or needs_mode() or _hooked() or watch() is not None
+    return isinstance(model, nn.Module) and values_readable() and not seen
 
 
 def _without_mode(model: Model, x: Inputs) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attrfn._again import as_one
 from attrfn._inputs import split
 from attrfn._model.modules import of_caller
-from attrfn._model.run import Pass, Runner, plainly, run, without_graph
+from attrfn._model.run import Pass, Runner, run, tapped_plainly, without_graph
 from attrfn._model.sites import (
     argument_of,
     in_heads,
@@ -118,7 +118,7 @@ def run_replacing(
     if compiling():
         return replacing(under_mode)
     acts = mode is not None or seen
-    return as_one(lambda: replacing(under_mode)) if acts else plainly(model, replacing, tapped=True)
+    return as_one(lambda: replacing(under_mode)) if acts else tapped_plainly(model, replacing)
 
 
 def _kept(taps: Sequence[_Tap]) -> tuple[Any, ...]:
@@ -139,7 +139,7 @@ def run_reading(model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ..
     """
     if compiling():
         return _reading(run, model, x, sites)
-    return plainly(model, lambda runner: _reading(runner, model, x, sites), tapped=True)
+    return tapped_plainly(model, lambda runner: _reading(runner, model, x, sites))
 
 
 def _reading(run: Runner, model: Model, x: Inputs, sites: Sequence[Site]) -> tuple[Any, ...]:
