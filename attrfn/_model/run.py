@@ -201,8 +201,9 @@ def tapped_plainly(model: Model, work: Callable[[Runner], Answer]) -> Answer:
 
 
 def _needs_no_mode(model: Model) -> bool:
-    seen = twice() or needs_mode() or _hooked() or watch() is not None
-    return isinstance(model, nn.Module) and values_readable() and not seen
+    if not (isinstance(model, nn.Module) and values_readable()):
+        return False
+    return not (twice() or needs_mode() or _hooked() or watch() is not None)
 
 
 def _without_mode(model: Model, x: Inputs) -> Any:
