@@ -15,7 +15,7 @@ class Written(BaseException):
     """A pass wrote to a tensor of the caller's, which has its numbers back: begin again. Models catch `Exception`."""
 
 
-class Unruled(BaseException):
+class NeedsMode(BaseException):
     """A kernel of a pass without a function mode has no derivative: begin again, under the mode."""
 
 
@@ -31,7 +31,7 @@ class _Work(threading.local):
     watch: Watch | None = None
     found: dict[int, tuple[Any, Any]] | None = None
     """What passes found out about objects of the caller's, by their `id`; `None` where no work is being done."""
-    moded = False
+    under_mode = False
     """Whether every pass of this work has a function mode."""
 
 
@@ -70,24 +70,24 @@ def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None)
             _WORK.found = {}
             try:
                 return work()
-            except (Written, Unruled) as why:
-                _WORK.moded = _WORK.moded or isinstance(why, Unruled)
+            except (Written, NeedsMode) as why:
+                _WORK.under_mode = _WORK.under_mode or isinstance(why, NeedsMode)
                 if generator is not None and state is not None:
                     generator.set_state(state)
         raise RuntimeError("the model writes to other tensors of its own at every pass, so that none can be kept")
     finally:
-        _WORK.found, _WORK.moded = None, False
+        _WORK.found, _WORK.under_mode = None, False
 
 
 def needs_mode() -> bool:
     """Whether no pass of this work may do without a function mode."""
-    return _WORK.moded
+    return _WORK.under_mode
 
 
 def begin_again_under_mode(error: RuntimeError) -> None:
     """Begin the work again if a derivative is missing that the mode would have seen to."""
-    if _WORK.found is not None and not _WORK.moded and _UNRULED.search(str(error)):
-        raise Unruled from error
+    if _WORK.found is not None and not _WORK.under_mode and _UNRULED.search(str(error)):
+        raise NeedsMode from error
 
 
 def found_once(value: Any, find: Callable[[Any], Answer]) -> Answer:

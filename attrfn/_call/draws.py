@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._call.running import CallUnderWay, Draws, running_call
 from attrfn._inputs import device_of
+from attrfn._torch import dispatch_modes
 
 
 def draw_again(x: Any) -> Callable[[], None]:
@@ -26,7 +26,7 @@ def draw_again(x: Any) -> Callable[[], None]:
         What to do after the pass.
     """
     call = running_call()
-    if call is None or call.one_pass or _get_current_dispatch_mode() is not None:
+    if call is None or call.one_pass or dispatch_modes():
         return _nothing
     device = x.device if isinstance(x, Tensor) else device_of(x)
     handled = sys.exc_info()[1]

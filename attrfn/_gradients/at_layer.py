@@ -67,7 +67,7 @@ class _Asked(NamedTuple):
     target: Target
     create_graph: bool
     switch: Switch | None
-    check: Callable[[Any], Any]
+    check: Callable[[Any], Any] | None
 
     def joined(self) -> bool:
         """Whether one site may feed another: then each is moved, rather than cut off or replaced."""
@@ -75,7 +75,7 @@ class _Asked(NamedTuple):
 
     def activation(self, value: Any) -> Leaves:
         found = split_activation(value)
-        if self.check is not split_activation:
+        if self.check is not None:
             self.check(value)
         return found
 
@@ -91,7 +91,7 @@ def gradient_at(
     *,
     create_graph: bool,
     switch: Switch | None = None,
-    check: Callable[[Any], Any] = split_activation,
+    check: Callable[[Any], Any] | None = None,
     like: Callable[[], tuple[Leaves, ...]] | None = None,
 ) -> AtLayer:
     """The activations of the sites at `x`, and the gradient of the summed scores there.

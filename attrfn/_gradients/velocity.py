@@ -19,7 +19,18 @@ from torch import Tensor
 
 from attrfn._call import differentiated_twice, note_pull
 from attrfn._rules import gradient_around, pulled_by_rules, turned_on
-from attrfn._torch import Following, Unfollowed, compiling, jvp, taken, transformed, uses_autograd, values_readable, vjp
+from attrfn._torch import (
+    Following,
+    Unfollowed,
+    compiling,
+    jvp,
+    recording,
+    taken,
+    transformed,
+    uses_autograd,
+    values_readable,
+    vjp,
+)
 
 Tensors = Sequence[Tensor]
 Function = Callable[..., tuple[Tensor, ...]]
@@ -97,7 +108,7 @@ def _forwards(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Mov
 
 
 def _in_a_call(f: Function, x: Tensors, step: Tensors, create_graph: bool) -> Moving:
-    with torch.inference_mode(False), torch.enable_grad(), differentiated_twice():
+    with recording(), differentiated_twice():
         with gradient_around(create_graph):
             found, why = _twice_backwards(f, x, step, create_graph)
         if found is not None:

@@ -24,6 +24,7 @@ from attrfn._torch import (
     as_written,
     compiling,
     detached,
+    function_modes,
     give_marks,
     name_in_torch,
     only_looks,
@@ -38,7 +39,6 @@ Runner = Callable[[Model, Inputs], Any]
 """Passes a model at `x`."""
 _COUNTING = ("add_", "__float__")
 _autograd: Any = torch._C._autograd  # pyright: ignore
-_function_modes: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 
 
 class Pass(TorchFunctionMode):
@@ -177,13 +177,7 @@ def run(model: Model, x: Inputs, mode: Pass | None = None) -> Any:
 
 def run_plainly(model: Model, x: Inputs) -> Any:
     """The same without the mode, if nothing in the model needs it; for a pass in which no rule and no tap acts."""
-    if _needs_no_mode(model):
-        try:
-            return as_one(partial(_one_pass, model, x, None))
-        except RuntimeError as error:
-            if _CHECKPOINTED not in str(error):
-                raise
-    return run(model, x)
+    return _plainly(lambda runner: runner(model, x)) if _needs_no_mode(model) else run(model, x)
 
 
 def tapped_plainly(model: Model, work: Callable[[Runner], Answer]) -> Answer:
@@ -191,12 +185,18 @@ def tapped_plainly(model: Model, work: Callable[[Runner], Answer]) -> Answer:
 
     Without the mode if nothing in the model needs it, else, or if that fails, again.
     """
-    if _needs_no_mode(model) and not (_function_modes() or parts_of(uncompiled(model)).fused):
-        try:
-            return as_one(partial(work, _without_mode))
-        except RuntimeError as error:
-            if _CHECKPOINTED not in str(error):
-                raise
+    if _needs_no_mode(model) and not (function_modes() or parts_of(uncompiled(model)).fused):
+        return _plainly(work)
+    return as_one(partial(work, run))
+
+
+def _plainly(work: Callable[[Runner], Answer]) -> Answer:
+    """What `work` makes of one pass without the mode; of a model that keeps what it needs in its own way, under it."""
+    try:
+        return as_one(partial(work, _without_mode))
+    except RuntimeError as error:
+        if _CHECKPOINTED not in str(error):
+            raise
     return as_one(partial(work, run))
 
 

@@ -31,9 +31,18 @@ import torch
 from torch import Tensor
 
 from attrfn._call import HERE, IN_GRAPH, TRUE_ONES, GradientInGraph, answered_by
-from attrfn._torch import SplitCall, ThreadNumber, allow_in_graph, applied, compiling, of_floating, values_readable, vjp
+from attrfn._torch import (
+    SplitCall,
+    ThreadNumber,
+    allow_in_graph,
+    applied,
+    compiling,
+    function_modes,
+    of_floating,
+    values_readable,
+    vjp,
+)
 
-_function_modes: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 Answer = TypeVar("Answer")
 Pullback = Callable[[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]], tuple[Tensor | None, ...]]
 """`(grad_outputs, operands, outputs) -> grad_operands`."""
@@ -241,7 +250,7 @@ def takes_gate(value: Any, in_place: bool) -> bool:
         return False
     if value.is_nested or (in_place and value._is_view()):
         return False
-    return values_readable() and not _function_modes()
+    return values_readable() and not function_modes()
 
 
 def gated(output: Tensor, gate: Gate, switch: Switch) -> Tensor:

@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import (
     _disable_current_modes,  # pyright: ignore[reportPrivateUsage]
-    _get_current_dispatch_mode,  # pyright: ignore[reportPrivateUsage]
 )
 
 from attrfn._types import AttributionWarning
 
 _python: Any = torch._C  # pyright: ignore
-_dispatch_modes: Callable[[], int] = _python._len_torch_dispatch_stack
 _functorch: Any = torch._C._functorch  # pyright: ignore
 _mode: Any = torch._C._get_dispatch_mode  # pyright: ignore
 _MODES: Any = torch._C._TorchDispatchModeKey  # pyright: ignore
@@ -35,6 +33,10 @@ def constant_in_graph(function: Function) -> Function:
 
 compiling: Callable[[], bool] = torch.compiler.is_compiling
 """Itself, since every operation of a pass asks it some times."""
+function_modes: Callable[[], int] = _python._len_torch_function_stack
+"""How many see every function of torch's that is called."""
+dispatch_modes: Callable[[], int] = _python._len_torch_dispatch_stack
+"""How many see every operation that runs: what writes operations down is one."""
 
 
 def in_dynamo() -> bool:
@@ -65,7 +67,7 @@ def uses_autograd() -> bool:
 
 def values_readable() -> bool:
     """Whether values can be looked at, and warnings given: plain, and nothing traces."""
-    return not compiling() and _functorch.peek_interpreter_stack() is None and not _dispatch_modes()
+    return not compiling() and _functorch.peek_interpreter_stack() is None and not dispatch_modes()
 
 
 def in_make_fx() -> bool:
@@ -183,12 +185,12 @@ def with_numbers(tensor: Tensor) -> Tensor | None:
 
 def outside() -> Any:
     """What is made within is no part of what is being written down."""
-    return nullcontext() if in_dynamo() or _get_current_dispatch_mode() is None else _disable_current_modes()
+    return nullcontext() if in_dynamo() or not dispatch_modes() else _disable_current_modes()
 
 
 def as_constants(f: Callable[..., Sequence[Any]], *args: Any) -> list[Any]:
     """What `f` answers of tensors with numbers; what is being written down has its tensors as constants."""
-    if in_dynamo() or _get_current_dispatch_mode() is None:
+    if in_dynamo() or not dispatch_modes():
         return list(f(*args))
     with outside():
         found = [value.tolist() if isinstance(value, Tensor) else value for value in f(*args)]
@@ -228,7 +230,7 @@ def vjp_of_floating(
 
 def warn(message: str) -> None:
     """Warn at the line that called attrfn; in silence where nothing can be said: in a graph, or while one is made."""
-    if compiling() or _get_current_dispatch_mode() is not None:
+    if compiling() or dispatch_modes():
         return
     level, frame = 1, sys._getframe()  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("attrfn", "torch"):
@@ -238,7 +240,7 @@ def warn(message: str) -> None:
 
 def values_visible(tensor: Tensor) -> bool:
     """Whether the numbers in `tensor` may be looked at."""
-    if compiling() or _get_current_dispatch_mode() is not None:
+    if compiling() or dispatch_modes():
         return False
     return not wrapped(tensor)
 

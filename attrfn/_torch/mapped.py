@@ -18,9 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
-from attrfn._torch.context import compiling, wrapped
+from attrfn._torch.context import compiling, dispatch_modes, wrapped
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 Answer = TypeVar("Answer")
@@ -57,7 +56,7 @@ def map_alone() -> Map | None:
     top = None if compiling() else _functorch.peek_interpreter_stack()
     if top is None or top.level() != 1 or top.key() != _functorch.TransformType.Vmap:
         return None
-    if _get_current_dispatch_mode() is not None:
+    if dispatch_modes():
         return None
     return Map(1, _functorch.CVmapInterpreterPtr(top).batchSize())
 

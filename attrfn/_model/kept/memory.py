@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _get_current_dispatch_mode  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._call import twice
-from attrfn._torch import transformed, wrapped
+from attrfn._torch import dispatch_modes, transformed, wrapped
 
 _c: Any = torch._C  # pyright: ignore
 _lazily: Callable[[Tensor], Tensor] = torch._lazy_clone  # pyright: ignore
@@ -42,7 +41,7 @@ class Outside:
 
 def kind_of_memory() -> "type[Memory]":
     """What keeps tensors now."""
-    return Memory if _get_current_dispatch_mode() is None else _Traced
+    return _Traced if dispatch_modes() else Memory
 
 
 class Memory:
@@ -103,7 +102,7 @@ class Memory:
 
 def lazy_copy(tensor: Tensor) -> Tensor:
     """A copy whose memory is the tensor's until one of the two is written to, if that can be."""
-    if not tensor.is_inference() and not wrapped(tensor) and _get_current_dispatch_mode() is None:
+    if not tensor.is_inference() and not wrapped(tensor) and not dispatch_modes():
         try:
             with _c.DisableTorchFunction():
                 return _lazily(tensor)

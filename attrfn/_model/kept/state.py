@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import (
-    _get_current_dispatch_mode,  # pyright: ignore[reportPrivateUsage]
     is_traceable_wrapper_subclass,
 )
 
@@ -25,7 +24,7 @@ from attrfn._model.kept.homes import FEW, OF_NUMBERS, Aside, Home, Notes, Record
 from attrfn._model.kept.memory import WRITTEN, Memory, Outside, kind_of_memory
 from attrfn._model.kept.sharded import sharded_in
 from attrfn._model.modules import is_plain
-from attrfn._torch import compiling, wrapped
+from attrfn._torch import compiling, dispatch_modes, wrapped
 
 _EVERY_MODULES = frozenset(vars(nn.Module()))
 _DEPTH = 4
@@ -149,7 +148,7 @@ class ModuleState:
             for memory in written:
                 if not any(other.holds(memory.tensor) for other in others):
                     memory.restore(keep_version=not (graph and known))
-        if graph and not known and _get_current_dispatch_mode() is None:
+        if graph and not known and not dispatch_modes():
             raise Written
         return True
 

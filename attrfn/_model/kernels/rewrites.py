@@ -18,6 +18,7 @@ from attrfn._torch import (
     below,
     compiling,
     differentiated_once,
+    function_modes,
     fusable,
     fused_attention,
     in_make_fx,
@@ -30,7 +31,6 @@ from attrfn._torch import (
 )
 
 _unseen: Any = torch._C.DisableTorchFunction  # pyright: ignore[reportPrivateUsage]
-_modes_around: Callable[[], int] = torch._C._len_torch_function_stack  # pyright: ignore
 
 
 def without_buffers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -51,10 +51,10 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     x, wrapped_ones = values["input"], 0 if compiling() else sum(map(_is_wrapped, values.values()))
     if not (compiling() or wrapped_ones):
         return func(*args, **kwargs)
-    alone = wrapped_ones == 1 and not (torch.is_grad_enabled() or _modes_around())
+    alone = wrapped_ones == 1 and not (torch.is_grad_enabled() or function_modes())
     mapped = map_alone() if alone else None
     if mapped is not None and mapped.holds(x):  # backwards it is no quicker
-        return _rows_as_examples(mapped, F.batch_norm, values)
+        return _of_all_rows(mapped, x, functools.partial(_as_examples, F.batch_norm, values))
     scale = torch.rsqrt(values["running_var"] + values["eps"])
     if values["weight"] is not None:
         scale = scale * values["weight"]
@@ -65,15 +65,19 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return torch.addcmul(shift.to(x.dtype).reshape(shape), x, scale.to(x.dtype).reshape(shape))
 
 
+def _as_examples(func: Callable[..., Any], values: dict[str, Any], rows: Tensor) -> Tensor:
+    """An operation on the examples of all rows at once."""
+    return func(**{**values, "input": rows.flatten(0, 1)}).unflatten(0, rows.shape[:2])
+
+
 def _is_wrapped(value: Any) -> bool:
     return isinstance(value, Tensor) and wrapped(value)
 
 
-def _rows_as_examples(mapped: Map, func: Callable[..., Any], values: dict[str, Any]) -> Tensor:
-    """An operation on examples, of those of all rows of a map at once."""
-    with below(), _unseen():  # one operation, whoever watches
-        rows = mapped.rows(values["input"])
-        output = func(**{**values, "input": rows.flatten(0, 1)}).unflatten(0, rows.shape[:2])
+def _of_all_rows(mapped: Map, input: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
+    """What an operation makes of the rows of a map; one operation, whoever watches."""
+    with below(), _unseen():
+        output = act(mapped.rows(input))
     return mapped.mapped(output)
 
 
@@ -158,17 +162,15 @@ def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     if compiling():
         return _plus_bias(*args, **kwargs)
     mapped = map_alone()
-    return func(*args, **kwargs) if mapped is None else _of_all_rows(mapped, func, *args, **kwargs)
+    return func(*args, **kwargs) if mapped is None else _one_matrix(mapped, func, *args, **kwargs)
 
 
-def _of_all_rows(
+def _one_matrix(
     mapped: Map, func: Callable[..., Any], input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     if not mapped.holds(input) or input.ndim == 0 or wrapped(weight) or (bias is not None and wrapped(bias)):
         return func(input, weight, bias)
-    with below(), _unseen():  # one operation, whoever watches
-        output = func(mapped.rows(input), weight, bias)
-    return mapped.mapped(output)
+    return _of_all_rows(mapped, input, lambda rows: func(rows, weight, bias))
 
 
 def _plus_bias(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -111,6 +111,13 @@ def test_first_passes_are_kept_that_hold_little_more(
     assert sum(sizes) == 300
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (13, 13), (20, 20), (21, 13), (500, 13)])
+def test_half_as_many_again_are_one_chunk(count: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 bytes each, 13 fit in 139 rounds of four bytes, and 20 in half as much again."""
+    monkeypatch.setitem(batching._BUDGET, "cpu", 139 * 4)  # pyright: ignore
+    assert batching.Batching().chunk_of(count, [torch.zeros(10)]) == expected
+
+
 def test_of_very_many_a_part_is_tried(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     of_budget(monkeypatch, 110)
     attrfn.integrated_gradients(Wide(), few_numbers(), None, 300, target=1)
