@@ -1,12 +1,11 @@
 """Whether what came as many examples of one number is one example of many."""
 
-import torch
 from torch import Tensor
 
 from attrfn._call import first_to_say, unnoted
 from attrfn._inputs import Leaves
 from attrfn._model import run_plainly
-from attrfn._torch import recording, values_readable, warn
+from attrfn._torch import pulled, recording, values_readable, warn
 from attrfn._types import Model, Target
 
 
@@ -26,7 +25,7 @@ def warn_if_one_example(model: Model, x: Leaves, target: Target) -> None:
         output = run_plainly(model, x.rebuild(entries))
         if not isinstance(output, Tensor) or output.shape != (n,) or not output.requires_grad:
             return
-        slopes = torch.autograd.grad(output[0], entries, allow_unused=True)
+        slopes = pulled([output[0]], entries)
     if any(slope is not None and bool((slope[1:] != 0).any()) for slope in slopes):
         warn(
             f"x of shape ({n},) was taken for {n} examples of one number each, but the first of the {n} outputs "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrfn._inputs import device_of, split_activation
 from attrfn._model import run_replacing, with_leaves
-from attrfn._torch import recording, uses_autograd, vjp
+from attrfn._torch import pulled, recording, uses_autograd, vjp
 from attrfn._types import Inputs, Model, Site
 
 
@@ -32,7 +32,7 @@ def _refuse_reached(model: Model, sites: Sequence[Site], x: Inputs) -> None:
             if not isinstance(total, Tensor) or not total.requires_grad:
                 continue
             others = [(j, leaf) for j, (_, leaves) in enumerate(kept) if j != k for leaf in leaves]
-            found = torch.autograd.grad(total, [leaf for _, leaf in others], allow_unused=True)
+            found = pulled([total], [leaf for _, leaf in others])
             for (j, _), g in zip(others, found, strict=True):
                 if g is not None:
                     raise _fed(f"layer {j}", k)

@@ -26,6 +26,7 @@ from attrfn._torch import (
     compiling,
     depends_by_derivatives,
     map_alone,
+    pulled,
     recording,
     recording_below,
     unless_asked,
@@ -129,10 +130,7 @@ def grad_or_zeros(
     """`torch.autograd.grad`; zeros where the outputs do not depend on an input."""
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if any([t.requires_grad for t in outputs]):  # noqa: C419
-        retain_graph = create_graph or retain_graph
-        found = torch.autograd.grad(
-            outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
-        )
+        found = pulled(outputs, inputs, grads, create_graph=create_graph, retain_graph=retain_graph)
     reached = [g is not None for g in found]
     note_pull(any(reached))
     return found if all(reached) else _with_zeros(found, inputs, create_graph)  # pyright: ignore[reportReturnType]

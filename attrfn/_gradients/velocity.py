@@ -24,6 +24,7 @@ from attrfn._torch import (
     Unfollowed,
     compiling,
     jvp,
+    pulled,
     recording,
     taken,
     transformed,
@@ -153,12 +154,12 @@ def _pulled_twice(
         return [None] * len(points), nothing
     values, factors = [value[k] for k in kept], [weights[k] for k in kept]
     with turned_on(None):
-        pulled = torch.autograd.grad(values, points, factors, create_graph=True, allow_unused=True)
-    pairs = [(p, d) for p, d in zip(pulled, step, strict=True) if p is not None and p.requires_grad]
+        found = pulled(values, points, factors, create_graph=True)
+    pairs = [(p, d) for p, d in zip(found, step, strict=True) if p is not None and p.requires_grad]
     if not pairs:
-        return pulled, nothing
+        return found, nothing
     sources, along = [p for p, _ in pairs], [d for _, d in pairs]
-    return pulled, torch.autograd.grad(sources, weights, along, create_graph=create_graph, allow_unused=True)
+    return found, pulled(sources, weights, along, create_graph=create_graph)
 
 
 def _numbers(like: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from attrfn._torch.context import in_make_fx as in_make_fx
 from attrfn._torch.context import level_of as level_of
 from attrfn._torch.context import numbers_of_all_rows as numbers_of_all_rows
 from attrfn._torch.context import outside as outside
+from attrfn._torch.context import pulled as pulled
 from attrfn._torch.context import recording as recording
 from attrfn._torch.context import size_is_symbol as size_is_symbol
 from attrfn._torch.context import top_level as top_level

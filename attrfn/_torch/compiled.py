@@ -69,12 +69,8 @@ def _compiled(part: Any) -> bool:
     """Whether `torch.compile` made it, or something that it calls."""
     if not isinstance(part, nn.Module):
         return _by_compiler(part)
-    if type(part).__name__ == "OptimizedModule":
-        return True
-    for value in vars(part).values():
-        if type(value) is FunctionType and _by_compiler(value):
-            return True
-    return _class_calls_compiled(type(part))
+    own = part.__dict__.values()
+    return (FunctionType in map(type, own) and any(map(_by_compiler, own))) or _class_is_compiled(type(part))
 
 
 def _by_compiler(value: Any) -> bool:
@@ -85,8 +81,10 @@ def _by_compiler(value: Any) -> bool:
 
 
 @cache
-def _class_calls_compiled(kind: type) -> bool:
-    """Whether a module's class has compiled methods, or methods that name compiled functions."""
+def _class_is_compiled(kind: type) -> bool:
+    """Whether a module's class is the compiler's, has compiled methods, or methods that name compiled functions."""
+    if kind.__name__ == "OptimizedModule":
+        return True
     own = [one for one in kind.__mro__ if not _torchs(one)]
     return any(_calls_compiled(value) for one in own for value in vars(one).values())
 
