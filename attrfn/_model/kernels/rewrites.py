@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attrfn._again import watch
 from attrfn._call import twice
 from attrfn._model.kernels import forwards
 from attrfn._model.kernels.fallbacks import WITHOUT_RULES
@@ -51,8 +52,8 @@ def _batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     x, wrapped_ones = values["input"], 0 if compiling() else sum(map(_is_wrapped, values.values()))
     if not (compiling() or wrapped_ones):
         return func(*args, **kwargs)
-    alone = wrapped_ones == 1 and not (torch.is_grad_enabled() or function_modes())
-    mapped = map_alone() if alone else None
+    others = function_modes() - (watch() is not None)  # whoever watches is told of what comes of it
+    mapped = map_alone() if wrapped_ones == 1 and not (torch.is_grad_enabled() or others) else None
     if mapped is not None and mapped.holds(x):  # backwards it is no quicker
         return _of_all_rows(mapped, x, functools.partial(_as_examples, F.batch_norm, values))
     scale = torch.rsqrt(values["running_var"] + values["eps"])

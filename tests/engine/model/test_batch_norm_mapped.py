@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attrfn
+from attrfn._again import watched_by
 from attrfn._model.run import run
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -36,6 +37,16 @@ def test_is_the_norm_of_each_row(name: str, dim: int) -> None:
     net, x = prepared(make), torch.randn(6, *shape)
     found = torch.func.vmap(lambda row: run(net, row), in_dims=dim)(x.movedim(0, dim))
     assert torch.equal(found, torch.stack([net(row) for row in x]))  # its own kernel, to the last bit
+
+
+@torch.no_grad()
+def test_is_it_too_where_what_passes_hold_is_counted() -> None:
+    net, x = prepared(lambda: nn.BatchNorm2d(4)), torch.randn(6, 3, 4, 2, 2)
+    seen: list[Tensor] = []
+    with watched_by(lambda output, args: seen.append(output)):
+        found = torch.func.vmap(lambda row: run(net, row))(x)
+    assert torch.equal(found, torch.stack([net(row) for row in x]))
+    assert len(set(map(id, seen))) == 2  # the copy of its own that a pass has of x, and one operation
 
 
 @torch.no_grad()
