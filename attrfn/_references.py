@@ -15,6 +15,7 @@ from attrfn._inputs import (
     beside,
     describe,
     held_fixed,
+    is_function,
     is_number,
     leaves_of,
     map_leaves,
@@ -36,7 +37,7 @@ class Sample(NamedTuple):
 def sample_of(x: Inputs, baselines: Baselines, *, fixed: bool = True, name: str = "baselines") -> Sample:
     """The reference sample of a `*_shap` method, or of an intervention, where the argument is `reference`."""
     x = dict(x) if isinstance(x, Mapping) else x
-    if callable(baselines):
+    if is_function(baselines):
         baselines = baselines(x)
     if isinstance(baselines, Sample):
         return baselines

@@ -19,6 +19,7 @@ mapping with `.logits` (which then stand for it).
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What is attributed to: a tensor (called as `model(x)`), a tuple (`model(*x)`) or a mapping (`model(**x)`).
+A model of one mapping is given `x=({...},)`.
 
 Dimension 0 of each member is the example, N of them. Members that are not floating point (token ids,
 masks) are held fixed and answered by `None`; a mapping is answered by a plain `dict`.

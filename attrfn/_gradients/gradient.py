@@ -1,6 +1,6 @@
 """One gradient: of the batch-summed scores, with respect to leaves.
 
-In plain eager PyTorch by `torch.autograd.grad` on a detached leaf, which is the fastest and takes every model
+In plain eager PyTorch by ordinary autograd on a detached leaf, which is the fastest and takes every model
 (hooks, checkpoints, legacy functions). Under a transform, or while compiling, by `torch.func.vjp`; under
 `torch.no_grad` unless `create_graph`, so that no graph for the parameters is recorded.
 """

@@ -4,6 +4,7 @@ from attrfn._inputs.baselines import Spread as Spread
 from attrfn._inputs.baselines import beside as beside
 from attrfn._inputs.baselines import broadcast as broadcast
 from attrfn._inputs.baselines import held_fixed as held_fixed
+from attrfn._inputs.baselines import is_function as is_function
 from attrfn._inputs.baselines import is_number as is_number
 from attrfn._inputs.baselines import not_contained as not_contained
 from attrfn._inputs.baselines import refuse_integers as refuse_integers

@@ -1,7 +1,7 @@
 """What stands beside x, contained as it is: baselines, standard deviations."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -100,6 +100,11 @@ def not_contained(name: str, x: Any, given: Any) -> Exception:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def is_function(value: Any) -> TypeGuard[Callable[..., Any]]:
+    """Whether a caller gave a function in place of values; of a container a graph that is compiled cannot ask."""
+    return not isinstance(value, (Tensor, tuple, list, Mapping)) and callable(value)
 
 
 def _baseline_of(name: str, x: Any, given: Any, fixed: bool) -> Any:

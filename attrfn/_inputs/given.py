@@ -110,9 +110,14 @@ def call(model: Model, x: Any) -> Any:
     refuse_class(model)
     if isinstance(x, Tensor):
         return model(x)
-    if isinstance(x, tuple) and not isinstance(x, PackedSequence):
-        return model(*x)
-    return model(**x) if isinstance(x, Mapping) else model(x)
+    if not _unpacked(x):
+        return model(x)
+    return model(**x) if isinstance(x, Mapping) else model(*x)
+
+
+def _unpacked(x: Any) -> bool:
+    """Whether a model is given the members of x, in place of x itself."""
+    return isinstance(x, Mapping) or (isinstance(x, tuple) and not isinstance(x, PackedSequence))
 
 
 def refuse_class(model: Any) -> None:
@@ -131,7 +136,9 @@ def packed(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
             f"expected positional inputs or keywords, but got {len(args)} positional and the keywords "
             f"{sorted(kwargs)}; pass all of them in one way"
         )
-    return dict(kwargs) if kwargs else args[0] if len(args) == 1 else args
+    if kwargs:
+        return dict(kwargs)
+    return args[0] if len(args) == 1 and not _unpacked(args[0]) else args
 
 
 def describe(value: Any) -> str:

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 
 from attrfn._call import makes_function
-from attrfn._inputs import OMITTED, Spread, beside, broadcast, describe, is_floating, is_number, packed, split
+from attrfn._inputs import (
+    OMITTED,
+    Spread,
+    beside,
+    broadcast,
+    describe,
+    is_floating,
+    is_function,
+    is_number,
+    packed,
+    split,
+)
 from attrfn._model.explained import Wrapped
 from attrfn._model.sites import leaf_paths, resolve
 from attrfn._model.taps import run_replacing
@@ -68,7 +79,7 @@ def _with(name: str, value: Any, given: Any) -> Any:
     """What is put where an activation was, its floating leaves copies that may be written over."""
     leaves = split(value)
     alone = len(leaves.tensors) == 1
-    if callable(given):
+    if is_function(given):
         given = given(leaves.tensors[0] if alone else value)
     if alone and (isinstance(given, Tensor) or is_number(given)):
         return leaves.rebuild([_leaf(name, leaves.tensors[0], given)])

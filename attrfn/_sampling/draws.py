@@ -126,16 +126,20 @@ class Draws:
         return tuple(total / self.n_samples for total in sums)
 
     def _rows(self, some: range) -> list[Tensor]:
-        return stacked([self._row() for _ in some])
+        *noise, rows, alpha = stacked([self._row() for _ in some])
+        columns, rest = [t.expand(len(some), *t.shape) for t in self.tensors], iter(noise)
+        picked = zip(self.tensors, columns, split(self.pick(rows.flatten())).tensors, strict=True)
+        starts = [column if start is t else start.unflatten(0, rows.shape) for t, column, start in picked]
+        stops = [t + s * next(rest) if s else t for t, s in zip(columns, self.stdevs, strict=True)]
+        return [*starts, *stops, alpha]
 
     def _row(self) -> tuple[Tensor, ...]:
-        """One draw for every example: references, noisy inputs, places."""
+        """One draw for every example: noise, the numbers of references, places."""
         like, generator = self.tensors[0], self.generator
         n, device = like.shape[0], like.device
-        noisy = [t + s * normal(t, generator) if s else t for t, s in zip(self.tensors, self.stdevs, strict=True)]
+        noise = [normal(t, generator) for t, s in zip(self.tensors, self.stdevs, strict=True) if s]
         rows = choices(self.count, n, device, generator)
-        alpha = uniform((n,), precision(like), device, generator)
-        return *split(self.pick(rows)).tensors, *noisy, alpha
+        return *noise, rows, uniform((n,), precision(like), device, generator)
 
     def _draw(self, row: Sequence[Tensor]) -> "Draw":
         half = len(self.tensors)

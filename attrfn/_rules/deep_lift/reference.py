@@ -222,7 +222,8 @@ class _WithReference(Wrapped):
 def _seen(model: _WithReference, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A function of the module, which a graph finds where an object is made in it."""
     x = packed(args, kwargs)
-    start = start_at(x, model.baselines, fixed=False)
+    alone = len(args) == 1 and isinstance(args[0], Mapping) and isinstance(model.baselines, Mapping)
+    start = start_at(x, (model.baselines,) if alone else model.baselines, fixed=False)
     seen = SeenFromBaselines(model.model, start, model.rules, current_switch(ALWAYS), torch.is_grad_enabled())
     return seen.with_retry(x, lambda: seen(*args, **kwargs))[0]
 
