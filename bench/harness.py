@@ -26,6 +26,8 @@ PEERS = ("shap", "shapiq", "quantus")
 """Of interventions, where they are installed."""
 LEAST = 0.01
 """Seconds that a timing lasts at least: what is quicker is called several times."""
+SLOW = 1.0
+"""Seconds of a call whose first is as good a guess as any: what it takes to be ready is little beside it."""
 LONG, FEW = 2.5, 3
 """Seconds that a round of all contenders takes, and the rounds from there on: all scripts are to end in 20 minutes."""
 
@@ -91,10 +93,13 @@ def compared(
         more: Kept in the row.
     """
     entry: Row = {"work": work, "model": model, **more}
-    able, raised = {}, {}
+    able, raised, firsts = {}, {}, dict[str, float]()
     for name, call in contenders.items():
         try:
+            start = time.perf_counter()
             able[name] = call, call()
+            wait(setting)
+            firsts[name] = time.perf_counter() - start
         except Exception as error:
             if name == OURS:
                 raise
@@ -104,7 +109,7 @@ def compared(
     if agree is not None and any(gap > agree for gap in entry["apart"].values()):
         raise AssertionError(f"{work}, {model}: answers are apart by {entry['apart']}")
     del answers
-    times = rounds_of({name: call for name, (call, _) in able.items()}, setting)
+    times = rounds_of({name: call for name, (call, _) in able.items()}, setting, firsts)
     entry["ms"] = {name: spread([1e3 * t for t in taken]) for name, taken in times.items()}
     entry["ratios"] = dict(ratios(times))
     if raised:
@@ -114,9 +119,15 @@ def compared(
     return entry
 
 
-def rounds_of(contenders: Mapping[str, Work], setting: Setting) -> dict[str, list[float]]:
-    """Seconds of each contender in each round; the order turns from round to round."""
-    first = {name: seconds(call, 1, setting) for name, call in contenders.items()}
+def rounds_of(
+    contenders: Mapping[str, Work], setting: Setting, firsts: Mapping[str, float] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round; the order turns from round to round. `firsts`: of a call of each."""
+    firsts = firsts or {}
+    first = {
+        name: taken if (taken := firsts.get(name, 0)) > SLOW else seconds(call, 1, setting)
+        for name, call in contenders.items()
+    }
     calls = {name: max(1, round(LEAST / max(taken, 1e-6))) for name, taken in first.items()}
     rounds = setting.rounds if sum(first.values()) < LONG else min(setting.rounds, FEW)
     names = list(contenders)
@@ -170,9 +181,8 @@ def quickest(setting: Setting, candidates: Sequence[Work]) -> Work:
     """The fastest of several ways to do the same."""
     if len(candidates) == 1 or setting.quick:
         return candidates[0]
-    for call in candidates:
-        call()
-    return min(candidates, key=lambda call: seconds(call, 1, setting))
+    firsts = {call: seconds(call, 1, setting) for call in candidates}
+    return min(candidates, key=lambda call: seconds(call, 1, setting) if firsts[call] < SLOW else firsts[call])
 
 
 def distance(one: Any, other: Any) -> float:

@@ -88,6 +88,6 @@ def rows(setting: Setting) -> Iterator[Row]:
         yield measured(setting, f"peak memory of layer IG, {few} steps, {layer}", calls, *bars)
     if setting.quick:
         return
-    for n in (10, 50, 100, 200):
+    for n in (10, 50, 200):
         calls = {name: call.format(n=n) for name, call in IG.items()}
         yield measured(setting, f"peak memory of IG, {n} steps", calls, at={"steps, memory": n})
