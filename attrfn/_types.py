@@ -1,8 +1,8 @@
 """The words of attrfn's signatures, each explained once."""
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -162,16 +162,19 @@ class Word(NamedTuple):
         return self.name
 
 
+_EXPLAINED = re.compile(r'^(\w+): TypeAlias = (?:(?!\n\n).)*?\n(r?""".*?""")$', re.M | re.S)
+"""A word and the text behind it: to parse the whole takes longer than what it is imported for."""
+
+
 def _with_help(words: dict[str, Any]) -> None:
     """Give words the text behind them where `help` looks: a union has no place for one, its `Annotated` has.
 
     Type checkers and editors read the assignments above. `isinstance` takes no word: what is checked has its own union.
     """
-    for assigned, behind in pairwise(ast.parse(Path(__file__).read_text(encoding="utf-8")).body):
-        if isinstance(assigned, ast.AnnAssign) and isinstance(behind, ast.Expr):
-            name, meaning = ast.unparse(assigned.target), ast.literal_eval(behind.value)
-            word: Any = Annotated[words[name], Word(name, meaning)]
-            words[name], word.__doc__ = word, meaning
+    for name, text in _EXPLAINED.findall(Path(__file__).read_text(encoding="utf-8")):
+        meaning = ast.literal_eval(text)
+        word: Any = Annotated[words[name], Word(name, meaning)]
+        words[name], word.__doc__ = word, meaning
 
 
 if Path(__file__).exists():  # not in an archive
