@@ -104,7 +104,7 @@ REASONS: dict[tuple[str, str, str, str], str] = {
             ("layer_integrated", "layer IG, 50 steps, layer3", "ResNet-18", CAPTUM),
             ("layer_integrated", "layer IG, 50 steps, last block", "ViT", CAPTUM),
         ],
-        "the ratio moves with the machine (3.1 and 11.6 in the run before); at the ViT's last block, by itself in turn, "
+        "the ratio moves with the machine (3.1 and 11.6 in the run before); at the last block, by itself in turn, "
         "the tree of then takes 57 ms and this one 65 to 89, of which what passes hold is counted for 3.",
     ),
     ("shap", "layer DeepLIFT SHAP, layer3, 16 references", "ResNet-18", CAPTUM): (
