@@ -76,11 +76,9 @@ def _as_asked(
 
 
 def _generator_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Generator | None:
-    """The caller's, under whatever name: it begins again where the work does. Its own `isinstance` is of Python's."""
+    """The caller's, under whatever name: it begins again where the work does."""
     for value in (*args, *kwargs.values()):
-        if type(value) is not Tensor and issubclass(
-            type(value), torch.Generator
-        ):  # whose own `isinstance` is written in Python
+        if issubclass(type(value), torch.Generator):  # whose own `isinstance` is written in Python
             return value
     return None
 

@@ -128,6 +128,7 @@ class Draws:
     def _rows(self, some: range) -> list[Tensor]:
         *noise, rows, alpha = stacked([self._row() for _ in some])
         columns, rest = [t.expand(len(some), *t.shape) for t in self.tensors], iter(noise)
+        # what has no references is picked as it is, of N examples
         picked = zip(self.tensors, columns, split(self.pick(rows.flatten())).tensors, strict=True)
         starts = [column if start is t else start.unflatten(0, rows.shape) for t, column, start in picked]
         stops = [t + s * next(rest) if s else t for t, s in zip(columns, self.stdevs, strict=True)]

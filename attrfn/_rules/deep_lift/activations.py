@@ -47,7 +47,7 @@ def above(u: Tensor, v: Tensor) -> Tensor:
 def relu(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return above(u, v)
-    return torch.where(u == v, u > 0, (y - w).div_(u - v))  # the same in fewer steps
+    return torch.where(u == v, (u > 0).to(u.dtype), (y - w) / (u - v))  # the same in fewer steps
 
 
 def clamped(low: float, high: float, steepness: float = 1.0) -> Slope:

@@ -27,6 +27,7 @@ from attrfn._model import (
     taps_paused,
     uncompiled,
     with_leaves,
+    without_graph,
 )
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
 from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, sum_to_operand
@@ -157,11 +158,7 @@ def _alike(before: Any, output: Any) -> bool:
 
 def _detached(record: Record) -> Record:
     """A record without the graph of the pass, which runs as the model's other passes do."""
-    return Record(record.name, tuple(map(_without_graph, record.inputs)), tuple(map(_without_graph, record.outputs)))
-
-
-def _without_graph(tensor: Tensor) -> Tensor:
-    return tensor.detach() if tensor.requires_grad else tensor
+    return record._replace(inputs=without_graph(record.inputs), outputs=without_graph(record.outputs))
 
 
 def with_reference(

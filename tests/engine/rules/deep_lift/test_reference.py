@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import attrfn
 from attrfn import deep_lift, with_reference
+from attrfn._torch import jvp
 from tests.tables.models import images, smooth_net
 
 Unary = Callable[[Tensor], Tensor]
@@ -174,3 +176,23 @@ def test_a_model_may_use_vmap_itself() -> None:
         same(deep_lift(by_row, x, start, target=target), expected)
     found = attrfn.deep_lift_shap(by_row, x, start, target=1)
     same(found, attrfn.deep_lift_shap(written_out, x, start, target=1))
+
+
+def test_records_keep_forward_derivatives() -> None:
+    """Of the differences alone without a graph: as many of a model that is trained as of a frozen one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, start, step = (torch.randn(2, 3, dtype=torch.float64) for _ in range(3))
+
+    jvp(torch.tanh, [x], [step])  # torch warns of itself when it loads its forward derivatives; this does not
+
+    def velocity() -> Tensor:
+        with forward_ad.dual_level():
+            found = deep_lift(net, x, forward_ad.make_dual(start, step), target=1)
+            tangent = forward_ad.unpack_dual(found).tangent
+        assert tangent is not None
+        return tangent.detach()
+
+    trained = velocity()
+    net.requires_grad_(False)
+    same(trained, velocity())
