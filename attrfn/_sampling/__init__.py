@@ -29,6 +29,7 @@ from attrfn._sampling.fold import unfold as unfold
 from attrfn._sampling.held import Held as Held
 from attrfn._sampling.held import joined as joined
 from attrfn._sampling.integrate import integrate as integrate
+from attrfn._sampling.legendre import gauss_legendre as gauss_legendre
 from attrfn._sampling.logarithmic import logarithmic as logarithmic
 from attrfn._sampling.masks.coarse import coarse_means as coarse_means
 from attrfn._sampling.masks.coarse import pixels_of as pixels_of

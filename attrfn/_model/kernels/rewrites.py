@@ -127,8 +127,11 @@ def _attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     if not transformed():
         return func(*args, **kwargs)
     mapped = recorded_map()
-    if mapped is not None and any(map(mapped.holds, args[:3])) and fusable(*args, **kwargs):
-        return fused_attention(*args, **kwargs, mapped=mapped)
+    if mapped is not None and fusable(*args, **kwargs):
+        if any(map(mapped.holds, args[:3])):
+            return fused_attention(*args, **kwargs, mapped=mapped)
+        if not any(map(_is_wrapped, (*args, *kwargs.values()))):
+            return func(*args, **kwargs)
     fused = differentiated_once() and fusable(*args, **kwargs)
     return fused_attention(*args, **kwargs) if fused else attention(*args, **kwargs)
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from attrfn._rules.eager.slopes import by_itself, eager, log_mean, near_or_far
+from attrfn._sampling import gauss_legendre
 
-_NODES, _WEIGHTS = (values.tolist() for values in leggauss(6))
+_NODES, _WEIGHTS = gauss_legendre(6)
 Unary = Callable[[Tensor], Tensor]
 Slope = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """From the inputs of an operation (u at the input, v on the baselines) and its outputs (y, w)."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from attrfn._rules.deep_lift.activations import above, below
@@ -30,6 +29,7 @@ from attrfn._rules.deep_lift.solutions import (
     solve,
     solve_triangular,
 )
+from attrfn._sampling import gauss_legendre
 from attrfn._torch import OPERATIONS, Kind, of_floating, values_readable, vjp
 
 
@@ -73,8 +73,7 @@ def _of_matrices(op: Comparison) -> Grads:
 _PRODUCTS: dict[str, MultiplierRule] = {"mul": _of_entries, **dict.fromkeys(["matmul", "bmm", "mm"], _of_matrices)}
 """The most frequent, of two factors, without a derivative of torch's."""
 _GAUSS: dict[int, list[tuple[float, float]]] = {
-    n: [((1 + x) / 2, w / 2) for x, w in zip(*(values.tolist() for values in leggauss(n)), strict=True)]
-    for n in range(1, 9)
+    n: [((1 + x) / 2, w / 2) for x, w in zip(*gauss_legendre(n), strict=True)] for n in range(1, 9)
 }
 """Points that integrate the derivative of a product of twice as many factors exactly."""
 

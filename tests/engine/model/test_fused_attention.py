@@ -70,6 +70,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
     "steps at a layer": lambda net, x, **how: attrfn.layer_integrated_gradients(
         net, "embed", x, None, 4, target=1, **how
     ),
+    "steps behind it": lambda net, x, **how: attrfn.layer_integrated_gradients(net, "out", x, None, 4, target=1, **how),
     "references": lambda net, x, **how: attrfn.gradient_shap(
         net, x, 0 * x[:1], 4, target=1, generator=torch.Generator().manual_seed(2), **how
     ),
@@ -141,9 +142,14 @@ def test_a_second_derivative_of_what_was_fused() -> None:
     same(twice(True), expected)
 
 
-@pytest.mark.parametrize(("way", "expected"), [("steps", 1), ("steps at a layer", 1), ("targets", 2)])
+@pytest.mark.parametrize(
+    ("way", "expected"), [("steps", 1), ("steps at a layer", 1), ("steps behind it", 0), ("targets", 2)]
+)
 def test_runs_of_the_kernel(way: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pull-back of a pass takes what the pass kept; that of many targets runs the kernel for as many."""
+    """The pull-back of a pass takes what the pass kept; that of many targets runs the kernel for as many.
+
+    What is before the layer is not mapped over, and is torch's own.
+    """
     calls: list[Tensor] = []
 
     def counted(*given: Any, **how: Any) -> Tensor:
@@ -153,6 +159,17 @@ def test_runs_of_the_kernel(way: str, expected: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fused, "F", SimpleNamespace(scaled_dot_product_attention=counted))
     WAYS[way](Attends(MASKS["causal"]), tokens(), vectorize=True)
     assert len(calls) == expected
+
+
+def test_a_mask_alone_is_mapped_over() -> None:
+    net = Attends(lambda x: {"attn_mask": net.embed(x @ x.mT)[:, None]})
+    net.ask.register_forward_pre_hook(lambda _, given: (given[0].detach(),))
+    layer = attrfn.at("embed", call=1)
+    both = [
+        attrfn.layer_integrated_gradients(net, layer, tokens(), None, 4, target=1, vectorize=v) for v in (True, False)
+    ]
+    assert both[0].abs().sum() > 0
+    same(*both)
 
 
 def test_a_graph_that_is_pulled_back_twice() -> None:
