@@ -111,9 +111,9 @@ def test_first_passes_are_kept_that_hold_little_more(
     assert sum(sizes) == 300
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, 1), (13, 13), (20, 20), (21, 13), (500, 13)])
-def test_half_as_many_again_are_one_chunk(count: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 40 bytes each, 13 fit in 139 rounds of four bytes, and 20 in half as much again."""
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (13, 13), (22, 22), (23, 13), (500, 13)])
+def test_three_fifths_as_many_again_are_one_chunk(count: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 bytes each, 13 fit in 139 rounds of four bytes, and 22 in three fifths more."""
     monkeypatch.setitem(batching._BUDGET, "cpu", 139 * 4)  # pyright: ignore
     assert batching.Batching().chunk_of(count, [torch.zeros(10)]) == expected
 
