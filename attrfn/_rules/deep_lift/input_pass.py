@@ -180,9 +180,9 @@ class InputPass(FollowingPass):
         """Whether a call is linear: its one moving operand is no divisor, and the others were the same before."""
         if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
-        pairs = zip(call.tensors, record.inputs, moving, strict=True) if values_readable() else ()
-        others = [t for t, r, moves in pairs if not moves and not equal(t, r)]
-        for t in others:
+        pairs = [(t, r) for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if not moves]
+        others = [t for t, r in pairs if not passes.equal_as_seen(t, r)]
+        for t in others if values_readable() else ():
             if not t.is_floating_point():
                 raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
         return not others

@@ -33,7 +33,9 @@ from attrfn._torch import (
     Call,
     SplitCall,
     and_in_place,
+    below,
     compiling,
+    dispatch_modes,
     identity_of,
     name_in_torch,
     name_of_other,
@@ -42,6 +44,7 @@ from attrfn._torch import (
     split_call,
     unwrapped,
     values_readable,
+    with_numbers,
     wrapped,
     wrappings,
 )
@@ -218,6 +221,17 @@ def equal(a: Tensor, b: Tensor) -> bool:
     if a.layout != torch.strided and a is not b:
         return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
     return a is b or torch.equal(a, b)
+
+
+def equal_as_seen(a: Tensor, b: Tensor) -> bool:
+    """Whether two constants are known to have the same numbers; of a compiler's all but floating ones are thought to."""
+    if a is b or values_readable():
+        return equal(a, b)
+    seen = [] if compiling() or dispatch_modes() else [t for t in map(with_numbers, (a, b)) if t is not None]
+    if len(seen) < 2:
+        return isinstance(a, nn.Parameter) or not a.is_floating_point()
+    with below():
+        return equal(*seen)
 
 
 def same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
