@@ -28,19 +28,27 @@ def edges_between(compared: Compared, writers: Sequence[Layer], readers: Sequenc
     """The edges, `(W, R, N, *T)`; zero where the writer runs after the reader."""
     compared.check()
     sources = [resolve(compared.model, writer) for writer in writers]
+    places, count = [_where_written(site) for site in sources], len(sources)
     sinks = [_as_input(compared.model, reader) for reader in readers]
     flow = compared.flow(sinks) if compared.rule == "path" else None
     with nullcontext() if compared.create_graph else torch.no_grad():
-        here, ticks = _in_order(compared, [*sources, *sinks])
-        there = compared.starts(sources)
-        parts = [_written(*each) for each in zip(sources, here[: len(sources)], there, strict=True)]
-        _refuse_other_shapes(parts, [one_leaf(value) for value in here[len(sources) :]])
+        here, ticks = _in_order(compared, [*sources, *places, *sinks])
+        there = compared.starts((*sources, *places))
+        pairs = list(zip(here, there, strict=False))
+        parts = [_written(*each) for each in zip(sources, pairs[:count], pairs[count:], strict=True)]
+        _refuse_other_shapes(parts, [one_leaf(value) for value in here[2 * count :]])
     (steps,) = detached([torch.cat(parts).movedim(0, -2)], compared.create_graph)
     found = torch.stack([*_sums(compared, flow, steps, sinks)]).movedim(-1, 0)
-    counts = [part.shape[0] for part in parts]
-    written = [tick for tick, count in zip(ticks[: len(sources)], counts, strict=True) for _ in range(count)]
-    runs = torch.tensor([[w < r for r in ticks[len(sources) :]] for w in written], device=found.device)
-    return torch.where(runs.reshape(*runs.shape, *(1,) * (found.ndim - 2)), found, 0)
+    written, read = ticks[count : 2 * count], ticks[2 * count :]
+    runs = [[when < r for r in read] for when, part in zip(written, parts, strict=True) for _ in part]
+    earlier = torch.tensor(runs, device=found.device)
+    return torch.where(earlier.reshape(*earlier.shape, *(1,) * (found.ndim - 2)), found, 0)
+
+
+def _where_written(site: Site) -> Site:
+    """Where a writer writes: heads of a layer's input by what the layer answers."""
+    of_input = site.heads is not None and site.io == "input"
+    return site._replace(io="output", index=None, heads=None) if of_input else site
 
 
 def _as_input(model: Model, reader: Layer) -> Site:
@@ -60,25 +68,26 @@ def _in_order(compared: Compared, sites: Sequence[Site]) -> tuple[list[Any], lis
     return [value for value, _ in kept], [when for _, when in kept]
 
 
-def _written(site: Site, here: Any, there: Any) -> Tensor:
+def _written(site: Site, values: tuple[Any, Any], written: tuple[Any, Any]) -> Tensor:
     """The difference between the values of a site, `(1, N, *T, d)`; of one in heads what each writes, `(n, N, *T, d)`.
 
     Heads of a layer's input write what the layer, which must be linear, makes of them.
     """
-    value, start = one_leaf(here), one_leaf(there)
+    value, start = map(one_leaf, values)
     if site.heads is None:
         return (value - start)[None]
     count, dim = site.heads
     at = value.ndim - 1 + dim if dim < 0 else dim
     chosen = torch.eye(count, dtype=torch.bool, device=value.device)
     shape = [count if k == at else 1 for k in range(value.ndim)]
-    parts = [torch.where(one.reshape(shape), value, start) for one in chosen]
-    flat = [out_of_heads(site, part) for part in (*parts, value, start)]
+    flat = [
+        out_of_heads(site, part) for part in (*(torch.where(one.reshape(shape), value, start) for one in chosen), start)
+    ]
     if site.io == "output":
-        return torch.stack([part - flat[-1] for part in flat[:-2]])
-    *written, whole, before = (_made(site.layer, part) for part in flat)
-    found = torch.stack([one - before for one in written])
-    _refuse_nonlinear(site, found.sum(0), whole - before)
+        return torch.stack([part - flat[-1] for part in flat[:-1]])
+    *made, before = (_made(site.layer, part) for part in flat)
+    found = torch.stack([one - before for one in made])
+    _refuse_nonlinear(site, found.sum(0), one_leaf(written[0]) - one_leaf(written[1]))
     return found
 
 
@@ -99,8 +108,8 @@ def _refuse_nonlinear(site: Site, total: Tensor, whole: Tensor) -> None:
     gap, scale = (total - whole).abs().max(), torch.maximum(total.abs().max(), whole.abs().max())
     if bool(gap > scale * torch.finfo(whole.dtype).eps ** 0.5):
         raise ValueError(
-            f"heads of the input of {type(site.layer).__name__} cannot be writers, since it is not linear: what each "
-            "writes does not sum to what all write; take heads of the layer that projects them"
+            f"heads of the input of {type(site.layer).__name__} cannot be writers, since it is not linear, or drops "
+            "units: what each writes does not sum to what it writes; take heads of the layer that projects them"
         )
 
 
@@ -117,10 +126,11 @@ def _sums(compared: Compared, flow: Flow | None, steps: Tensor, sinks: Sequence[
     """For each reader the sums over the width, `(N, *T, W)`."""
     if flow is not None:
 
-        def slope(flow: Flow, alpha: Tensor) -> list[Tensor]:
-            return _through(tile(steps, flow.n // len(steps)), flow.slope(alpha))
+        def slope(asked: Flow, alpha: Tensor) -> list[Tensor]:
+            many = asked.n // flow.n
+            return _through(steps if many == 1 else tile(steps, many, flow.dims[0]), asked.slope(alpha))
 
-        return compared.mean(ByRow(flow, slope), flow)
+        return compared.mean(ByRow(flow, slope, lambda flow: flow.dims), flow)
     found = compared.multipliers(sinks)
     found[0].check("edges")
     return _through(steps, [one.multipliers[0] for one in found])

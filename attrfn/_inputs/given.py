@@ -116,8 +116,10 @@ def call(model: Model, x: Any) -> Any:
 
 
 def _unpacked(x: Any) -> bool:
-    """Whether a model is given the members of x, in place of x itself."""
-    return isinstance(x, Mapping) or (isinstance(x, tuple) and not isinstance(x, PackedSequence))
+    """Whether a model is given the members of x, in place of x itself; a mapping with keys that are no names is one."""
+    if isinstance(x, Mapping):
+        return all(isinstance(key, str) for key in x)
+    return isinstance(x, tuple) and not isinstance(x, PackedSequence)
 
 
 def refuse_class(model: Any) -> None:

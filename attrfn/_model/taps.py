@@ -4,7 +4,9 @@ NOTE [Taps]
 For the length of one pass a tapped layer's `forward` is replaced by an instance attribute, and put back. That
 reaches the layer from any callable, closures included, leaves the caller's own hooks running, and can be
 compiled, which hooks cannot. The replacement asks a table keyed by thread, so that another thread's pass
-through the same model sees nothing. While compiling there is one thread, and a plain replacement.
+through the same model sees nothing. While compiling there is one thread, and the layer itself has its taps.
+The taps of one pass act in their order; those of a pass within it, by which the model itself is made, before them if
+they replace, so that whoever is around sees that, and after them if they read.
 """
 
 import functools
@@ -153,7 +155,7 @@ def _reading(run: Runner, model: Model, x: Inputs, sites: Sequence[Site]) -> tup
     for tap in taps if stops else ():
         tap.then = end_if_all_met
     try:
-        with _tapped(taps):
+        with _tapped(taps, reading=True):
             run(model, x)
     except _Done:  # ours, or that of a tap around this model, which ends its pass too
         if not stops or not all(tap.met() for tap in taps):
@@ -173,18 +175,18 @@ def keep(_: int, value: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _tapped(taps: Sequence[_Tap]) -> Generator[None]:
+def _tapped(taps: Sequence[_Tap], reading: bool = False) -> Generator[None]:
     """See NOTE [Taps]."""
     if compiling():
         with ExitStack() as stack:
-            for tap in taps:
-                stack.enter_context(_plainly(tap))
+            for layer in {id(tap.site.layer): tap.site.layer for tap in taps}.values():
+                stack.enter_context(_plainly(layer, [tap for tap in taps if tap.site.layer is layer], reading))
             yield
         return
     thread, held = threading.get_ident(), list[_Tap]()
     try:
         for tap in taps:
-            _hold(thread, tap)
+            _hold(thread, tap, None if reading else sum(other.site.layer is tap.site.layer for other in held))
             held.append(tap)
         yield
     finally:
@@ -202,23 +204,29 @@ def _through(taps: Sequence[_Tap], forward: Callable[..., Any], args: tuple[Any,
 
 
 @contextmanager
-def _plainly(tap: _Tap) -> Generator[None]:
-    layer = tap.site.layer
-    assert isinstance(layer, nn.Module)
-    own = vars(layer)
-    had, before, forward = "forward" in own, own.get("forward"), layer.forward
+def _plainly(layer: Any, taps: Sequence[_Tap], reading: bool) -> Generator[None]:
+    """Taps in one layer, in a graph."""
+    own, forward = vars(layer), layer.forward
+    before, around = own.get("forward"), own.get(_IN_GRAPH)
+    own[_IN_GRAPH] = (*(around or ()), *taps) if reading else (*taps, *(around or ()))
 
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        return _through((tap,), forward, args, kwargs)
+        return _through(own[_IN_GRAPH], forward, args, kwargs)
 
-    own["forward"] = tapped
+    if around is None:
+        own["forward"] = tapped
     try:
         yield
     finally:
-        if had:
-            own["forward"] = before
-        else:
-            own.pop("forward")
+        for name, value in (("forward", before), (_IN_GRAPH, around)):
+            if value is None:
+                own.pop(name)
+            else:
+                own[name] = value
+
+
+_IN_GRAPH = "_attrfn_taps"
+"""By which name a layer has its taps while a graph is compiled."""
 
 
 class _Switchboard:
@@ -236,9 +244,10 @@ class _Switchboard:
 
         vars(layer)["forward"] = self.tapped = tapped
 
-    def hold(self, thread: int, tap: _Tap) -> None:
-        """One more tap; what a caller's function does in one may be anything."""
-        self.taps.setdefault(thread, []).append(tap)
+    def hold(self, thread: int, tap: _Tap, place: int | None) -> None:
+        """One more tap, at a place among the others; what a caller's function does in one may be anything."""
+        taps = self.taps.setdefault(thread, [])
+        taps.insert(len(taps) if place is None else place, tap)
         self.reads = self.reads and not tap.seen
         vars(self.tapped)["only_reads"] = self.reads
 
@@ -254,12 +263,12 @@ _BOARDS: dict[int, _Switchboard] = {}
 """The switchboards that stand at this moment, by the `id` of their layer."""
 
 
-def _hold(thread: int, tap: _Tap) -> None:
+def _hold(thread: int, tap: _Tap, place: int | None) -> None:
     layer = tap.site.layer
     assert isinstance(layer, nn.Module)
     with _LOCK:
         board = _BOARDS[id(layer)] = _BOARDS.get(id(layer)) or _Switchboard(layer)
-        board.hold(thread, tap)
+        board.hold(thread, tap, place)
 
 
 def _let_go(thread: int, tap: _Tap) -> None:

@@ -197,6 +197,47 @@ def test_what_precedes_the_layer_runs_once_for_all_patches() -> None:
     assert len(RAN) == 3
 
 
+class Gained(nn.Module):
+    """Its layer takes a positional tensor, and one by a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.layer = nn.Linear(4, 4).double(), GainedLayer().double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x)
+        return self.layer(h, gain=h.tanh())
+
+
+class GainedLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, h: Tensor, gain: Tensor) -> Tensor:
+        return self.linear(h) * gain
+
+
+def test_a_place_of_positional_and_keyword_tensors() -> None:
+    model, place = Gained(), attrfn.at("layer", "input")
+    x, start = torch.randn(2, 3, 4, dtype=torch.float64)
+    here, there = (attrfn.layer_activation(model, place, z) for z in (x, start))
+    assert list(here) == [0, "gain"]
+    rest = attrfn.from_layer(model, place, x)
+    same(rest(here), model(x))
+    for found in (
+        attrfn.activation_patching(model, place, x, start, target=1),
+        attrfn.layer_feature_ablation(model, place, x, start, target=1),
+    ):
+        for key in here:
+            for k in range(4):
+                changed = {**here, key: torch.where(torch.arange(4) == k, there[key], here[key])}
+                same(found[key][:, k], (model(x) - rest(changed))[:, 1].detach())
+    for found in (attrfn.deep_lift(rest, here, there, target=1), attrfn.shapley_values(rest, here, there, target=1)):
+        same(sum(part.sum(1) for part in found.values()), (model(x) - rest(there))[:, 1].detach())
+
+
 # ---------------------------------------------------------------- edges
 
 
@@ -281,6 +322,65 @@ def test_an_edge_is_the_writers_difference_through_the_readers_own_input(rule: s
         multiplier = attrfn.layer_deep_lift(model, site, x, start, target=1, multiply_by_inputs=False)
     h, before = (attrfn.layer_activation(model, WRITERS[1], z) for z in (x, start))
     same(found[1, 3], ((h - before) * multiplier).sum(-1))
+
+
+class Residual(nn.Module):
+    """A stream that linear layers read and write themselves; tokens first if `turned`."""
+
+    def __init__(self, turned: bool = False, dropped: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.turned, self.embedding, self.head = turned, nn.Linear(3, 4), nn.Linear(4, 2)
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Dropout(dropped)) for _ in range(2))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x.transpose(0, 1) if self.turned else x)
+        for layer in self.layers:
+            h = h + layer(h)
+        return self.head(h).tanh().mean(0 if self.turned else 1)
+
+
+LAYERS: list[Any] = ["layers.0", "layers.1", "head"]
+
+
+def pairs(n: int = 2, tokens: int = 3) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    x, start = torch.randn(2, n, tokens, 3, dtype=torch.float64)
+    return x, start
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_heads_of_an_input_are_written_with_the_output(rule: str) -> None:
+    """So no reader of the layer's own input can take them in."""
+    model, (x, start) = Residual(), pairs()
+    settings: dict[str, Any] = {"target": 1, "rule": rule, "n_steps": 3}
+    found = attrfn.edges(model, attrfn.heads("layers.0", 2), LAYERS, x, start, **settings)
+    whole = attrfn.edges(model, "layers.0", LAYERS, x, start, **settings)
+    assert (found[:, 0] == 0).all()
+    same(found.sum(0), whole[0])
+    node = attrfn.attribution_patching(model, attrfn.heads("layers.0", 2), x, start, **settings)
+    same(found.sum(1), node.sum(-1).movedim(-1, 0))
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode:attrfn.AttributionWarning")
+def test_heads_of_a_layer_that_drops_units() -> None:
+    model, (x, start) = Residual(dropped=0.5).train(), pairs()
+    with pytest.raises(ValueError, match=r"heads of the input of Sequential cannot be writers.*drops units"):
+        attrfn.edges(model, attrfn.heads("layers.1", 2), "head", x, start, target=1)
+    torch.manual_seed(3)
+    found = attrfn.edges(model, attrfn.heads("layers.1.0", 2), "head", x, start, target=1)
+    torch.manual_seed(3)
+    same(found.sum(0), attrfn.edges(model, "layers.1.0", "head", x, start, target=1)[0])
+
+
+@pytest.mark.parametrize("vectorize", [True, False, "fold"])
+@pytest.mark.parametrize(("n", "tokens"), [(2, 1), (2, 5), (2, 2), (1, 3)])
+def test_a_stream_of_tokens_first(n: int, tokens: int, vectorize: Any) -> None:
+    x, start = pairs(n, tokens)
+    settings: dict[str, Any] = {"target": 1, "rule": "path", "n_steps": 3}
+    turned = attrfn.edges(Residual(turned=True), "embedding", LAYERS, x, start, **settings, vectorize=vectorize)
+    same(turned.transpose(2, 3), attrfn.edges(Residual(), "embedding", LAYERS, x, start, **settings))
 
 
 def test_heads_are_writers_each() -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from attrfn._torch import SplitCall
+from attrfn._torch import SplitCall, below, compiling, dispatch_modes, values_readable, with_numbers
 
 Grads = tuple[Tensor | None, ...]
 
@@ -57,3 +58,20 @@ def dims_of(op: Comparison) -> list[int]:
     if dim is None:
         return list(range(rank))
     return sorted(int(d) % rank for d in (dim if isinstance(dim, (tuple, list)) else [dim]))
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided and a is not b:
+        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
+    return a is b or torch.equal(a, b)
+
+
+def equal_as_seen(a: Tensor, b: Tensor) -> bool:
+    """Whether constants are known to have the same numbers; where they cannot be seen, all but floating ones are."""
+    if a is b or values_readable():
+        return equal(a, b)
+    seen = [] if compiling() or dispatch_modes() else [t for t in map(with_numbers, (a, b)) if t is not None]
+    if len(seen) < 2:
+        return isinstance(a, nn.Parameter) or not a.is_floating_point()
+    with below():
+        return equal(*seen)

@@ -12,9 +12,9 @@ from torch import Tensor
 from attrfn._model import run
 from attrfn._rules.deep_lift import passes, refusals
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
-from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, equal, equal_as_seen
 from attrfn._rules.deep_lift.multipliers import FORMULAS
-from attrfn._rules.deep_lift.passes import CHOOSING, FollowingPass, Mismatch, Record, copied, equal, kinds
+from attrfn._rules.deep_lift.passes import CHOOSING, FollowingPass, Mismatch, Record, copied, kinds
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
 from attrfn._rules.deep_lift.ranks import dim_of, said, same_in_another_order
 from attrfn._rules.deep_lift.softmax import attention_or
@@ -181,7 +181,7 @@ class InputPass(FollowingPass):
         if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
         pairs = [(t, r) for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if not moves]
-        others = [t for t, r in pairs if not passes.equal_as_seen(t, r)]
+        others = [t for t, r in pairs if not equal_as_seen(t, r)]
         for t in others if values_readable() else ():
             if not t.is_floating_point():
                 raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")

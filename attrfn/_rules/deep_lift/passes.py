@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._model import Pass, without_buffers
-from attrfn._rules.deep_lift.comparison import MultiplierRule
+from attrfn._rules.deep_lift.comparison import MultiplierRule, equal
 from attrfn._rules.deep_lift.refusals import (
     DRAWING,
     came_of_parameters,
@@ -33,9 +33,7 @@ from attrfn._torch import (
     Call,
     SplitCall,
     and_in_place,
-    below,
     compiling,
-    dispatch_modes,
     identity_of,
     name_in_torch,
     name_of_other,
@@ -44,7 +42,6 @@ from attrfn._torch import (
     split_call,
     unwrapped,
     values_readable,
-    with_numbers,
     wrapped,
     wrappings,
 )
@@ -215,23 +212,6 @@ def same_kinds(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
         if all(t.shape == r.shape and t.dtype is r.dtype for t, r in pairs):  # mostly, whatever is cast
             return True
     return kinds(tensors) == kinds(before)
-
-
-def equal(a: Tensor, b: Tensor) -> bool:
-    if a.layout != torch.strided and a is not b:
-        return a.layout == b.layout and torch.equal(a.to_dense(), b.to_dense())
-    return a is b or torch.equal(a, b)
-
-
-def equal_as_seen(a: Tensor, b: Tensor) -> bool:
-    """Whether two constants are known to have the same numbers; of a compiler's all but floating ones are thought to."""
-    if a is b or values_readable():
-        return equal(a, b)
-    seen = [] if compiling() or dispatch_modes() else [t for t in map(with_numbers, (a, b)) if t is not None]
-    if len(seen) < 2:
-        return isinstance(a, nn.Parameter) or not a.is_floating_point()
-    with below():
-        return equal(*seen)
 
 
 def same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:

@@ -167,3 +167,45 @@ def test_heads_of_a_site_and_of_another_dimension() -> None:
     same(attrfn.layer_activation(net, heads(at("head"), 3, dim=1), x), net.head(x).unflatten(1, (3, 1)))
     same(with_activations(net, {heads(at("head"), 3, dim=1): lambda h: h})(x), net(x))
     same(with_activations(net, {heads(at("head"), 2, dim=-2): lambda h: h})(x), net(x))
+
+
+def chain() -> tuple[nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).double(), torch.randn(3, 4).double()
+
+
+def compiled(model: Any, x: Tensor) -> Tensor:
+    torch._dynamo.reset()
+    return torch.compile(model, backend="eager", fullgraph=True)(x)
+
+
+@pytest.mark.parametrize("io", ["input", "output"])
+def test_places_of_one_layer_act_in_their_order(io: str) -> None:
+    net, x = chain()
+    model = attrfn.with_activations(net, {at("1", io): lambda h: h + 1, heads("1", 2, io=io): lambda h: h * 2})
+    before = net[0](x)
+    expected = net[2](((before + 1) * 2).tanh() if io == "input" else (before.tanh() + 1) * 2)
+    same(model(x), expected)
+    same(compiled(model, x), expected)
+
+
+@pytest.mark.parametrize("io", ["input", "output"])
+def test_a_replacement_around_a_model_sees_what_is_replaced_in_it(io: str) -> None:
+    net, x = chain()
+    place, whole = at(net[1], io), torch.full((3, 4), 7.0).double()
+    inner = attrfn.with_activations(net, {place: lambda h: h * 2})
+    doubled = 2 * net[0](x) if io == "input" else 2 * net[0](x).tanh()
+    same(attrfn.layer_activation(inner, place, x), doubled.detach())
+
+    def ends(h: Tensor) -> Tensor:
+        return net[2](h.tanh() if io == "input" else h)
+
+    for put, expected in ((lambda h: h + 1, ends(doubled + 1)), (lambda _: whole, ends(whole))):
+        outer = attrfn.with_activations(inner, {place: put})
+        same(outer(x), expected)
+        same(compiled(outer, x), expected)
+    same(attrfn.from_layer(inner, place, x)(whole), ends(whole))
+    same(attrfn.to_layer(outer, place)(x), whole)
+    patched = attrfn.activation_patching(inner, place, x, torch.zeros_like(x), target=1, groups=torch.zeros(4).long())
+    there = 2 * net[0](0 * x) if io == "input" else 2 * net[0](0 * x).tanh()
+    same(patched[:, 0], (ends(doubled) - ends(there))[:, 1].detach())
