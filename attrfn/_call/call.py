@@ -129,6 +129,9 @@ def _within(call: CallUnderWay, work: Callable[[], Answer], one_pass: bool) -> A
 
 
 def _outermost(work: Callable[[], Answer], one_pass: bool) -> Answer:
+    if torch.is_inference_mode_enabled():  # whose tensors no gradient takes, and that only keeps no graph
+        with torch.inference_mode(False), torch.no_grad():
+            return _outermost(work, one_pass)
     call = RUNNING.call = CallUnderWay(one_pass)
     try:
         if transformed():

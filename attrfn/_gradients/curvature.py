@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attrfn._call import differentiated_twice
 from attrfn._gradients.gradient import gradient
 from attrfn._gradients.line import Line
 from attrfn._sampling import Batching, ByRow, Held, Quadrature, joined, map_rows, weighted_sum_of
-from attrfn._torch import compiling, jvp, transformed
 from attrfn._types import Vectorize
 
 
@@ -36,17 +36,15 @@ class Curvature:
         return found.unbind(0)
 
     def _row(self, x: Tensor, row: Tensor) -> Tensor:
-        """One row: how the gradient moves while one entry does; else the gradient of that entry's."""
+        """One row: the gradient of what the gradient is at one entry."""
         one = _unit(row, x)
-        if transformed() and not compiling() and not self.line.create_graph:
-            _, (moves,) = jvp(lambda z: gradient(self.line.score, [z], create_graph=False), [x], [one])
-            return torch.zeros_like(x) if moves is None else moves
 
         def entry(tensors: Sequence[Tensor]) -> Tensor:
             (slope,) = gradient(self.line.score, tensors, create_graph=True)
             return (slope * one).flatten(1).sum(1)
 
-        return gradient(entry, [x], create_graph=self.line.create_graph)[0]
+        with differentiated_twice():
+            return gradient(entry, [x], create_graph=self.line.create_graph)[0]
 
 
 def _unit(row: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The model as a function of what is present: players that a mask leaves out are replaced by a baseline."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, split, start_at, take
+from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, start_at, take
+from attrfn._model.outputs import mean_of, number_of
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._model.tiled import Holding, one_for_each, tiled_input, tiled_model, tiled_target_of
@@ -76,12 +77,12 @@ class Masked(Holding):
     def __call__(self, z: Tensor) -> Any:
         self._check(z)
         outputs = [run_plainly(self.model, self.at(z, k)) for k in range(self.starts.rows)]
-        return outputs[0] if len(outputs) == 1 else _mean(outputs)
+        return outputs[0] if len(outputs) == 1 else mean_of(outputs)
 
     def tiled(self, count: int) -> "Masked":
         """The same for each example `count` times."""
         other = copy(self)
-        other.model, other.x = tiled_model(self.model, count, self.n), tiled_input(self.x, count, self.n)
+        other.model, other.x = tiled_model(self.model, count, self.n, self.x), tiled_input(self.x, count, self.n)
         other.n, other.starts = count * self.n, self.starts.tiled(count, self.n)
         other.players = self.players.tiled(other.x, count)
         return other
@@ -135,12 +136,12 @@ class MaskedScore:
     def tiled(self, count: int) -> "MaskedScore":
         """The same for each example `count` times."""
         target = partial(_of_each, self.target, self.n) if callable(self.target) else self.target
-        target = tiled_target_of(self.masked.model, target, count, self.n)
+        target = tiled_target_of(self.masked.model, self.masked.x, target, count, self.n)
         return MaskedScore(self.masked.tiled(count), target, folded=True)
 
     def __call__(self, z: Tensor, k: int | Tensor) -> Tensor:
         """`(N,)`, floating point, also where the model answers whole numbers, or one for all examples."""
-        value = pick(run_plainly(self.masked.model, self.masked.at(z, k)), self.target, n=self.n)
+        value = number_of(self.masked.model, self.masked.at(z, k), self.target, self.n)
         value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
         return (one_for_each(value) if self.folded else value).expand(self.n)
 
@@ -201,14 +202,3 @@ def _between(x: Tensor, start: Tensor, z: Tensor) -> Tensor:
     if x.is_floating_point() and z.is_floating_point():
         return torch.lerp(start, x, z.to(x.dtype))
     return torch.where(z >= 0.5 if z.is_floating_point() else z > 0, x, start)
-
-
-def _mean(outputs: Sequence[Any]) -> Any:
-    """The mean of outputs, contained as they are."""
-    if isinstance(outputs[0], Tensor) and not outputs[0].is_floating_point():
-        outputs = [output.to(torch.get_default_dtype()) for output in outputs]
-    leaves = [split(output) for output in outputs]
-    means: Iterator[Tensor] = (
-        torch.stack(column).mean(0) for column in zip(*(part.tensors for part in leaves), strict=True)
-    )
-    return leaves[0].rebuild(means)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from attrfn._again import found_once
+from attrfn._call import twice
+from attrfn._inputs import leaves_of
 from attrfn._model.kept.homes import OF_NUMBERS
-from attrfn._torch import as_written, compiling, scripted_functions
+from attrfn._torch import as_written, compiling, moves_forward, scripted_functions, transformed
 from attrfn._types import Model
 
 _FEW = 64
@@ -27,6 +29,7 @@ _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
 _SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+_TRACED: Any = (torch.jit._trace.TopLevelTracedModule, torch.jit._trace.TracedModule)  # pyright: ignore
 _DRAWING = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _modules: Any = all_modules
 _HOOKS_OF_ALL: tuple[Any, Any] = (_modules._global_forward_pre_hooks, _modules._global_forward_hooks)
@@ -165,6 +168,22 @@ def refuse_scripted(model: Model) -> list[Any]:
                 "so cannot be given other derivatives; pass the Python model that it was made from"
             )
     return scripted_functions(parts)
+
+
+def refuse_lost(parts: Parts, x: Any) -> None:
+    """Raise where TorchScript loses a derivative without a word: a forward one, and under a transform a second."""
+    forward = moves_forward(leaves_of(x))
+    if not (forward or (transformed() and twice())):
+        return
+    scripted = [part for part in parts.everything if isinstance(part, _SCRIPTED) and not isinstance(part, _TRACED)]
+    for part in (*scripted, *scripted_functions(parts.everything))[:1]:
+        hidden = f"the model holds a TorchScript {type(part).__name__}, which"
+        if forward:
+            raise NotImplementedError(f"{hidden} loses forward derivatives")
+        raise RuntimeError(
+            f"{hidden} under torch.func has wrong second derivatives; pass vectorize=False (one ordinary call for "
+            'each) or vectorize="fold", or the Python model that it was made from'
+        )
 
 
 def _is_ours(model: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.kept.copies import fresh, lasting, written_outside
 from attrfn._model.kept.turns import take_turn
-from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, uncompiled
+from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, refuse_lost, uncompiled
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
     RECORDING,
@@ -31,6 +31,7 @@ from attrfn._torch import (
     recording,
     refuse_asking,
     values_readable,
+    wrapped,
 )
 from attrfn._types import Inputs, Model
 
@@ -38,6 +39,7 @@ Answer = TypeVar("Answer")
 Runner = Callable[[Model, Inputs], Any]
 """Passes a model at `x`."""
 _COUNTING = ("add_", "__float__")
+_DATA = cast("Any", Tensor.data).__get__
 _autograd: Any = torch._C._autograd  # pyright: ignore
 
 
@@ -68,8 +70,8 @@ class Pass(TorchFunctionMode):
         if not self.untouched:
             if RECORDING.on:
                 refuse_asking(func, args)
-            if self.lets_by(func):
-                return func(*args, **kwargs)
+            if self.lets_by(func):  # of nested transforms `data` is a constant to the innermost alone
+                return args[0].detach() if func == _DATA and wrapped(args[0]) else func(*args, **kwargs)
         if self.untouched or not _hooked():
             output = self.operation(func, args, kwargs)
         else:
@@ -229,6 +231,7 @@ def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
     parts = parts_of(model)
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
+    refuse_lost(parts, x)
     warn_of_training(parts.training)
     return _recorded(partial(_left_as_it_was, model, x, parts, mode))
 

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from attrfn._inputs import Leaves, batch_size, leaves_of, map_leaves, split, take
 from attrfn._model.explained import Scored, Wrapped
 from attrfn._model.layers import neuron, noted_unit, pinned_and_read, rest, unit
-from attrfn._model.run import run_plainly
-from attrfn._model.taps import run_reading
+from attrfn._model.outputs import Base, number_of, of_parts, output_of
+from attrfn._model.taps import run_reading, taps_paused
 from attrfn._model.targets import pick
 from attrfn._torch import compiling, in_make_fx
 from attrfn._types import Inputs, Layer, Model, Selector, Site, Target
@@ -40,7 +40,7 @@ class Scores:
         self.n = batch_size(x.rebuild(x.tensors))
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
-        return pick(run_plainly(self.model, self.x.rebuild(tensors)), self.target, n=self.n)
+        return number_of(self.model, self.x.rebuild(tensors), self.target, self.n)
 
     def tiled(self, count: int) -> "Scores":
         """The same of each example `count` times."""
@@ -51,12 +51,13 @@ class Scores:
 
 def tiled_question(model: Model, x: Any, target: Target, count: int, n: int) -> tuple[Model, Any, Target]:
     """Which number is explained, of each of `n` examples `count` times."""
-    return tiled_model(model, count, n), tiled_input(x, count, n), tiled_target_of(model, target, count, n)
+    return tiled_model(model, count, n, x), tiled_input(x, count, n), tiled_target_of(model, x, target, count, n)
 
 
-def tiled_target_of(model: Model, target: Target, count: int, n: int) -> Target:
+def tiled_target_of(model: Model, x: Any, target: Target, count: int, n: int) -> Target:
     """The target of a model, which may pick its number itself."""
-    return None if target is None and _picks(model) else tiled_target(target, count, n)
+    base = functools.partial(output_of, model, x)
+    return None if target is None and _picks(model) else _tiled_target(target, count, n, "target", base)
 
 
 def _picks(model: Any) -> bool:
@@ -78,22 +79,29 @@ class Holding:
         raise NotImplementedError
 
 
-def tiled_model(model: Any, count: int, n: int) -> Any:
+def tiled_model(model: Any, count: int, n: int, x: Any) -> Any:
     """The model, with what it holds of each example, such as the number that it picks; otherwise itself."""
     if isinstance(model, Wrapped):
-        inner = tiled_model(model.model, count, n)
+        inner = tiled_model(model.model, count, n, x)
         return model if inner is model.model else model.of(inner)
     if isinstance(model, Scored):
-        return Scored(tiled_model(model.model, count, n), _of_parts(model.target, count, n, "target"), count * n)
+        target = of_parts(model.target, count, n, "target", functools.partial(output_of, model.model, x))
+        return Scored(tiled_model(model.model, count, n, x), target, count * n)
     if isinstance(model, Holding):
         return model.tiled(count)
     if _made_by(rest, model):
-        whole, site, x = model.args
-        return functools.partial(rest, tiled_model(whole, count, n), site, tiled_input(x, count, n))
+        whole, site, inputs = model.args
+        return functools.partial(rest, tiled_model(whole, count, n, inputs), site, tiled_input(inputs, count, n))
     if not _made_by(unit, model):
         return model
     whole, site, selector = model.args
-    return functools.partial(unit, tiled_model(whole, count, n), site, tiled_target(selector, count, n, "selector"))
+    selector = _tiled_target(selector, count, n, "selector", functools.partial(_value_of, whole, site, x))
+    return functools.partial(unit, tiled_model(whole, count, n, x), site, selector)
+
+
+def _value_of(model: Model, site: Site, x: Any) -> Any:
+    with taps_paused(), torch.no_grad():
+        return run_reading(model, x, (site,))[0]
 
 
 def tiled_input(x: Any, count: int, n: int) -> Any:
@@ -117,12 +125,12 @@ def _refuse_packed(x: Any) -> None:
         _refuse_packed(item)
 
 
-def tiled_target(spec: Target, count: int, n: int, name: str = "target") -> Target:
+def _tiled_target(spec: Target, count: int, n: int, name: str, base: Base) -> Target:
     """The target of `n` examples, `count` times."""
     if spec is None:
         return lambda output: one_for_each(pick(output, None, name=name, n=count * n))
     if callable(spec):
-        return _of_parts(spec, count, n, name)
+        return of_parts(spec, count, n, name, base)
     if isinstance(spec, list):
         return spec * count if len(spec) == n else spec
     if isinstance(spec, np.ndarray) and spec.ndim:
@@ -140,41 +148,14 @@ def one_for_each(value: Tensor) -> Tensor:
     return value
 
 
-def _of_parts(spec: Callable[[Any], Any], count: int, n: int, name: str) -> Callable[[Any], Tensor]:
-    """What a function picks, of each row's part of the output: it may look at all of it, and close over N rows."""
-
-    def picked(output: Any) -> Tensor:
-        found = [pick(part, spec, name=name, n=n) for part in _parts(output, count, n)]
-        return torch.stack(found).sum() if found[0].ndim == 0 else torch.cat(found)
-
-    return picked
-
-
-def _parts(output: Any, count: int, n: int) -> list[Any]:
-    """The output of each row: of every tensor the slice along the dimension of the examples."""
-
-    def sliced(leaf: Any) -> tuple[Any, ...]:
-        sizes = list(leaf.shape) if isinstance(leaf, Tensor) else []
-        return leaf.chunk(count, sizes.index(count * n)) if count * n in sizes else (leaf,) * count
-
-    slices: list[tuple[Any, ...]] = []
-    map_leaves(output, lambda leaf: slices.append(sliced(leaf)))
-    return [_refilled(output, [leaf[k] for leaf in slices]) for k in range(count)]
-
-
-def _refilled(output: Any, leaves: list[Any]) -> Any:
-    rest = iter(leaves)
-    return map_leaves(output, lambda _: next(rest))
-
-
 def dims_of_examples(
     model: Model, sites: Sequence[Site], x: Any, activations: Sequence[Tensor], n: int
 ) -> tuple[int, ...]:
-    """The dimension of the examples of each of some activations.
+    """The dimension of the examples of each of some activations: a pass of twice as many tells.
 
-    Where it is not plain, a pass of twice as many tells.
+    An activation may be of as many tokens as there are examples, and of none of these.
     """
-    if all(h.ndim and h.shape[0] == n and n not in h.shape[1:] for h in activations):
+    if compiling() and all(h.ndim and h.shape[0] == n and n not in h.shape[1:] for h in activations):
         return (0,) * len(activations)
     longer = _of_twice_as_many(model, sites, x, n)
     return tuple(_grown(tuple(h.shape), tuple(more.shape)) for h, more in zip(activations, longer, strict=True))
@@ -234,7 +215,9 @@ def of_neuron(explain: Callable[[Model], Answer], model: Model, layer: Layer, se
 def _of_twice_as_many(model: Model, sites: Sequence[Site], x: Any, n: int) -> list[Tensor]:
     """The floating leaves of some activations in a pass of twice as many examples."""
     with torch.no_grad():
-        values = run_reading(tiled_model(model, 2, n), tiled_input(x, 2, n), sites)
+        values = run_reading(tiled_model(model, 2, n, x), tiled_input(x, 2, n), sites)
+    for value in values:
+        _refuse_packed(value)
     return [h for value in values for h in split(value).tensors]
 
 

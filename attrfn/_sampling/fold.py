@@ -96,9 +96,9 @@ def explaining_folds(count: int, n: int) -> Generator[None]:
     """What torch says of a model that did not expect K·N examples, and why there are so many."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
-        ours = type(error) is ValueError and str(count * n) in str(error)
-        if 'vectorize="fold"' in str(error) or not (ours or type(error) is RuntimeError):
+    except (RuntimeError, ValueError, AssertionError) as error:
+        of_sizes = type(error) is ValueError and str(count * n) in str(error)
+        if 'vectorize="fold"' in str(error) or not (of_sizes or type(error) in (RuntimeError, AssertionError)):
             raise
         raise type(error)(
             f"the model failed with {count} rows of {n} examples folded into one batch of {count * n}: {error}\n"

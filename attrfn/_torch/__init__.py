@@ -46,6 +46,7 @@ from attrfn._torch.forward import Unfollowed as Unfollowed
 from attrfn._torch.forward import detached as detached
 from attrfn._torch.forward import duals as duals
 from attrfn._torch.forward import jvp as jvp
+from attrfn._torch.forward import moves_forward as moves_forward
 from attrfn._torch.forward import taken as taken
 from attrfn._torch.functions import applied as applied
 from attrfn._torch.functions import came_by as came_by

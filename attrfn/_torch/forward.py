@@ -105,6 +105,16 @@ def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Ten
     return tree_unflatten(values, spec), tree_unflatten(moves, spec)
 
 
+def moves_forward(values: Sequence[Any]) -> bool:
+    """Whether a forward derivative runs: of a transform, or of one of some tensors."""
+    if _forward._current_level < 0:
+        return False
+    stack = _functorch.get_interpreter_stack() or ()
+    if any(one.key() == _functorch.TransformType.Jvp for one in stack):
+        return True
+    return any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in values)
+
+
 class Duals(NamedTuple):
     """The innermost transform, where it is a forward derivative: numbers, and how they move, apart and together."""
 

@@ -1,6 +1,8 @@
 """`vectorize="fold"`: steps, draws and references in one ordinary call at a larger batch."""
 
+import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -424,3 +426,158 @@ def test_the_error_of_vmap_names_both_ways() -> None:
 def test_other_targets_are_a_loop() -> None:
     net, x = Recurrent(), series()
     same(*(attrfn.over_targets(lambda t: attrfn.saliency(net, x, t), range(3), vectorize=v) for v in ("fold", False)))
+
+
+# ---------------------------------------------------------------- outputs of any kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    logits: Tensor
+    name: str = "answer"
+
+
+class Slotted:
+    __slots__ = ("aside", "logits")
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits, self.aside = logits, {"twice": (2 * logits, 3)}
+
+
+class Shown:
+    """Its numbers are in no attribute."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits = [[logits]]
+
+    @property
+    def logits(self) -> Tensor:
+        return self._logits[0][0]
+
+
+class Closed:
+    def __init__(self, logits: Tensor) -> None:
+        self.ask = lambda: logits
+
+    @property
+    def logits(self) -> Tensor:
+        return self.ask()
+
+
+OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    "dataclass": Answered,
+    "slots": Slotted,
+    "namespace": lambda y: SimpleNamespace(logits=y, count=3),
+    "property": Shown,
+    "in a tuple": lambda y: (Answered(y), y),
+}
+OF_OUTPUTS: dict[str, Callable[[Any], Tensor]] = {
+    "a sum": lambda o: o.logits[:, 1].sum(),
+    "one for each": lambda o: o.logits[:, 1],
+    "rows of its own": lambda o: o.logits[torch.arange(N), OWN],
+}
+
+
+@pytest.mark.parametrize("target", OF_OUTPUTS.values(), ids=OF_OUTPUTS)
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS)
+def test_outputs_that_are_objects(output: Callable[[Tensor], Any], target: Callable[[Any], Tensor]) -> None:
+    net, x = Recurrent(), series()
+    picked = (lambda o: target(o[0])) if isinstance(output(x), tuple) else target
+    for way in (attrfn.integrated_gradients, attrfn.feature_ablation, attrfn.gradient_shap):
+        given: dict[str, Any] = {"target": picked}
+        if way is attrfn.gradient_shap:
+            given |= {"n_samples": 3, "baselines": 0 * x[:1]}
+        found = [
+            way(
+                lambda z: output(net(z)),
+                x,
+                vectorize=how,
+                **given,
+                **({"generator": torch.Generator().manual_seed(1)} if way is attrfn.gradient_shap else {}),
+            )
+            for how in ("fold", False)
+        ]
+        same(*found)
+
+
+def test_an_output_that_shows_what_it_does_not_hold() -> None:
+    net, x = Recurrent(), series()
+    with pytest.raises(ValueError, match=r"cannot take apart an output such as a Closed"):
+        attrfn.integrated_gradients(
+            lambda z: Closed(net(z)), x, None, 4, target=lambda o: o.logits[:, 1].sum(), vectorize="fold"
+        )
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, 3])
+@pytest.mark.parametrize(("n", "first"), [(1, True), (2, False)])
+@pytest.mark.parametrize(
+    "target", [lambda o: o[1][-1].sum(), lambda o: o[1][-1][:, 0], lambda o: o[0].sum((-1, -2, -3))]
+)
+def test_sizes_that_are_those_of_other_dimensions(target: Any, n: int, first: bool, chunk_size: int | None) -> None:
+    """As many layers, or steps, as examples in a chunk."""
+    torch.manual_seed(0)
+    net = nn.GRU(4, 3, num_layers=2, batch_first=first).double()
+    x = torch.randn(n, 4, 4, dtype=torch.float64)
+
+    def model(z: Tensor) -> Any:
+        return net(z if first else z.transpose(0, 1))
+
+    fold, loop = (
+        attrfn.integrated_gradients(model, x, None, 4, target=target, vectorize=how, chunk_size=chunk_size)
+        for how in ("fold", False)
+    )
+    same(fold, loop)
+    of_neuron = (
+        attrfn.neuron_integrated_gradients(model, net, target, x, None, 4, vectorize=how, chunk_size=chunk_size)
+        for how in ("fold", False)
+    )
+    same(*of_neuron)
+
+
+class Packing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.head = nn.LSTM(4, 6, batch_first=True).double(), nn.Linear(6, 3).double()
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        padded, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=5)
+        return self.head(padded.sum(1).tanh())
+
+
+@pytest.mark.parametrize(
+    "way", [attrfn.layer_integrated_gradients, attrfn.layer_conductance, attrfn.internal_influence]
+)
+def test_a_layer_that_answers_a_packed_sequence(way: Any) -> None:
+    x = (torch.randn(3, 5, 4, dtype=torch.float64), torch.tensor([3, 5, 2]))
+    with pytest.raises(ValueError, match="cannot repeat a PackedSequence"):
+        way(Packing(), attrfn.at("rnn", index=0), x, None, 3, target=1, vectorize="fold")
+
+
+@pytest.mark.parametrize(
+    "way", [attrfn.layer_integrated_gradients, attrfn.layer_conductance, attrfn.internal_influence]
+)
+def test_a_layer_of_as_many_tokens_as_examples(way: Any) -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places, self.layer, self.head = nn.Embedding(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+            self.double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x + self.layer(self.places(torch.arange(x.shape[1])))).tanh()).mean(1)
+
+    net, x = Placed(), torch.randn(4, 4, 5, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"its shape is \(4, 5\), and \(4, 5\) for twice the examples"):
+        way(net, "layer", x, None, 4, target=1, vectorize="fold")
+
+
+def test_a_model_that_asserts_its_rows() -> None:
+    attention, kept = nn.MultiheadAttention(4, 2, batch_first=True).double(), torch.zeros(N, TIMES, dtype=torch.bool)
+
+    def model(x: Tensor) -> Tensor:
+        return attention(x, x, x, key_padding_mask=kept)[0].mean(1)
+
+    with pytest.raises(AssertionError, match=r"folded into one batch of 8(.|\n)*not what the model closes over"):
+        attrfn.integrated_gradients(model, series(), None, 4, target=1, vectorize="fold")

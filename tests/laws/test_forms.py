@@ -172,6 +172,19 @@ def test_contexts_around_a_call(row: Method) -> None:
     same(row.call(net, made_inside), expected)
 
 
+@pytest.mark.parametrize("vectorize", [False, "fold"])
+@pytest.mark.parametrize("row", [row for row in METHODS if row.steps], ids=lambda row: row.name)
+def test_inference_mode_around_a_loop_and_a_fold(row: Method, vectorize: Any) -> None:
+    net, x = suited(row), images()
+    expected = row.call(net, x)
+    with torch.inference_mode():
+        made_inside = x.clone()
+        for given in (x, made_inside):
+            same(row.call(net, given, vectorize=vectorize).clone(), expected)
+        assert torch.is_inference_mode_enabled()
+    same(row.call(net, made_inside, vectorize=vectorize), expected)
+
+
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "requires grad": lambda x: x.clone().requires_grad_(),
     "part of a graph": lambda x: x.clone().requires_grad_() * 1,

@@ -1,6 +1,8 @@
 """Models that write or draw as they run: in-place first operations, train-mode batch norm, dropout."""
 
+import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,6 +207,53 @@ def test_a_scripted_model_runs_where_no_rule_is_asked_for() -> None:
     torch.testing.assert_close(attrfn.saliency(traced, x, 1), attrfn.saliency(net, x, 1))
     found = attrfn.integrated_gradients(traced, x, n_steps=3, target=1, vectorize=False)
     torch.testing.assert_close(found, attrfn.integrated_gradients(net, x, n_steps=3, target=1))
+
+
+def scripted() -> tuple[nn.Module, nn.Module]:
+    """A model with a scripted part, and the same in Python."""
+    torch.manual_seed(0)
+    first, rest = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double(), nn.Sequential(nn.Linear(6, 4), nn.Tanh()).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(torch.jit.script(first), rest), nn.Sequential(first, rest)
+
+
+FORMS: dict[str, Callable[[nn.Module], Any]] = {
+    "module": lambda net: net,
+    "function": lambda net: lambda z: net(z),
+    "method of an object": lambda net: SimpleNamespace(net=net, ask=lambda z: net(z)).ask,
+}
+SECOND: dict[str, Callable[..., Tensor]] = {
+    "hessians": lambda net, x, **how: attrfn.integrated_hessians(net, x, n_steps=3, target=1, **how),
+    "a gradient as a loss": lambda net, x, **how: torch.autograd.grad(
+        attrfn.integrated_gradients(net, x, n_steps=3, target=1, create_graph=True, **how).square().sum(), x
+    )[0],
+    "conductance": lambda net, x, **how: attrfn.layer_conductance(net, net[1][0], x, None, 3, target=1, **how),
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "form"),
+    [(way, form) for way in SECOND for form in FORMS if way != "conductance" or form == "module"],
+)
+def test_derivatives_that_torch_script_loses(way: str, form: str) -> None:
+    """Torch gives wrong numbers in silence: second derivatives of nested transforms, and no forward ones."""
+    (hidden, plain), x = scripted(), rows().requires_grad_()
+    expected = SECOND[way](FORMS[form](plain), x)
+    for how in (False, "fold"):
+        torch.testing.assert_close(SECOND[way](FORMS[form](hidden), x, vectorize=how), expected)
+    with pytest.raises(RuntimeError, match=r"TorchScript RecursiveScriptModule(.|\n)*vectorize=False"):
+        SECOND[way](FORMS[form](hidden), x)
+    if way == "conductance":
+        SECOND[way](hidden, x, derivative="difference")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("way", SECOND)
+def test_a_traced_part_keeps_its_derivatives(way: str) -> None:
+    (_, plain), x = scripted(), rows().requires_grad_()
+    traced = nn.Sequential(torch.jit.trace(plain[0], rows()), plain[1])
+    torch.testing.assert_close(SECOND[way](traced, x), SECOND[way](plain, x))
 
 
 # ---------------------------------------------------------------- dropout

@@ -31,7 +31,7 @@ def literal(f: Any, x: Tensor, start: Tensor, points: int) -> Tensor:
     for a, u in zip(nodes, weights, strict=True):
         for b, v in zip(nodes, weights, strict=True):
             here = start + a * b * step
-            slope, curve = torch.func.grad(f)(here), torch.func.hessian(f)(here)
+            slope, curve = torch.func.grad(f)(here), torch.func.jacrev(torch.func.grad(f))(here)
             found += u * v * (a * b * step[:, None] * step * curve + torch.diag(step * slope))
     return found
 
@@ -149,3 +149,78 @@ def test_memory_does_not_grow_with_rows_or_steps() -> None:
     x = torch.randn(2, 30, dtype=torch.float64)
     attrfn.integrated_hessians(model, x, n_steps=20, chunk_size=5, vectorize="fold")
     assert 0 < widest <= 5 * x.numel()
+
+
+# ---------------------------------------------------------------- what a second derivative is of
+
+
+def without_gradients(first: nn.Module, last: nn.Module) -> Any:
+    def model(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            weights = first(x).softmax(-1)
+        return last(first(x) * weights).tanh()
+
+    return model
+
+
+PARTLY: dict[str, Any] = {
+    "no grad": without_gradients,
+    "data": lambda first, last: lambda x: last(first(x) * first(x).softmax(-1).data).tanh(),
+    "detach": lambda first, last: lambda x: last(first(x) * first(x).softmax(-1).detach()).tanh(),
+    "silu": lambda first, last: lambda x: last(nn.functional.silu(first(x))),
+    "group norm": lambda first, last: nn.Sequential(first, nn.GroupNorm(2, 6), last).double(),
+}
+
+
+@pytest.mark.parametrize("build", PARTLY.values(), ids=PARTLY)
+def test_what_has_no_gradient_is_a_constant(build: Any) -> None:
+    torch.manual_seed(0)
+    model = build(nn.Linear(4, 6).double(), nn.Linear(6, 3).double())
+
+    def hessian(x: Tensor) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(leaf[None])[0, 1], leaf, create_graph=True)
+        return torch.stack([torch.autograd.grad(s, leaf, retain_graph=True)[0] for s in slope])
+
+    places, weights = logarithmic(12).places, logarithmic(12).weights
+    expected = []
+    for x in X:
+        total = sum(w * s * x[:, None] * x * hessian(s * x) for s, w in zip(places, weights, strict=True))
+        expected.append(total)
+    for how in (True, False, "fold"):
+        found = attrfn.integrated_hessians(model, X, n_steps=12, target=1, vectorize=how)
+        off_diagonal = 1 - torch.eye(4, dtype=torch.float64)
+        same(found * off_diagonal, torch.stack(expected) * off_diagonal, 1e-10)
+
+
+def of_itself(attention: nn.Module) -> Any:
+    return lambda x: attention(x, x, x)[0]
+
+
+ATTENDING: dict[str, Any] = {
+    "fused": lambda: lambda x: nn.functional.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None])[:, 0],
+    "grouped": lambda: (
+        lambda x: nn.functional.scaled_dot_product_attention(
+            x[:, None].expand(-1, 2, -1, -1), x[:, None], x[:, None], enable_gqa=True
+        ).sum(1)
+    ),
+    "multi-head": lambda: (lambda net: lambda x: net(x, x, x)[0])(
+        nn.MultiheadAttention(4, 2, batch_first=True).double()
+    ),
+    "encoder layer": lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double().eval(),
+}
+
+
+@pytest.mark.parametrize("build", ATTENDING.values(), ids=ATTENDING)
+def test_attention_is_written_out(build: Any) -> None:
+    torch.manual_seed(0)
+    net, x = build(), torch.randn(2, 3, 4, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        return net(x).tanh().mean(1)
+
+    found = [attrfn.integrated_hessians(model, x, n_steps=8, target=1, vectorize=how) for how in (True, False, "fold")]
+    same(found[0], found[1], 1e-10)
+    same(found[0], found[2], 1e-10)
+    if not isinstance(net, nn.TransformerEncoderLayer):  # whose norms take many points from zeros
+        same(found[0].flatten(3).sum(3), attrfn.integrated_gradients(model, x, None, 8, target=1), 1e-4)

@@ -1,0 +1,131 @@
+"""Outputs taken apart: containers of tensors, and objects that have tensors as attributes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from attrfn._inputs import describe, leaves_of, map_leaves
+from attrfn._model.run import run_plainly
+from attrfn._model.taps import taps_paused
+from attrfn._model.targets import pick
+from attrfn._torch import compiling
+from attrfn._types import Model, Target
+
+Base = Callable[[], Any]
+"""The output of one row alone, for its shapes."""
+
+
+def map_output(output: Any, act: Callable[[Any], Any]) -> Any:
+    """The output with every leaf replaced by `act(leaf)`, also in the attributes of an object that stands in it."""
+
+    def of_leaf(leaf: Any) -> Any:
+        held = _attributes(leaf)
+        if not any(isinstance(part, Tensor) for value in held.values() for part in leaves_of(value)):
+            return act(leaf)
+        other = copy(leaf)
+        for name, value in held.items():
+            object.__setattr__(other, name, map_leaves(value, act))
+        return other
+
+    return map_leaves(output, of_leaf)
+
+
+def _attributes(leaf: Any) -> dict[str, Any]:
+    if isinstance(leaf, (Tensor, nn.Module, type)) or callable(leaf):
+        return {}
+    slots = [name for kind in type(leaf).__mro__ for name in getattr(kind, "__slots__", ())]
+    return {**{name: getattr(leaf, name) for name in slots if hasattr(leaf, name)}, **getattr(leaf, "__dict__", {})}
+
+
+def leaves_of_output(output: Any) -> list[Any]:
+    """What `map_output` acts on, in its order."""
+    found: list[Any] = []
+    map_output(output, found.append)
+    return found
+
+
+def mean_of(outputs: Sequence[Any]) -> Any:
+    """The mean of outputs, contained as they are; of whole numbers too."""
+    columns: Iterator[tuple[Any, ...]] = zip(*map(leaves_of_output, outputs), strict=True)
+
+    def act(_: Any) -> Any:
+        column = next(columns)
+        if not isinstance(column[0], Tensor):
+            return column[0]
+        whole = not (column[0].is_floating_point() or column[0].is_complex())
+        return torch.stack([t.to(torch.get_default_dtype()) if whole else t for t in column]).mean(0)
+
+    return map_output(outputs[0], act)
+
+
+def of_parts(spec: Callable[[Any], Any], count: int, n: int, name: str, base: Base | None) -> Callable[[Any], Tensor]:
+    """What a function picks, of each row's part of a fold's output: it may look at all of it, and close over N rows."""
+
+    def picked(output: Any) -> Tensor:
+        found = [pick(part, spec, name=name, n=n) for part in _parts(output, count, n, base)]
+        return torch.stack(found).sum() if found[0].ndim == 0 else torch.cat(found)
+
+    return picked
+
+
+def number_of(model: Model, x: Any, target: Target, n: int) -> Tensor:
+    """The explained number of each example."""
+    return pick(run_plainly(model, x), target, n=n)
+
+
+def output_of(model: Model, x: Any) -> Any:
+    """What the model answers, for its shapes."""
+    with taps_paused(), torch.no_grad():
+        return run_plainly(model, x)
+
+
+def _parts(output: Any, count: int, n: int, base: Base | None) -> list[Any]:
+    """The output of each row: of every tensor the slice along the dimension of the examples."""
+    plain = isinstance(output, Tensor) and output.shape[:1] == (count * n,) and count * n not in output.shape[1:]
+    if plain:
+        return list(output.chunk(count))
+    leaves = leaves_of_output(output)
+    _refuse_unseen(output)
+    alone = [None] * len(leaves) if base is None or compiling() else leaves_of_output(base())
+    slices = [_sliced(leaf, one, count, n) for leaf, one in zip(leaves, alone, strict=True)]
+    return [_refilled(output, [leaf[k] for leaf in slices]) for k in range(count)]
+
+
+def _sliced(leaf: Any, alone: Any, count: int, n: int) -> Sequence[Any]:
+    """The parts of a leaf of all rows, by what it is of one row `alone`; without that by its sizes."""
+    if not isinstance(leaf, Tensor):
+        return (leaf,) * count
+    if not isinstance(alone, Tensor):
+        sizes = list(leaf.shape)
+        return leaf.chunk(count, sizes.index(count * n)) if count * n in sizes else (leaf,) * count
+    grown = [dim for dim, (a, b) in enumerate(zip(alone.shape, leaf.shape, strict=False)) if a != b]
+    if not grown and alone.ndim == leaf.ndim:
+        return (leaf,) * count
+    if alone.ndim != leaf.ndim or len(grown) != 1 or leaf.shape[grown[0]] != count * alone.shape[grown[0]]:
+        raise ValueError(
+            'vectorize="fold" needs an output whose tensors hold the examples along one dimension, but one has the '
+            f"shape {tuple(alone.shape)}, and {tuple(leaf.shape)} for {count} times the examples; pass vectorize=True "
+            "or vectorize=False"
+        )
+    return leaf.chunk(count, grown[0])
+
+
+def _refuse_unseen(output: Any) -> None:
+    """Raise if an output shows numbers that cannot be taken apart."""
+    for leaf in leaves_of(output):
+        logits = None if isinstance(leaf, Tensor) else getattr(leaf, "logits", None)
+        hidden = isinstance(logits, Tensor) and not any(part is logits for part in leaves_of_output(leaf))
+        if hidden or isinstance(output, PackedSequence):
+            raise ValueError(
+                f'vectorize="fold" cannot take apart an output such as {describe(output)}; pass a model that answers '
+                "tensors, or a container of them, or vectorize=True or vectorize=False"
+            )
+
+
+def _refilled(output: Any, leaves: list[Any]) -> Any:
+    rest = iter(leaves)
+    return map_output(output, lambda _: next(rest))
