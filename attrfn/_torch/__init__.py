@@ -18,6 +18,7 @@ from attrfn._torch.context import compiling as compiling
 from attrfn._torch.context import depends_by_derivatives as depends_by_derivatives
 from attrfn._torch.context import differentiated_once as differentiated_once
 from attrfn._torch.context import dispatch_modes as dispatch_modes
+from attrfn._torch.context import draws_alike as draws_alike
 from attrfn._torch.context import function_modes as function_modes
 from attrfn._torch.context import grad_levels as grad_levels
 from attrfn._torch.context import in_dynamo as in_dynamo

@@ -98,6 +98,12 @@ def differentiated_once() -> bool:
     return all(kind in allowed for kind in kinds) and kinds.count(_functorch.TransformType.Grad) <= 1
 
 
+def draws_alike() -> bool:
+    """Whether what is drawn in the running maps is the same for all rows."""
+    maps = [one for one in _functorch.get_interpreter_stack() or () if one.key() == _functorch.TransformType.Vmap]
+    return all(_functorch.CVmapInterpreterPtr(one).randomness() == _functorch.RandomnessType.Same for one in maps)
+
+
 def top_level() -> int:
     """The level of the innermost running transform; 0 where none runs."""
     top = _functorch.peek_interpreter_stack()

@@ -212,6 +212,74 @@ def test_dropout_is_one_draw_for_all_steps(row: Method, how: dict[str, Any]) -> 
     same(row.call(net, x, **how), expected)
 
 
+def turned(h: Tensor) -> Tensor:
+    """Not in its order in memory."""
+    return h.transpose(1, 2)
+
+
+TURNED: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda h: nn.functional.dropout(turned(h), 0.3, True),
+    "in place": lambda h: nn.functional.dropout(turned(h).clone(), 0.3, True, True),
+    "torch's": lambda h: torch.dropout(turned(h), 0.3, train=True),
+    "every other": lambda h: nn.functional.dropout(turned(h)[:, ::2], 0.3),
+    "four dimensions": lambda h: nn.functional.dropout(h.unflatten(2, (2, 2)).permute(0, 3, 1, 2), 0.3),
+    "alpha": lambda h: nn.functional.alpha_dropout(turned(h), 0.3, True),
+    "alpha in place": lambda h: nn.functional.alpha_dropout(turned(h).clone(), 0.3, True, True),
+    "channels": lambda h: nn.functional.dropout2d(h[:, None].transpose(1, 3), 0.3),
+    "bernoulli": lambda h: turned(h) * torch.empty_like(turned(h)).bernoulli_(0.5),
+    "normal": lambda h: turned(h) * torch.empty_like(turned(h)).normal_(1.0, 0.1),
+    "randn": lambda h: turned(h) * torch.randn_like(turned(h)),
+    "nothing": lambda h: nn.functional.dropout(turned(h), 0.0, True),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"chunk_size": 2}, {"vectorize": False}], ids=str)
+@pytest.mark.parametrize("draw", TURNED.values(), ids=TURNED)
+def test_what_is_drawn_of_a_turned_tensor_is_that_of_an_ordinary_pass(
+    draw: Callable[[Tensor], Tensor], how: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(4, 4).double(), torch.randn(3, 5, 4, dtype=torch.float64)
+
+    def model(z: Tensor) -> Tensor:
+        return draw(linear(z)).flatten(1).tanh()
+
+    torch.manual_seed(SEED)
+    found = attrfn.integrated_gradients(model, x, None, 40, target=1, **how)
+    torch.manual_seed(SEED)
+    here = model(x)[:, 1]
+    torch.manual_seed(SEED)
+    same(found.flatten(1).sum(1), here - model(torch.zeros_like(x))[:, 1], 1e-6)
+    torch.manual_seed(SEED)
+    several = attrfn.over_targets(lambda t: attrfn.saliency(model, x, t), range(2), vectorize=not how)
+    torch.manual_seed(SEED)
+    same(several[1], attrfn.saliency(model, x, 1))
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode:attrfn.AttributionWarning")
+@pytest.mark.parametrize("first", [True, False])
+def test_a_transformer_layer_that_drops_units(first: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = (
+        nn.TransformerEncoderLayer(4, 2, 8, 0.3, batch_first=first).double().train(),
+        torch.randn(3, 5, 4).double(),
+    )
+
+    def model(z: Tensor) -> Tensor:
+        return layer(z if first else z.transpose(0, 1)).mean(1 if first else 0)
+
+    for way in (
+        lambda how: attrfn.integrated_gradients(model, x, None, 3, target=1, vectorize=how),
+        lambda how: attrfn.layer_integrated_gradients(model, layer.linear1, x, None, 3, target=1, vectorize=how),
+        lambda how: attrfn.over_targets(lambda t: attrfn.saliency(model, x, t), range(2), vectorize=how),
+    ):
+        found = []
+        for how in (True, False):
+            torch.manual_seed(SEED)
+            found.append(way(how))
+        same(*found)
+
+
 def test_dropout_equals_eager_autograd() -> None:
     net, x = dropping(METHODS[0]), images()
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._torch import compiling, name_in_torch, numbers_of_all_rows, transformed
+from attrfn._torch import compiling, draws_alike, name_in_torch, numbers_of_all_rows, transformed
 
 Rewrite = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -125,7 +125,58 @@ IN_PLACE = (
     "ne_ nextafter_ polygamma_ pow_ remainder_ square_ tril_ triu_ xlogy_ clamp_"
 ).split()
 
+
+def _dropped(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, **given: Any) -> Any:
+    """Dropout of a tensor that does not lie in its order: the draws are made where they would be outside."""
+    if given.get("train", training) is not True or _as_drawn(input, p):
+        return NotImplemented
+    kept = _kept(input, p).div_(1 - p)
+    return input.mul_(kept) if inplace else input * kept
+
+
+def _alpha_dropped(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, **given: Any) -> Any:
+    """The same of alpha dropout: what is dropped is SELU's lowest value, all scaled to keep mean and variance."""
+    if given.get("train", training) is not True or _as_drawn(input, p):
+        return NotImplemented
+    kept, lowest = _kept(input, p), -1.7580993408473766
+    scale = ((lowest**2 * p + 1) * (1 - p)) ** -0.5
+    shift = (1 - kept).mul_(lowest * scale).sub_(lowest * scale * p)
+    kept = kept.mul_(scale)
+    return input.mul_(kept).add_(shift) if inplace else input * kept + shift
+
+
+def _as_drawn(input: Tensor, p: float) -> bool:
+    """Whether torch's own draws are those of an ordinary pass: nothing is drawn, or the tensor lies in its order."""
+    return not 0 < p < 1 or input.is_contiguous() or not draws_alike()
+
+
+def _kept(like: Tensor, p: float) -> Tensor:
+    """One where an entry is kept."""
+    return _lying_as(like).bernoulli_(1 - p)
+
+
+def _lying_as(like: Tensor) -> Tensor:
+    """A tensor that lies in the order of another, of no transform; in-place draws follow the order in memory."""
+    order = sorted(range(like.ndim), key=like.stride, reverse=True)
+    lying = torch.empty([like.shape[dim] for dim in order], dtype=like.dtype, device=like.device)
+    return lying.permute([order.index(dim) for dim in range(like.ndim)])
+
+
+def _drawn_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Numbers drawn into a tensor, in the order in which it would lie outside."""
+    if compiling() or not transformed() or any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values())):
+        return func(*args, **kwargs)
+    if args[0].is_contiguous() or not draws_alike():
+        return func(*args, **kwargs)
+    return args[0].copy_(func(_lying_as(args[0]), *args[1:], **kwargs))
+
+
+_DRAWN = ("bernoulli_", "uniform_", "normal_", "exponential_", "log_normal_", "cauchy_", "geometric_")
+
 WITHOUT_RULES: dict[str, Rewrite] = {
+    **dict.fromkeys(_DRAWN, _drawn_in_place),
+    "dropout": _where_transformed(_dropped),
+    "alpha_dropout": _where_transformed(_alpha_dropped),
     **dict.fromkeys(IN_PLACE, _in_place),
     "unfold": _unfold,
     **{f"adaptive_avg_pool{dims}d": _where_transformed(_averaged(dims)) for dims in (1, 2, 3)},
