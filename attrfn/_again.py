@@ -79,6 +79,16 @@ def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None)
         _WORK.found, _WORK.under_mode = None, False
 
 
+def as_one_apart(work: Callable[[], Answer]) -> Answer:
+    """Do a part of other work that begins again alone, since it passes models that each have tensors of their own."""
+    before = _WORK.found, _WORK.under_mode
+    _WORK.found, _WORK.under_mode = None, False
+    try:
+        return as_one(work)
+    finally:
+        _WORK.found, _WORK.under_mode = before
+
+
 def needs_mode() -> bool:
     """Whether no pass of this work may do without a function mode."""
     return _WORK.under_mode

@@ -73,11 +73,12 @@ class Players:
     @property
     def there(self) -> Tensor | None:
         """Which players an example has, `(N, P)`; `None` where all have the same."""
-        rows = [here.index.flatten(1) for here in self.seats if here is not None and here.index is not None]
+        numbers = [here.index for here in self.seats if here is not None and here.index is not None]
+        rows = [index.reshape(index.shape[0], -1) for index in numbers]
         if all(row.shape[0] == 1 for row in rows):
             return None
-        numbers = torch.cat([row.to(rows[0].device) for row in rows], 1)
-        return torch.zeros(len(numbers), self.count + 1, device=numbers.device).scatter(1, numbers, 1)[:, :-1] > 0
+        joined = torch.cat([row.to(rows[0].device) for row in rows], 1)
+        return torch.zeros(len(joined), self.count + 1, device=joined.device).scatter(1, joined, 1)[:, :-1] > 0
 
     def tiled(self, x: Any, count: int) -> "Players":
         """The same of each example `count` times, as `x` holds them."""
@@ -270,6 +271,8 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} was given for a member of x that is no tensor, {describe(x)}; pass None for it")
+    if x.ndim == 0:
+        raise ValueError(f"{name} was given for a member of x without examples, {describe(x)}; pass None for it")
     numbers = given if in_dynamo() else with_numbers(given)
     if numbers is None:
         raise TypeError(
@@ -277,7 +280,11 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
             "without numbers; make it outside"
         )
     broadcast(name, numbers, x.shape)
-    return numbers
+    return numbers.long() if numbers.dtype in _UNSIGNED else numbers
+
+
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+"""Of which torch knows no comparison."""
 
 
 def _check_examples(leaves: Sequence[Any], seats: Sequence[Seats | None], n: int, of_layer: bool) -> None:

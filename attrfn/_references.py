@@ -22,6 +22,7 @@ from attrfn._inputs import (
     not_contained,
     refuse_integers,
 )
+from attrfn._torch import values_visible
 from attrfn._types import Baselines, Inputs
 
 
@@ -109,6 +110,20 @@ class _Others:
         return self.x[self.orders[at, torch.arange(at.shape[0], device=at.device) % n]]
 
 
+def refuse_wrapping(name: str, x: Any, given: Any) -> None:
+    """Raise if whole numbers for a member of x are not among those that its dtype holds."""
+    if not (isinstance(x, Tensor) and isinstance(given, Tensor)) or x.dtype in (given.dtype, torch.bool):
+        return
+    if any(t.is_floating_point() or t.is_complex() for t in (x, given)) or not values_visible(given):
+        return
+    held, numbers = torch.iinfo(x.dtype), given.long()
+    if numbers.numel() and (int(numbers.min()) < held.min or int(numbers.max()) > held.max):
+        raise ValueError(
+            f"{name} must hold whole numbers of x's dtype, from {held.min} to {held.max}, but holds "
+            f"{int(numbers.min())} to {int(numbers.max())}"
+        )
+
+
 def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
     rows = rows.value if isinstance(rows, Spread) else rows
     if rows is None or rows is OMITTED:
@@ -123,6 +138,8 @@ def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
         raise held_fixed(name, x)
     elif rows.is_floating_point():
         raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    if x.ndim == 0:
+        raise ValueError(f"{name} was given for a member of x without examples, {describe(x)}; pass None for it")
     shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
     features = rows.shape[1:] if shared else rows.shape[2:]
     if not (shared or own) or features != x.shape[1:] or (own and rows.shape[1] != x.shape[0]):
@@ -130,4 +147,5 @@ def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
             f"{name} must have the shape (K, *F) = (K, {', '.join(map(str, x.shape[1:]))}) or (K, N, *F), for the "
             f"input's shape {tuple(x.shape)}, but has {tuple(rows.shape)}"
         )
+    refuse_wrapping(name, x, rows)
     return _References(x, (rows[:, None] if shared else rows).to(x))

@@ -118,7 +118,7 @@ def occlusion(
         Zeiler & Fergus, Visualizing and understanding convolutional networks, 2014. arXiv:1311.2901
     """
     game = game_of(model, x, baselines, None, reference, target, Batching(chunk_size, vectorize), create_graph)
-    windows = windows_of(game.x, window, strides)
+    windows = windows_of(game.x, window, strides, game.entries.firsts)
     found, dtype = occluded(game, game.entries.firsts, windows)
     return game.entries.answer(found, dtype)
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attrfn._again import as_one_apart
 from attrfn._call import public_call
-from attrfn._inputs import attributions_of, batch_size, describe, device_of, take
+from attrfn._inputs import attributions_of, batch_size, describe, device_of, leaves_of, take
 from attrfn._metrics.correlation import SIMILARITIES
 from attrfn._model import uncompiled
 from attrfn._sampling import followed, own_generator, whole_number
@@ -63,11 +64,11 @@ def randomization(
     original = _module(model)
     names = _names(original, layers)
     generator = own_generator(generator, device_of(x))
-    before, redrawn, found = _rows(attribute(model, x), x), _copy(original), list[Tensor]()
+    before, redrawn, found = _rows(_asked(attribute, model, x), x), _copy(original), list[Tensor]()
     for k in followed(range(len(names)), len(names), "layers"):
         redrawn = redrawn if cascade else _copy(original)
         _draw_anew(redrawn.get_submodule(names[k]), whole_number(2**62, device_of(x), generator))
-        after = _rows(attribute(redrawn, x), x)
+        after = _rows(_asked(attribute, redrawn, x), x)
         found.append(likeness(before.double(), after.double()).to(before.dtype))
     return torch.stack(found)
 
@@ -75,7 +76,7 @@ def randomization(
 def _likeness(attribute: Any, similarity: Any) -> Callable[[Tensor, Tensor], Tensor]:
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of a model and x, but is {describe(attribute)}")
-    if similarity not in SIMILARITIES:
+    if not isinstance(similarity, str) or similarity not in SIMILARITIES:
         raise ValueError(f"similarity must be one of {tuple(SIMILARITIES)}, but is {describe(similarity)}")
     return SIMILARITIES[similarity]
 
@@ -87,9 +88,17 @@ def _module(model: Any) -> nn.Module:
     return model
 
 
+def _asked(attribute: Callable[[nn.Module, Any], Attributions], model: nn.Module, x: Inputs) -> Attributions:
+    """An attribution of one model; another copy has other tensors, to which its passes may write."""
+    return as_one_apart(lambda: attribute(model, x))
+
+
 @torch.inference_mode(False)
 def _copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)
+    """A copy, in which what modules kept of a pass has no graph."""
+    kept = [leaf for module in model.modules() for value in vars(module).values() for leaf in leaves_of(value)]
+    results = {id(leaf): leaf for leaf in kept if isinstance(leaf, Tensor) and not leaf.is_leaf}
+    return copy.deepcopy(model, {key: leaf.detach().clone() for key, leaf in results.items()})
 
 
 def _names(model: nn.Module, layers: Any) -> list[str]:
@@ -139,9 +148,16 @@ def _draw_anew(layer: nn.Module, seed: int) -> None:
             torch.cuda.default_generators[index].manual_seed(seed)
         for module in layer.modules():
             reset: Any = getattr(module, "reset_parameters", None)
-            if _own(module) and callable(reset):
+            own = {p: p._version for p in _own(module)}
+            if own and callable(reset):
                 reset()
-                continue
-            for p in _own(module):
-                if p.is_floating_point():
-                    p.normal_(float(p.mean()), float(p.std(correction=0)))
+            drawn = any(p._version != version for p, version in own.items())
+            for p in own if not drawn else [p for p, version in own.items() if p._version == version]:
+                _draw_from_normal(p)
+
+
+def _draw_from_normal(p: Tensor) -> None:
+    """Draw numbers anew, of their own mean and deviation."""
+    for part in (p.real, p.imag) if p.is_complex() else (p,) * p.is_floating_point():
+        if part.numel():
+            part.normal_(float(part.mean()), float(part.std(correction=0)))

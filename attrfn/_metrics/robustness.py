@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import public_call
-from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, split, take
+from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, is_number, split, take
 from attrfn._metrics.completeness import fitting, total_of
 from attrfn._model import Examples, Scores
 from attrfn._sampling import Batching, ByRow, check_generator, in_chunks, stacked, uniform
@@ -179,7 +179,7 @@ def _checked(attribute: Any, radius: float, n_samples: int, norm_ord: Any, gener
     if not callable(attribute):
         raise TypeError(f"attribute must be a function of x, but is {describe(attribute)}")
     check_generator(generator)
-    if isinstance(radius, bool) or not isinstance(radius, (int, float)):
+    if not is_number(radius):
         raise TypeError(f"radius must be a number, but is {describe(radius)}")
     if not radius >= 0:
         raise ValueError(f"radius must not be negative, but is {radius}")

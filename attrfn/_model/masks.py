@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, describe, leaves_of, map_leaves, start_at, take
+from attrfn._call import finite
+from attrfn._inputs import batch_size, beside, describe, is_floating, leaves_of, map_leaves, start_at, take
 from attrfn._model.outputs import mean_of, number_of
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._model.tiled import Holding, one_for_each, tiled_input, tiled_model, tiled_target_of
 from attrfn._players import Players, Together, players_of
-from attrfn._references import sample_of
+from attrfn._references import refuse_wrapping, sample_of
+from attrfn._torch import values_visible
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
 
 
@@ -72,6 +74,8 @@ class Masked(Holding):
     ) -> None:
         """With `n`, N, `x` is a layer's activation; `together` says what is one player of it without groups."""
         self.model, self.x, self.n, self.starts = model, x, batch_size(x) if n is None else n, starts
+        self.finite = all(_finite(starts.row(k)) for k in range(starts.rows)) and _finite(x)
+        """Whether all numbers are, as far as they are seen; a mask of additive attention is not."""
         self.players: Players = players_of(x, starts.row(0), groups, fixed=n is not None, n=n, together=together)
 
     def __call__(self, z: Tensor) -> Any:
@@ -100,7 +104,7 @@ class Masked(Holding):
 
         def act(leaf: Any) -> Any:
             start, here = next(starts), next(seats)
-            return leaf if here is None else _between(leaf, start, here.at_entries(z, 1))
+            return leaf if here is None else _between(leaf, start, here.at_entries(z, 1), self.finite)
 
         return map_leaves(self.x, act)
 
@@ -108,6 +112,8 @@ class Masked(Holding):
         count = self.players.count
         if not isinstance(z, Tensor):
             raise TypeError(f"z, the mask, must be a tensor of shape (P,) or (N, P), but is {describe(z)}")
+        if z.is_complex() or z.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            raise TypeError(f"z, the mask, must hold bools, whole numbers or floating-point ones, but is {describe(z)}")
         if z.ndim not in (1, 2) or z.shape[-1] != count or (z.ndim == 2 and z.shape[0] != self.n):
             raise ValueError(
                 f"z, the mask, must have the shape (P,) = ({count},) or (N, P) = ({self.n}, {count}), a column for "
@@ -191,14 +197,26 @@ def _tiled_row(row: Callable[[Any], Any], count: int, n: int, k: Any) -> Any:
 
 def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if reference is None:
-        return one_start(start_at(x, baselines, fixed=False))
+        start = start_at(x, baselines, fixed=False)
+        beside("baselines", x, baselines, refuse_wrapping)
+        return one_start(start)
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
     return Starts(*sample_of(x, reference, fixed=False, name="reference"))
 
 
-def _between(x: Tensor, start: Tensor, z: Tensor) -> Tensor:
+def _finite(values: Any) -> bool:
+    tensors = [leaf for leaf in leaves_of(values) if is_floating(leaf) and values_visible(leaf)]
+    return all(finite(leaf) for leaf in tensors)
+
+
+def _between(x: Tensor, start: Tensor, z: Tensor, all_finite: bool) -> Tensor:
     """x where z is 1, `start` where it is 0, both to the bit; on the line between where it is between."""
     if x.is_floating_point() and z.is_floating_point():
-        return torch.lerp(start, x, z.to(x.dtype))
+        z = z.to(x.dtype)
+        if all_finite:
+            return torch.lerp(start, x, z)
+        lost = ~torch.isfinite(x - start)  # one of the two is infinite, and so is all that is between
+        between = torch.where(z == 0, start, torch.where(z == 1, x, x + start))
+        return torch.where(lost, between, torch.lerp(torch.where(lost, 0, start), torch.where(lost, 0, x), z))
     return torch.where(z >= 0.5 if z.is_floating_point() else z > 0, x, start)

@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,19 +53,31 @@ def _whole(tensor: Tensor) -> bool:
 
 def _starts(start: Any, ids: Tensor) -> int | Tensor:
     """One position for all, or a tensor of one for each."""
-    if isinstance(start, (list, tuple)) and all(isinstance(s, int) for s in start):
-        start = torch.tensor(start, device=ids.device)
+    if isinstance(start, np.ndarray):
+        start = torch.from_numpy(start)
+    if isinstance(start, (list, tuple)) and all(map(_is_int, start)):
+        start = torch.tensor([int(s) for s in start], device=ids.device)
     if isinstance(start, Tensor) and _whole(start):
         if start.shape not in ((), ids.shape[:1]):
             raise ValueError(f"start must be an int, or one for each of the {len(ids)} rows, but is {describe(start)}")
+        for one in start.reshape(-1).tolist() if values_visible(start) else ():
+            _check_start(one, ids)
         return start
-    if isinstance(start, bool) or not isinstance(start, int):
+    if not _is_int(start):
         raise TypeError(f"start must be an int, or one for each row, but is {describe(start)}")
+    _check_start(start, ids)
+    return int(start)
+
+
+def _is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_start(start: int, ids: Tensor) -> None:
     if start < 0:
         raise IndexError(f"start counts from 0, but is {start}")
     if start >= ids.shape[1]:
         raise ValueError(f"start is {start}, but ids has {ids.shape[1]} positions, so that no token is left")
-    return start
 
 
 def _log_prob(ids: Tensor, start: int | Tensor, output: Any, /) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attrfn._inputs import at_least_one, describe
+from attrfn._inputs import at_least_one, describe, is_number
 from attrfn._sampling.batching import Batching
 from attrfn._sampling.chunks import numbers, per_example, values_at, weighted, weighted_sum_of
 from attrfn._sampling.quadrature import quadrature
@@ -108,7 +108,7 @@ def _judged(path: Path, integral: Tensors) -> Tensors:
 
 def _check(n_steps: int, rtol: float, method: str) -> None:
     at_least_one("n_steps", n_steps)
-    if isinstance(rtol, bool) or not isinstance(rtol, (int, float)):
+    if not is_number(rtol):
         raise TypeError(f"rtol must be a number, but is {describe(rtol)}")
     if not 0 < rtol < math.inf:
         raise ValueError(f"rtol must be positive, but is {rtol}")

@@ -89,6 +89,8 @@ def _values(attribution: Any, writers: int, readers: int) -> Array:
 
 def _largest(values: Array, top: int | None) -> list[tuple[int, int]]:
     """The places of the edges that are drawn, the largest last, so that it lies above the others."""
+    if top is not None and not isinstance(top, (int, np.integer)):
+        raise TypeError(f"top must be an int, or None, but is {top!r}")
     if top is not None and top < 1:
         raise ValueError(f"top must be at least 1, but is {top}")
     order = np.argsort(np.abs(values), axis=None, kind="stable")

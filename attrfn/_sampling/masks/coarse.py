@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attrfn._inputs import OMITTED, at_least_one, beside, describe, is_floating, is_number, leaves_of, take
+from attrfn._inputs import OMITTED, Spread, at_least_one, beside, describe, is_floating, is_number, leaves_of, take
 from attrfn._sampling.draws import own_generator, uniform
 from attrfn._sampling.masks.all_masks import wide
 from attrfn._sampling.masks.game import Game
@@ -26,7 +26,8 @@ def pixels_of(x: Inputs, baselines: Baselines) -> Any:
 
 
 def _pixels(_: str, x: Any, given: Any) -> Tensor | None:
-    if given is OMITTED or not is_floating(x):
+    given = given.value if isinstance(given, Spread) and not is_floating(x) else given
+    if given is OMITTED or not isinstance(x, Tensor) or (given is None and not is_floating(x)):
         return None
     if x.ndim < 3:
         raise ValueError(f"x must hold pictures, (N, *C, H, W), but has {describe(x)}; leave it out of baselines")
@@ -57,6 +58,8 @@ def _size_of(pixels: Any) -> torch.Size:
             f"the pictures in x must have one height and width, but have {sorted(map(tuple, sizes))}; leave some out "
             "of baselines"
         )
+    if not sizes:
+        raise ValueError("x must hold a picture, (N, *C, H, W), that has a baseline")
     return sizes.pop()
 
 

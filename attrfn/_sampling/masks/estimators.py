@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrfn._inputs import at_least_one, describe
+from attrfn._inputs import at_least_one, describe, is_number
 from attrfn._sampling.draws import check_generator, own_generator
 from attrfn._sampling.masks.all_masks import MOST_PLAYERS, exact_interactions, exact_shapley, wide
 from attrfn._sampling.masks.game import Game
@@ -63,7 +63,7 @@ def linear_model(
 ) -> Tensor:
     """The coefficients of LIME's ridge regression, `(N, P)`."""
     _positive("width", width)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if not is_number(alpha):
         raise TypeError(f"alpha must be a number, but is {describe(alpha)}")
     if not 0 <= alpha < math.inf:
         raise ValueError(f"alpha must not be negative, but is {alpha}")
@@ -114,7 +114,7 @@ def _enough(game: Game, budget: int, least: int, what: str) -> None:
 
 
 def _positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number, but is {describe(value)}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be positive, but is {value}")

@@ -184,7 +184,8 @@ def _jackknife(rows: Tensor, residuals: Tensor, leverage: Tensor, unseen: Tensor
     decisive = (open_ & (free < 1e-9)).any()  # without such a pair there is no answer
     free = torch.where(free < 1e-9, 1, free)
     squares = (rows**2 * (unseen / free**2)[:, None]).mT @ residuals**2
-    return torch.where(decisive, torch.inf, squares.sqrt())
+    some = squares > 0  # at zero a root has no derivative
+    return torch.where(decisive, torch.inf, torch.where(some, torch.where(some, squares, 1).sqrt(), 0))
 
 
 def pairs_of(players: int) -> list[int]:

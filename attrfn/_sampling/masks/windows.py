@@ -38,11 +38,18 @@ class Windows:
         return found
 
 
-def windows_of(x: Any, window: Any, strides: Any) -> list[Windows | None]:
-    """The windows of each leaf of x; `None` where no window slides."""
+def windows_of(x: Any, window: Any, strides: Any, firsts: Sequence[int | None]) -> list[Windows | None]:
+    """The windows of each leaf of x; `None` where no window slides, and where there is no first player."""
     sizes = leaves_of(beside("window", x, window, _Sizes))
     steps = leaves_of(beside("strides", x, strides, _Sizes))
-    return [_windows(size, step) for size, step in zip(sizes, steps, strict=True)]
+    each = zip(sizes, steps, firsts, strict=True)
+    found = [None if first is None else _windows(size, step) for size, step, first in each]
+    if not any(found):
+        raise ValueError(
+            f"window must be a number, or a tuple over the dimensions after the first, of a member of x that has a "
+            f"baseline, but is {describe(window)}"
+        )
+    return found
 
 
 def occluded(
