@@ -86,7 +86,7 @@ def rise(
 
     Args:
         model: The model $f$; see `Model`.
-        x: Inputs, `(N, *C, H, W)`, floating point; see `Inputs`. Members that are left out of `baselines` stay.
+        x: Inputs, `(N, *C, H, W)`; see `Inputs`. Members that are left out of `baselines` stay; bytes need a baseline.
         baselines: What is seen where a mask is 0, $x'$; see `Baselines`.
         n_samples: Masks, $n$.
         grid: Cells along a side.

@@ -58,7 +58,8 @@ def masked_layers(
     found: list[Masked] = []
     for site, h, other, own in zip(sites, here, there, _groups_of(layer, groups, by_place), strict=True):
         refuse_unlike(type(site.layer).__name__, h, other)
-        starts = one_start(_activation(_with_shared(h, other, batch_size(x)) if by_place and own is None else other))
+        other = _with_shared(site, h, other, batch_size(x)) if by_place and own is None else other
+        starts = one_start(_activation(other))
         together = functools.partial(_width, site) if by_place else None
         rest = from_layer(model, site, x)
         masked = Masked(rest, _activation(h), starts, own, n=batch_size(x), together=together)
@@ -73,7 +74,7 @@ def _with_players(masked: Masked) -> list[Tensor | None]:
     return [None if seats is None else leaf for leaf, seats in pairs if is_floating(leaf)]
 
 
-def _with_shared(h: Any, other: Any, n: int) -> Any:
+def _with_shared(site: Site, h: Any, other: Any, n: int) -> Any:
     """The activation at the baselines, with x's own leaf where that is of no example, and the same in both: a bias of
     positions, say."""
     leaves = iter(leaves_of(h))
@@ -83,7 +84,13 @@ def _with_shared(h: Any, other: Any, n: int) -> Any:
         shared = isinstance(here, Tensor) and here.shape[:1] != (n,) and values_readable() and torch.equal(here, there)
         return here if shared else there
 
-    return map_leaves(other, act)
+    found = map_leaves(other, act)
+    if all(one is there for one, there in zip(leaves_of(h), leaves_of(found), strict=True)):
+        raise ValueError(
+            f"layer {type(site.layer).__name__} gives the same for all examples, at x and at the baselines (positions, "
+            "say), so that nothing of it can be patched; leave it out"
+        )
+    return found
 
 
 def _groups_of(layer: Any, groups: Any, by_place: bool) -> Sequence[Any]:

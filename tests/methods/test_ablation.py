@@ -1,8 +1,10 @@
 """What the output loses without a part: groups, windows, other examples, layers; and where Captum stands."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -349,3 +351,193 @@ def test_captums_neuron_ablation() -> None:
 def test_the_explained_number_is_the_tables() -> None:
     net, x = smooth_net(), images()
     assert torch.equal(column(net(x)), net(x)[:, TARGET])
+
+
+# ---------------------------------------------------------------- members of any shape and dtype
+
+
+def scored(a: Tensor, s: Tensor) -> Tensor:
+    return a.sum(1) * s
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        attrfn.feature_ablation,
+        attrfn.shapley_values,
+        attrfn.lime,
+        lambda model, x, groups: attrfn.deletion(
+            model, attrfn.feature_ablation(model, x, groups=groups), x, groups=groups
+        ),
+    ],
+)
+def test_groups_of_a_member_of_one_dimension(method: Any) -> None:
+    x = {"a": torch.randn(3, 2).double(), "s": torch.randn(3).double()}
+    groups = {"a": torch.tensor([0, 1]), "s": torch.tensor(2)}
+    found = method(scored, x, groups=groups)
+    wide = {"a": x["a"], "s": x["s"][:, None]}
+    expected = method(lambda a, s: scored(a, s[:, 0]), wide, groups={**groups, "s": torch.tensor([2])})
+    if isinstance(found, dict):
+        same(found["a"], expected["a"])
+        same(found["s"], expected["s"][:, 0])
+    else:
+        same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "groups", [torch.tensor(0), torch.tensor([0]), torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1])]
+)
+def test_an_input_of_one_dimension(groups: Tensor) -> None:
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    same(attrfn.feature_ablation(lambda q: q**2, x, groups=groups), x**2)
+    net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)).double()
+    rows = torch.randn(3, 2).double()
+    found = attrfn.layer_feature_ablation(net, "1", rows, None, groups)
+    same(found, net(rows) - net(torch.zeros_like(rows)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int32])
+def test_groups_of_any_whole_dtype(dtype: torch.dtype) -> None:
+    x, numbers = torch.randn(2, 4).double(), torch.tensor([0, 0, 1, 1])
+    expected = attrfn.feature_ablation(lambda q: q.sum(1), x, groups=numbers)
+    same(attrfn.feature_ablation(lambda q: q.sum(1), x, groups=numbers.to(dtype)), expected)
+    both = attrfn.feature_ablation(lambda q, r: q.sum(1) + r.sum(1), (x, x), groups=(numbers.to(dtype), numbers))
+    same(both[0], 2 * expected)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_an_infinite_baseline(reference: bool) -> None:
+    """An additive mask of attention; a floating-point mask of players keeps and replaces as one of bools does."""
+    x, hidden = torch.tensor([[1.0, 2.0]]).double(), torch.tensor([[-torch.inf, 0.0]]).double()
+
+    def attends(mask: Tensor) -> Tensor:
+        return (torch.tensor([[0.5, 1.0]]).double() + mask).softmax(1)[:, 1]
+
+    for here, there in ((x, hidden), (hidden, x)):
+        given: dict[str, Any] = {"reference": there.expand(2, -1)} if reference else {"baselines": there}
+        model = attrfn.masked(attends, here, **given)
+        for z in torch.tensor([[1, 1], [0, 1], [1, 0], [0, 0]]):
+            same(model(z.double()), model(z.bool()))
+            same(model(z.double()), attends(torch.where(z.bool(), here, there)))
+        direct = attrfn.feature_ablation(attends, here, **given)
+        same(attrfn.feature_ablation(model, torch.ones(1, 2).double()), direct)
+        assert direct.isfinite().all()
+
+
+def test_pictures_of_bytes() -> None:
+    x = torch.arange(2 * 3 * 16, dtype=torch.uint8).reshape(2, 3, 4, 4)
+
+    def model(q: Tensor) -> Tensor:
+        return q.double().mean((1, 2, 3))
+
+    generator = torch.Generator()
+    found = attrfn.rise(model, x, torch.zeros(1, dtype=torch.uint8), 20, grid=2, generator=generator.manual_seed(0))
+    assert found.shape == x.shape
+    assert found.std() > 0
+    beside = {"a": torch.ones(2, 1, 4, 4), "b": x}
+    both = attrfn.rise(lambda a, b: model(b) + a.sum((1, 2, 3)), beside, {"b": x[:1] * 0}, 20, grid=2)
+    assert (both["a"] == 0).all()
+    assert both["b"].std() > 0
+    with pytest.raises(ValueError, match="groups has no player"):
+        attrfn.rise(lambda a, b: model(b), beside, {}, 20)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_no_window_slides_in_members_that_stay(vectorize: bool) -> None:
+    a = torch.randn(2, 10).double()
+    expected = attrfn.occlusion(lambda q: q.sum(1), a, 3)
+    found = attrfn.occlusion(
+        lambda q, i: q.sum(1) * i.sum(1), (a, torch.ones(2, 1, dtype=torch.long)), 3, vectorize=vectorize
+    )
+    same(found[0], expected)
+    same(found[1], torch.zeros(2, 1).double())
+    left = attrfn.occlusion(
+        lambda a, c: a.sum(1) + 0 * c.sum(1),
+        {"a": a, "c": torch.ones(2, 1).double()},
+        3,
+        {"a": 0.0},
+        vectorize=vectorize,
+    )
+    same(left["a"], expected)
+    flat = attrfn.occlusion(lambda q, i: q.sum(1) * i, (a, torch.tensor(1)), 3)
+    same(flat[0], expected)
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "no window": (lambda: attrfn.occlusion(lambda q: q.sum(1), torch.ones(2, 3), None), ValueError, "window must be a"),
+    "no window of any": (
+        lambda: attrfn.occlusion(lambda q, r: q.sum(1), (torch.ones(2, 3),) * 2, (None, None)),
+        ValueError,
+        "window must be a number, or a tuple over the dimensions after the first, of a member of x that has a baseline",
+    ),
+    "numbers that x cannot hold": (
+        lambda: attrfn.feature_ablation(lambda q: q.sum(1), torch.ones(1, 2).byte(), torch.tensor([-1, 300])),
+        ValueError,
+        "baselines must hold whole numbers of x's dtype, from 0 to 255, but holds -1 to 300",
+    ),
+    "references that x cannot hold": (
+        lambda: attrfn.feature_ablation(
+            lambda q: q.sum(1), torch.ones(1, 2).to(torch.int8), reference=torch.tensor([[300, 0], [0, 0]])
+        ),
+        ValueError,
+        "reference must hold whole numbers of x's dtype, from -128 to 127, but holds 0 to 300",
+    ),
+    "groups of a number": (
+        lambda: attrfn.feature_ablation(
+            lambda u, v: u.sum(1) * v,
+            (torch.ones(2, 2), torch.tensor(3)),
+            groups=(torch.tensor([0, 1]), torch.tensor(-1)),
+        ),
+        ValueError,
+        r"groups\[1\] was given for a member of x without examples",
+    ),
+    "a reference of a number": (
+        lambda: attrfn.feature_ablation(
+            lambda u, v: u.sum(1) * v,
+            (torch.ones(2, 2), torch.tensor(3)),
+            reference=(torch.ones(4, 2), torch.arange(4)),
+        ),
+        ValueError,
+        r"reference\[1\] was given for a member of x without examples",
+    ),
+    "a complex mask": (
+        lambda: attrfn.masked(lambda q: q, torch.ones(2, 3))(torch.ones(3, dtype=torch.cfloat)),
+        TypeError,
+        "z, the mask, must hold bools, whole numbers or floating-point ones, but is a complex64 tensor",
+    ),
+    "an unsigned mask": (
+        lambda: attrfn.masked(lambda q: q, torch.ones(2, 3))(torch.ones(3).to(torch.uint16)),
+        TypeError,
+        "z, the mask, must hold bools, whole numbers or floating-point ones, but is a uint16 tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "match"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(call: Callable[[], Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    "an object": lambda q: SimpleNamespace(logits=q),
+    "a mapping of whole numbers": lambda q: {"logits": q.long()},
+    "an object in a tuple": lambda q: (SimpleNamespace(logits=q), 3),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS.values(), ids=OUTPUTS)
+def test_the_mean_over_references_of_any_output(output: Callable[[Tensor], Any]) -> None:
+    x, reference = torch.randn(3, 4).double(), torch.tensor([[0.0] * 4, [1.0] * 4, [5.0] * 4]).double()
+    found = attrfn.masked(output, x, reference=reference)(torch.zeros(4).double())
+    found = found[0] if isinstance(found, tuple) else found
+    logits = found["logits"] if isinstance(found, dict) else found.logits
+    same(logits.double(), torch.full((3, 4), 2.0).double())
+
+
+def test_numbers_of_numpy() -> None:
+    x = torch.randn(2, 3)
+    settings: dict[str, Any] = {"width": np.float32(0.25), "alpha": np.float32(0.5)}
+    expected = attrfn.lime(lambda q: q.sum(1), x, width=0.25, alpha=0.5)
+    torch.testing.assert_close(attrfn.lime(lambda q: q.sum(1), x, **settings), expected)
+    attrfn.shapley_estimate(lambda q: q.sum(1), x, rtol=np.float32(0.5))

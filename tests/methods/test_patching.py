@@ -443,3 +443,22 @@ def test_edges_of_a_language_model() -> None:
     change = output(pair, pair.x) - output(pair, pair.start)
     same(found[0].sum(0).sum(-1), change, 1e-5)
     same(found[:, -1].sum(0).sum(-1), change, 1e-5)
+
+
+class Positioned(nn.Module):
+    """Places are added to all examples alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places, self.head = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head((self.words(ids) + self.places(torch.arange(ids.shape[1])[None])).tanh())
+
+
+def test_a_place_that_is_the_same_for_all_examples() -> None:
+    ids, other = torch.randint(0, 9, (2, 2, 5), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"layer Embedding gives the same for all examples, .* leave it out"):
+        attrfn.activation_patching(Positioned(), ["words", "places"], ids, other, target=(-1, 1))
+    assert attrfn.activation_patching(Positioned(), "words", ids, other, target=(-1, 1)).abs().sum() > 0

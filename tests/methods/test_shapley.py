@@ -351,3 +351,20 @@ def test_compiled_in_one_graph(settings: dict[str, Any]) -> None:
     close(found.sum(1), (model(x) - model(0 * x))[:, 1].detach())
     if not settings:
         close(found, attrfn.shapley_values(model, x, target=1))
+
+
+@pytest.mark.parametrize("estimator", ["kernel", "permutation"])
+@pytest.mark.parametrize("n_evals", [12, 14, 16])
+def test_errors_can_be_part_of_a_loss(estimator: str, n_evals: int) -> None:
+    """Also where all coalitions were asked, and there is none."""
+    x = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def model(z: Tensor) -> Tensor:
+        return z.tanh().prod(1) + z.sin().sum(1) ** 3
+
+    found = attrfn.shapley_estimate(
+        model, x, None, n_evals, estimator=estimator, create_graph=True, generator=torch.Generator().manual_seed(1)
+    )
+    (found.values.square().sum() + found.errors.sum()).backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()

@@ -1,6 +1,7 @@
 """Randomization: likeness by definition, which layers and in which way, and a model that stays as it is."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -163,3 +164,91 @@ def test_buffers_of_a_model_are_as_they_were() -> None:
     found = attrfn.randomization(attribute, model, X)
     assert weights(model) == before
     assert found.shape == (3, 2)
+
+
+# ---------------------------------------------------------------- models of any kind
+
+
+class Counting(nn.Module):
+    """Writes to a buffer at every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return self.linear(x)
+
+
+class Keeping(nn.Module):
+    """Keeps what its last pass gave, in a list too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.all = nn.Linear(4, 3), list[Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.linear(x)
+        self.all = [self.last.tanh()]
+        return self.last
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, dtype=torch.cdouble))
+        self.nothing = nn.Parameter(torch.empty(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(torch.cdouble) @ self.weight).abs()
+
+
+def kept() -> nn.Module:
+    model = Keeping().double()
+    model(torch.randn(2, 4).double())
+    return model
+
+
+def normed() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2)).double()
+
+
+MODELS: dict[str, Any] = {
+    "writes a buffer": lambda: Counting().double(),
+    "spectral norm": lambda: nn.Sequential(
+        nn.utils.parametrizations.spectral_norm(nn.Linear(4, 5)), nn.Linear(5, 3)
+    ).double(),
+    "keeps a result": kept,
+    "weight norm": normed,
+    "complex": lambda: Complex().double(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode:attrfn.AttributionWarning")
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_any_model_is_drawn_anew(build: Any, train: bool, cascade: bool) -> None:
+    torch.manual_seed(0)
+    model, x = build().train(train), torch.randn(3, 4, dtype=torch.float64)
+    before = weights(model)
+    drawn: list[dict[str, list[Any]]] = []
+
+    def explained(model: Any, x: Tensor) -> Tensor:
+        drawn.append(weights(model))
+        return attrfn.saliency(model, x, 1, absolute=False)
+
+    found = attrfn.randomization(explained, model, x, cascade=cascade, similarity="pearson", generator=seeded())
+    assert weights(model) == before
+    assert (found[-1] < 0.999).any()
+    for name, _ in model.named_parameters():
+        assert not before[name] or any(one[name] != before[name] for one in drawn), name
+
+
+def test_a_similarity_that_is_no_name() -> None:
+    with pytest.raises(ValueError, match=r"similarity must be one of .* but is a list of 1"):
+        attrfn.randomization(attribute, net(), torch.ones(2, 4).double(), similarity=["spearman"])  # pyright: ignore

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -113,3 +114,27 @@ def test_other_tuples_are_a_loop() -> None:
     same(attrfn.over_targets(attribute, ANSWER, vectorize=False), attrfn.over_targets(attribute, ANSWER))
     with pytest.raises(IndexError, match=r"target \[2, 0, 5\] is out of range for a model output of shape \(2, 5, 5\)"):
         attrfn.over_targets(attribute, [(1, 2), (2, 0), (3, 5)])
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "match"),
+    [
+        ([-1, 1], IndexError, "start counts from 0, but is -1"),
+        (torch.tensor([0, -2]), IndexError, "start counts from 0, but is -2"),
+        ([1, 9], ValueError, "start is 9, but ids has 4 positions, so that no token is left"),
+        (np.array([1, 4]), ValueError, "start is 4, but ids has 4 positions"),
+        (np.int64(-1), IndexError, "start counts from 0, but is -1"),
+        (True, TypeError, "start must be an int"),
+    ],
+)
+def test_starts_that_do_not_fit(start: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        attrfn.log_prob(torch.tensor([[1, 2, 3, 4]] * 2), start)
+
+
+def test_starts_of_numpy() -> None:
+    ids, logits = torch.tensor([[1, 2, 3, 4]] * 2), torch.randn(2, 4, 5)
+    one: Any = np.int64(2)
+    each: Any = np.array([1, 3])
+    assert torch.equal(attrfn.log_prob(ids, one)(logits), attrfn.log_prob(ids, 2)(logits))
+    assert torch.equal(attrfn.log_prob(ids, each)(logits), attrfn.log_prob(ids, [1, 3])(logits))
