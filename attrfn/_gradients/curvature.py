@@ -1,9 +1,10 @@
 """Rows of the Hessian along a line, some of them and some steps at a time.
 
 NOTE [What a row holds]
-Under `vmap` over rows the pass at a point is one for all; how it moves, and how its gradient does, there is of each
-row. That is not among what operations give, so it is not counted as steps are; see NOTE [Held]. One row at one point
-shows how much it is.
+A row is the gradient of one entry of the gradient, so two reverse passes: a forward derivative of the gradient would be
+another where a model computes without gradients, and lacks many operations. Under `vmap` over rows the pass at a point
+and its gradient are one for all; what is pulled back through both is of each row. That is not among what operations
+give, so it is not counted as steps are; see NOTE [Held]. One row at one point shows how much it is.
 """
 
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def integrated_rows(line: Line, rows: Sequence[int], points: Quadrature, batchin
 
 
 _TIMES = 4
-"""How much more than what its operations give a row holds: how they, and the gradients, move."""
+"""How much more than what its operations give a row holds: what is pulled back through them, and their gradients."""
 
 
 def _chunks(line: Line, rows: Sequence[int], points: Quadrature, batching: Batching) -> tuple[int, Batching]:

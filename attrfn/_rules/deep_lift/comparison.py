@@ -66,12 +66,18 @@ def equal(a: Tensor, b: Tensor) -> bool:
     return a is b or torch.equal(a, b)
 
 
-def equal_as_seen(a: Tensor, b: Tensor) -> bool:
-    """Whether constants are known to have the same numbers; where they cannot be seen, all but floating ones are."""
+def known_equal(a: Tensor, b: Tensor) -> bool | None:
+    """Whether two tensors have the same numbers; `None` where these cannot be seen, or differ between mapped rows."""
     if a is b or values_readable():
         return equal(a, b)
     seen = [] if compiling() or dispatch_modes() else [t for t in map(with_numbers, (a, b)) if t is not None]
     if len(seen) < 2:
-        return isinstance(a, nn.Parameter) or not a.is_floating_point()
+        return None
     with below():
         return equal(*seen)
+
+
+def thought_equal(a: Tensor, b: Tensor) -> bool:
+    """The same of constants; where it cannot be known all but floating-point ones are."""
+    known = known_equal(a, b)
+    return isinstance(a, nn.Parameter) or not a.is_floating_point() if known is None else known

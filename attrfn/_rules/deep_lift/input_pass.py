@@ -12,7 +12,7 @@ from torch import Tensor
 from attrfn._model import run
 from attrfn._rules.deep_lift import passes, refusals
 from attrfn._rules.deep_lift.baseline_pass import BaselinePass
-from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, equal, equal_as_seen
+from attrfn._rules.deep_lift.comparison import Comparison, Grads, MultiplierRule, equal, known_equal, thought_equal
 from attrfn._rules.deep_lift.multipliers import FORMULAS
 from attrfn._rules.deep_lift.passes import CHOOSING, FollowingPass, Mismatch, Record, copied, kinds
 from attrfn._rules.deep_lift.pullbacks import is_reciprocal, pullback_of
@@ -28,14 +28,16 @@ from attrfn._torch import (
     Kind,
     SplitCall,
     allow_in_graph,
+    below,
     compiling,
+    dispatch_modes,
     names,
     names_that,
     of_floating,
     original,
     unruled,
-    values_readable,
     vjp,
+    with_numbers,
 )
 
 
@@ -76,8 +78,8 @@ class InputPass(FollowingPass):
         if self.switch.keeps_copies() or done.target is not None:
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
-        if done.name == "topk" and values_readable():
-            self._compare(done, output[1], record.outputs[1])
+        if done.name == "topk" and not compiling():
+            self._compare(done, with_numbers(output[1]), with_numbers(record.outputs[1]))
         output = self._put(done, output)
         self._follow(is_reciprocal(done.name, call), output)
         return output
@@ -98,11 +100,8 @@ class InputPass(FollowingPass):
             raise refusals.no_rule(f"{name} at places that depend on what is explained", name)
         if choices:
             record = self._read(name, choices)
-            if (
-                (moving or self.choices_must_match)
-                and values_readable()
-                and not all(map(equal, choices, record.inputs))
-            ):
+            other = [True for t, r in zip(choices, record.inputs, strict=True) if known_equal(t, r) is False]
+            if other and (moving or self.choices_must_match):
                 raise self._mismatch(f"{name} selects other entries than on the baselines")
         if not moving:
             return self._constant(operands, run)
@@ -139,15 +138,18 @@ class InputPass(FollowingPass):
         if done.name in CHOOSING and not passes.same_choices(call.tensors, record.inputs):
             raise self._mismatch(f"{done.name} selects other entries than on the baselines")
 
-    def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:
-        """Remember what the two passes chose, for when the model's path depends on it."""
-        dim = dim_of(done.args, done.kwargs)
-        if equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+    def _compare(self, done: Call, chosen: Tensor | None, before: Tensor | None) -> None:
+        """Remember what the two passes chose, where it can be seen, for when the model's path depends on it."""
+        if chosen is None or before is None or dispatch_modes():
             return
-        if same_in_another_order(chosen, before, dim):
-            self.orders[self.next - 1] = chosen.detach()
-        else:
-            self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
+        dim = dim_of(done.args, done.kwargs)
+        with below():
+            if equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+                return
+            if same_in_another_order(chosen, before, dim):
+                self.orders[self.next - 1] = chosen.detach()
+            else:
+                self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
 
     def _mismatch(self, message: str) -> Mismatch:
         mismatch = Mismatch(message + self.chose_others)
@@ -181,9 +183,9 @@ class InputPass(FollowingPass):
         if record.name == "div" and (moving[-1] or call.kwargs.get("rounding_mode")):
             return False
         pairs = [(t, r) for t, r, moves in zip(call.tensors, record.inputs, moving, strict=True) if not moves]
-        others = [t for t, r in pairs if not equal_as_seen(t, r)]
-        for t in others if values_readable() else ():
-            if not t.is_floating_point():
+        others = [t for t, r in pairs if not thought_equal(t, r)]
+        for t in others:
+            if not (t.is_floating_point() or t.is_complex()):
                 raise self._mismatch(f"{record.name} met other numbers of dtype {t.dtype} than on the baselines")
         return not others
 

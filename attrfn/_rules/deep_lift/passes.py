@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attrfn._model import Pass, without_buffers
-from attrfn._rules.deep_lift.comparison import MultiplierRule, equal
+from attrfn._rules.deep_lift.comparison import MultiplierRule, known_equal
 from attrfn._rules.deep_lift.refusals import (
     DRAWING,
     came_of_parameters,
@@ -41,7 +41,6 @@ from attrfn._torch import (
     normal_call,
     split_call,
     unwrapped,
-    values_readable,
     wrapped,
     wrappings,
 )
@@ -216,7 +215,7 @@ def same_kinds(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
 
 def same_choices(tensors: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> bool:
     chosen = [(t, r) for t, r in zip(tensors, before, strict=True) if not t.is_floating_point()]
-    return not values_readable() or all(equal(t, r) for t, r in chosen)
+    return all(known_equal(t, r) is not False for t, r in chosen)
 
 
 def copied(output: Any) -> Any:

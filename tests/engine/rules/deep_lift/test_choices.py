@@ -146,3 +146,50 @@ def test_named_answers_under_vmap(along: str) -> None:
     for v in (True, False):
         attrfn.smooth_grad(lambda z: attrfn.deep_lift(net, z, sample[:1], target=1), vectorize=v)(x)
         attrfn.over_targets(lambda t: attrfn.deep_lift(net, x, sample[:1], target=t), [0, 1], vectorize=v)
+
+
+class Gathered(Experts):
+    """The same by the chosen experts' weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.scores(x).softmax(-1).topk(2, -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        each = torch.stack([expert[0].weight for expert in self.experts])[chosen]
+        return (F.gelu((each @ x[:, None, :, None])[..., 0]) * weights[..., None]).sum(1)
+
+
+OVER: dict[str, Callable[..., Tensor]] = {
+    "targets": lambda call: attrfn.over_targets(call, [1])[0],
+    "a map": lambda call: torch.func.vmap(lambda k: call(1) * k)(torch.ones(1, dtype=torch.float64))[0],
+}
+
+
+@pytest.mark.parametrize("over", OVER.values(), ids=OVER)
+def test_choices_are_compared_under_a_map(over: Callable[..., Tensor]) -> None:
+    """Experts in another order sum, and others are an error, as in a call by itself."""
+    net = Gathered()
+    x, start = torch.randn(2, 3, 6, dtype=torch.float64)
+    with torch.no_grad():
+        net.scores.weight.zero_()
+        net.scores.weight[:2, 0] = torch.tensor([1.0, -1.0])
+        net.scores.bias.copy_(torch.tensor([5.0, 5.0, 0.0, 0.0]))
+    x[:, 0], start[:, 0] = 1.0, -1.0
+    expected = attrfn.deep_lift(net, x, start, target=1)
+    torch.testing.assert_close(expected.sum(1), (net(x) - net(start))[:, 1].detach())
+    torch.testing.assert_close(over(lambda t: attrfn.deep_lift(net, x, start, target=t)), expected)
+    with torch.no_grad():
+        net.scores.weight[3, 0] = 99.0
+    for ways in (lambda call: call(1), over):
+        with pytest.raises(ValueError, match=r"path depends on its input.*topk chose"):
+            ways(lambda t: attrfn.deep_lift(net, x, start, target=t))
+
+
+@pytest.mark.parametrize("over", OVER.values(), ids=OVER)
+def test_other_entries_under_a_map(over: Callable[..., Tensor]) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x.tanh().gather(1, (x > 0).long()) * 2
+
+    x = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    for ways in (lambda call: call(1), over):
+        with pytest.raises(ValueError, match="gather selects other entries than on the baselines"):
+            ways(lambda t: attrfn.deep_lift(model, x, -x, target=t))
