@@ -15,6 +15,7 @@ from attrfn._inputs import (
     beside,
     describe,
     held_fixed,
+    is_floating,
     is_function,
     is_number,
     leaves_of,
@@ -149,3 +150,24 @@ def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
         )
     refuse_wrapping(name, x, rows)
     return _References(x, (rows[:, None] if shared else rows).to(x))
+
+
+def all_finite(values: Any) -> bool:
+    """Whether all numbers of a container are finite, as far as they can be seen."""
+    tensors = [leaf for leaf in leaves_of(values) if is_floating(leaf) and values_visible(leaf)]
+    return all(bool(leaf.isfinite().all()) for leaf in tensors)
+
+
+def between(x: Tensor, start: Tensor, z: Tensor, whole: bool) -> Tensor:
+    """x where z is 1, `start` where it is 0, both to the bit; on the line between where it is between.
+
+    `whole`: x and `start` are finite.
+    """
+    if not (x.is_floating_point() and z.is_floating_point()):
+        return torch.where(z >= 0.5 if z.is_floating_point() else z > 0, x, start)
+    z = z.to(x.dtype)
+    if whole:
+        return torch.lerp(start, x, z)
+    lost = ~torch.isfinite(x - start)  # one of the two is infinite, and so is all that is between
+    ends = torch.where(z == 0, start, torch.where(z == 1, x, x + start))
+    return torch.where(lost, ends, torch.lerp(torch.where(lost, 0, start), torch.where(lost, 0, x), z))

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attrfn._call import finite
-from attrfn._inputs import batch_size, beside, describe, is_floating, leaves_of, map_leaves, start_at, take
+from attrfn._inputs import batch_size, beside, describe, leaves_of, map_leaves, start_at, take
 from attrfn._model.outputs import mean_of, number_of
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._model.tiled import Holding, one_for_each, tiled_input, tiled_model, tiled_target_of
 from attrfn._players import Players, Together, players_of
-from attrfn._references import refuse_wrapping, sample_of
-from attrfn._torch import values_visible
+from attrfn._references import all_finite, between, refuse_wrapping, sample_of
 from attrfn._types import Baselines, Groups, Inputs, Model, Target
 
 
@@ -74,7 +72,7 @@ class Masked(Holding):
     ) -> None:
         """With `n`, N, `x` is a layer's activation; `together` says what is one player of it without groups."""
         self.model, self.x, self.n, self.starts = model, x, batch_size(x) if n is None else n, starts
-        self.finite = all(_finite(starts.row(k)) for k in range(starts.rows)) and _finite(x)
+        self.finite = all(map(all_finite, (x, *map(starts.row, range(starts.rows)))))
         """Whether all numbers are, as far as they are seen; a mask of additive attention is not."""
         self.players: Players = players_of(x, starts.row(0), groups, fixed=n is not None, n=n, together=together)
 
@@ -104,7 +102,7 @@ class Masked(Holding):
 
         def act(leaf: Any) -> Any:
             start, here = next(starts), next(seats)
-            return leaf if here is None else _between(leaf, start, here.at_entries(z, 1), self.finite)
+            return leaf if here is None else between(leaf, start, here.at_entries(z, 1), self.finite)
 
         return map_leaves(self.x, act)
 
@@ -203,20 +201,3 @@ def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
     return Starts(*sample_of(x, reference, fixed=False, name="reference"))
-
-
-def _finite(values: Any) -> bool:
-    tensors = [leaf for leaf in leaves_of(values) if is_floating(leaf) and values_visible(leaf)]
-    return all(finite(leaf) for leaf in tensors)
-
-
-def _between(x: Tensor, start: Tensor, z: Tensor, all_finite: bool) -> Tensor:
-    """x where z is 1, `start` where it is 0, both to the bit; on the line between where it is between."""
-    if x.is_floating_point() and z.is_floating_point():
-        z = z.to(x.dtype)
-        if all_finite:
-            return torch.lerp(start, x, z)
-        lost = ~torch.isfinite(x - start)  # one of the two is infinite, and so is all that is between
-        between = torch.where(z == 0, start, torch.where(z == 1, x, x + start))
-        return torch.where(lost, between, torch.lerp(torch.where(lost, 0, start), torch.where(lost, 0, x), z))
-    return torch.where(z >= 0.5 if z.is_floating_point() else z > 0, x, start)

@@ -18,7 +18,7 @@ from attrfn._again import found_once
 from attrfn._call import twice
 from attrfn._inputs import leaves_of
 from attrfn._model.kept.homes import OF_NUMBERS
-from attrfn._torch import as_written, compiling, moves_forward, scripted_functions, transformed
+from attrfn._torch import as_written, compiling, forward_level, moves_forward, scripted_functions, transformed
 from attrfn._types import Model
 
 _FEW = 64
@@ -172,14 +172,16 @@ def refuse_scripted(model: Model) -> list[Any]:
 
 def refuse_lost(parts: Parts, x: Any) -> None:
     """Raise where TorchScript loses a derivative without a word: a forward one, and under a transform a second."""
-    forward = moves_forward(leaves_of(x))
-    if not (forward or (transformed() and twice())):
+    second = transformed() and twice()
+    if not (second or forward_level()):
         return
     scripted = [part for part in parts.everything if isinstance(part, _SCRIPTED) and not isinstance(part, _TRACED)]
     for part in (*scripted, *scripted_functions(parts.everything))[:1]:
         hidden = f"the model holds a TorchScript {type(part).__name__}, which"
-        if forward:
+        if moves_forward(leaves_of(x)):
             raise NotImplementedError(f"{hidden} loses forward derivatives")
+        if not second:
+            return
         raise RuntimeError(
             f"{hidden} under torch.func has wrong second derivatives; pass vectorize=False (one ordinary call for "
             'each) or vectorize="fold", or the Python model that it was made from'

@@ -46,6 +46,7 @@ from attrfn._torch.forward import Following as Following
 from attrfn._torch.forward import Unfollowed as Unfollowed
 from attrfn._torch.forward import detached as detached
 from attrfn._torch.forward import duals as duals
+from attrfn._torch.forward import forward_level as forward_level
 from attrfn._torch.forward import jvp as jvp
 from attrfn._torch.forward import moves_forward as moves_forward
 from attrfn._torch.forward import taken as taken
@@ -74,6 +75,7 @@ from attrfn._torch.mapped import map_alone as map_alone
 from attrfn._torch.mapped import recorded_map as recorded_map
 from attrfn._torch.mapped import recording_below as recording_below
 from attrfn._torch.mapped import refuse_asking as refuse_asking
+from attrfn._torch.mapped import rows_with_numbers as rows_with_numbers
 from attrfn._torch.mapped import unless_asked as unless_asked
 from attrfn._torch.naming import FUNCTIONS as FUNCTIONS
 from attrfn._torch.naming import IN_PLACE as IN_PLACE

@@ -105,14 +105,17 @@ def jvp(f: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Ten
     return tree_unflatten(values, spec), tree_unflatten(moves, spec)
 
 
+def forward_level() -> bool:
+    """Whether a forward derivative may be taken, here or in another thread."""
+    return _forward._current_level >= 0
+
+
 def moves_forward(values: Sequence[Any]) -> bool:
-    """Whether a forward derivative runs: of a transform, or of one of some tensors."""
-    if _forward._current_level < 0:
-        return False
-    stack = _functorch.get_interpreter_stack() or ()
-    if any(one.key() == _functorch.TransformType.Jvp for one in stack):
-        return True
-    return any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in values)
+    """Whether one is taken here: of a transform, or of one of some tensors."""
+    if stack := _functorch.get_interpreter_stack():
+        return any(one.key() == _functorch.TransformType.Jvp for one in stack)
+    with torch._C.DisableTorchFunction():
+        return any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in values)
 
 
 class Duals(NamedTuple):

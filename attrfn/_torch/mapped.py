@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from attrfn._torch.context import compiling, dispatch_modes, wrapped
+from attrfn._torch.context import batched, compiling, dispatch_modes, wrapped, wrappings
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 Answer = TypeVar("Answer")
@@ -59,6 +59,22 @@ def map_alone() -> Map | None:
     if dispatch_modes():
         return None
     return Map(1, _functorch.CVmapInterpreterPtr(top).batchSize())
+
+
+def rows_with_numbers(*tensors: Tensor) -> list[Tensor] | None:
+    """The tensors that hold the numbers, with the rows of the one `vmap` that some are of in front of all of them."""
+    layers = [wrappings(tensor) for tensor in tensors]
+    if any(type(one[-1]).__name__ in ("FakeTensor", "FunctionalTensor") or one[-1].is_meta for one in layers):
+        return None
+    maps = [[layer for layer in one if batched(layer)] for one in layers]
+    levels = {_functorch.maybe_get_level(layer) for some in maps for layer in some}
+    if len(levels) > 1:
+        return None
+    dims = [_functorch.maybe_get_bdim(some[0]) if some else None for some in maps]
+    with below():
+        return [
+            one[-1][None] if dim is None else one[-1].movedim(dim, 0) for one, dim in zip(layers, dims, strict=True)
+        ]
 
 
 class _Recording(threading.local):

@@ -79,7 +79,7 @@ PLACES = [
         (lambda: a.edges(stream(), "2", [], STREAM, 0.0, target=(0, 1)), ValueError, "readers must be a layer or"),
         (lambda: a.edges(stream(), "3", "2", STREAM, 0.0, target=(0, 1)), ValueError,
          r"writers and readers must be at one stream, \(N, \*T, d\), but have the shapes \[\(2, 3, 4\), \(2, 3, 5\)\]"),
-        (not_linear, ValueError, "heads of the input of LayerNorm cannot be writers, since it is not linear: what "),
+        (not_linear, ValueError, "heads of the input of LayerNorm cannot be writers, since it is not linear, or "),
     ),
     *refusals(
         a.log_prob,

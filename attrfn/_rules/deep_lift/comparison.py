@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attrfn._torch import SplitCall, below, compiling, dispatch_modes, values_readable, with_numbers
+from attrfn._torch import SplitCall, below, compiling, dispatch_modes, rows_with_numbers, values_readable
 
 Grads = tuple[Tensor | None, ...]
 
@@ -67,14 +67,14 @@ def equal(a: Tensor, b: Tensor) -> bool:
 
 
 def known_equal(a: Tensor, b: Tensor) -> bool | None:
-    """Whether two tensors have the same numbers; `None` where these cannot be seen, or differ between mapped rows."""
+    """Whether two tensors have the same numbers, in all mapped rows; `None` where these cannot be seen."""
     if a is b or values_readable():
         return equal(a, b)
-    seen = [] if compiling() or dispatch_modes() else [t for t in map(with_numbers, (a, b)) if t is not None]
-    if len(seen) < 2:
+    rows = None if compiling() or dispatch_modes() or a.shape != b.shape else rows_with_numbers(a, b)
+    if rows is None:
         return None
     with below():
-        return equal(*seen)
+        return equal(*torch.broadcast_tensors(*rows))
 
 
 def thought_equal(a: Tensor, b: Tensor) -> bool:
