@@ -28,6 +28,7 @@ from attrfn._torch.functions import is_applying
 _eager: Any = eager_transforms
 _forward: Any = forward_ad
 _functorch: Any = torch._C._functorch  # pyright: ignore
+_unseen: Any = torch._C.DisableTorchFunction  # pyright: ignore[reportPrivateUsage]
 
 
 class _Shared:
@@ -114,7 +115,7 @@ def moves_forward(values: Sequence[Any]) -> bool:
     """Whether one is taken here: of a transform, or of one of some tensors."""
     if stack := _functorch.get_interpreter_stack():
         return any(one.key() == _functorch.TransformType.Jvp for one in stack)
-    with torch._C.DisableTorchFunction():
+    with _unseen():
         return any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in values)
 
 
