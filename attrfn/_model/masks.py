@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from attrfn._inputs import batch_size, beside, describe, leaves_of, map_leaves, start_at, take
+from attrfn._inputs import batch_size, beside, describe, is_floating, leaves_of, map_leaves, start_at, take
 from attrfn._model.outputs import mean_of, number_of
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
@@ -72,9 +72,12 @@ class Masked(Holding):
     ) -> None:
         """With `n`, N, `x` is a layer's activation; `together` says what is one player of it without groups."""
         self.model, self.x, self.n, self.starts = model, x, batch_size(x) if n is None else n, starts
-        self.finite = all(map(all_finite, (x, *map(starts.row, range(starts.rows)))))
-        """Whether all numbers are, as far as they are seen; a mask of additive attention is not."""
         self.players: Players = players_of(x, starts.row(0), groups, fixed=n is not None, n=n, together=together)
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all numbers are, as far as they are seen; a mask of additive attention is not."""
+        return all(map(all_finite, (self.x, *map(self.starts.row, range(self.starts.rows)))))
 
     def __call__(self, z: Tensor) -> Any:
         self._check(z)
@@ -99,10 +102,11 @@ class Masked(Holding):
         elif isinstance(k, Tensor):
             k = k.reshape(-1, 1).expand(-1, self.n // k.numel()).flatten()
         starts, seats = iter(leaves_of(self.starts.row(k))), iter(self.players.seats)
+        whole = not z.is_floating_point() or self.finite
 
         def act(leaf: Any) -> Any:
             start, here = next(starts), next(seats)
-            return leaf if here is None else between(leaf, start, here.at_entries(z, 1), self.finite)
+            return leaf if here is None else between(leaf, start, here.at_entries(z, 1), whole)
 
         return map_leaves(self.x, act)
 
@@ -196,7 +200,8 @@ def _tiled_row(row: Callable[[Any], Any], count: int, n: int, k: Any) -> Any:
 def _starts(x: Any, baselines: Baselines, reference: Baselines) -> Starts:
     if reference is None:
         start = start_at(x, baselines, fixed=False)
-        beside("baselines", x, baselines, refuse_wrapping)
+        if not all(map(is_floating, leaves_of(x))):
+            beside("baselines", x, baselines, refuse_wrapping)
         return one_start(start)
     if baselines is not None:
         raise ValueError("baselines and reference were both given; pass the one or the other")
