@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -74,11 +74,6 @@ class Masked(Holding):
         self.model, self.x, self.n, self.starts = model, x, batch_size(x) if n is None else n, starts
         self.players: Players = players_of(x, starts.row(0), groups, fixed=n is not None, n=n, together=together)
 
-    @cached_property
-    def finite(self) -> bool:
-        """Whether all numbers are, as far as they are seen; a mask of additive attention is not."""
-        return all(map(all_finite, (self.x, *map(self.starts.row, range(self.starts.rows)))))
-
     def __call__(self, z: Tensor) -> Any:
         self._check(z)
         outputs = [run_plainly(self.model, self.at(z, k)) for k in range(self.starts.rows)]
@@ -101,8 +96,9 @@ class Masked(Holding):
             k = 0
         elif isinstance(k, Tensor):
             k = k.reshape(-1, 1).expand(-1, self.n // k.numel()).flatten()
-        starts, seats = iter(leaves_of(self.starts.row(k))), iter(self.players.seats)
-        whole = not z.is_floating_point() or self.finite
+        row = self.starts.row(k)
+        starts, seats = iter(leaves_of(row)), iter(self.players.seats)
+        whole = not z.is_floating_point() or (all_finite(row) and all_finite(self.x))
 
         def act(leaf: Any) -> Any:
             start, here = next(starts), next(seats)
