@@ -69,7 +69,7 @@ def integrated_rows(line: Line, rows: Sequence[int], points: Quadrature, batchin
     return joined(((places, of_some(places)) for places in chunks), len(rows)).movedim(0, 1).contiguous()
 
 
-_TIMES = 4
+_TIMES = 8
 """How much more than what its operations give a row holds: what is pulled back through them, and their gradients."""
 
 
