@@ -18,7 +18,15 @@ from attrfn._again import found_once
 from attrfn._call import twice
 from attrfn._inputs import leaves_of
 from attrfn._model.kept.homes import OF_NUMBERS
-from attrfn._torch import as_written, compiling, forward_level, moves_forward, scripted_functions, transformed
+from attrfn._torch import (
+    as_written,
+    by_compiler,
+    compiling,
+    forward_level,
+    moves_forward,
+    scripted_functions,
+    transformed,
+)
 from attrfn._types import Model
 
 _FEW = 64
@@ -41,7 +49,7 @@ _OF_DATA = _OF_NUMBERS | {list, tuple, dict}
 
 
 class Through:
-    """A function made here whose model runs in the pass that runs it, and leaves what that pass must put back."""
+    """A function made here whose model runs in the pass that runs it, which must put back what it leaves."""
 
     model: Any
     target: Any
@@ -266,9 +274,8 @@ def _worth(*values: Any) -> list[Any]:
 def _is_callers(part: Any) -> bool:
     """Whether something that a function names is worth looking into: a function or an object, none of torch's."""
     home = getattr(part, "__module__", None) or getattr(type(part), "__module__", "") or ""
-    return (
-        callable(part) and not isinstance(part, type) and home.partition(".")[0] not in ("torch", "builtins", "numpy")
-    )
+    theirs = home.partition(".")[0] in ("torch", "builtins", "numpy")
+    return by_compiler(part) or (callable(part) and not isinstance(part, type) and not theirs)
 
 
 def is_plain(value: Any) -> bool:

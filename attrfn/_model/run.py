@@ -18,6 +18,7 @@ from attrfn._model.kept.turns import take_turn
 from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, refuse_lost, uncompiled
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
+    OTHERWISE,
     RECORDING,
     WRITTEN_OUT,
     as_recorded,
@@ -97,9 +98,9 @@ class Pass(TorchFunctionMode):
             args, kwargs = as_recorded(func, args, kwargs)
         if name == "__set__" and len(args) == 2:  # of a tensor's data: what a transform made cannot stay there
             args = (args[0], lasting(*args))
-        if name == "multi_head_attention_forward":  # so that the attention in it is seen
+        if name in OTHERWISE:
             with self:
-                return WRITTEN_OUT["multi_head_attention_forward"](*args, **kwargs)
+                return WRITTEN_OUT[name](*args, **kwargs)
         rewrite = kernels.REWRITES.get(name)
         if name == "scaled_dot_product_attention" and not self.untouched and _within_a_pass():
             rewrite = None  # of a neuron, say: the pass around it has rules, or writes it so itself

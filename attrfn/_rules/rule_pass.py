@@ -32,9 +32,9 @@ from attrfn._torch import (
     ELEMENTWISE,
     FUNCTIONS,
     NAMES,
+    OPENED,
     WRITTEN_OUT,
     Call,
-    Kind,
     SplitCall,
     allow_in_graph,
     and_in_place,
@@ -44,7 +44,6 @@ from attrfn._torch import (
     function_running,
     in_make_fx,
     name_in_torch,
-    names,
     normal_call,
     of_floating,
     split_call,
@@ -60,8 +59,7 @@ _ATTENTIONS = frozenset([_ATTENTION, f"{_ATTENTION}.default"])
 _RELUS = and_in_place(["relu"])
 _SMOOTH = and_in_place("gelu silu mish softplus elu celu tanh sigmoid erf".split())
 """Activations without a gate, or what they are written out with."""
-_OPENED = names(Kind.OPENED)
-_LOOKED_AT = _ATTENTIONS | _FUSED_RELUS | _SMOOTH | _OPENED
+_LOOKED_AT = _ATTENTIONS | _FUSED_RELUS | _SMOOTH | OPENED
 _ROOT = Rules({"sqrt": held})
 """What a norm divides by."""
 
@@ -123,7 +121,7 @@ class RulePass(Pass):
         """An operation that has no rule, but may have one within."""
         if name in _SMOOTH:
             self.smooth.add(name.removesuffix("_"))
-        elif name in _OPENED:
+        elif name in OPENED:
             with self:
                 return WRITTEN_OUT[name](*args, **kwargs)
         elif name in _ATTENTIONS and "softmax" in self.rules.by_key:

@@ -13,6 +13,7 @@ from attrfn._torch import (
     FUNCTIONS,
     IN_PLACE,
     NAMES,
+    OPENED,
     OPERATIONS,
     Call,
     Kind,
@@ -71,7 +72,8 @@ def _spellings(key: str) -> frozenset[str]:
 
 def _in_programs(name: str) -> Iterable[str]:
     packet = None if name.startswith("__") else getattr(torch.ops.aten, name, None)
-    return () if packet is None else (f"{name}.{overload}" for overload in packet.overloads())
+    overloads = () if packet is None else (f"{name}.{overload}" for overload in packet.overloads())
+    return (one for one in overloads if one not in OPENED)
 
 
 @constant_in_graph

@@ -7,6 +7,7 @@ from attrfn._torch.calls import normal_call as normal_call
 from attrfn._torch.calls import of_floating as of_floating
 from attrfn._torch.calls import split_call as split_call
 from attrfn._torch.compiled import as_written as as_written
+from attrfn._torch.compiled import by_compiler as by_compiler
 from attrfn._torch.compiler import allow_in_graph as allow_in_graph
 from attrfn._torch.compiler import constant_in_graph as constant_in_graph
 from attrfn._torch.compiler import give_marks as give_marks
@@ -97,9 +98,10 @@ from attrfn._torch.operations import Kind as Kind
 from attrfn._torch.operations import and_in_place as and_in_place
 from attrfn._torch.operations import names as names
 from attrfn._torch.operations import names_that as names_that
-from attrfn._torch.unruled import unruled as unruled
 from attrfn._torch.written_out import CELLS as CELLS
 from attrfn._torch.written_out import COMPOSITES as COMPOSITES
 from attrfn._torch.written_out import GATES as GATES
+from attrfn._torch.written_out import OPENED as OPENED
+from attrfn._torch.written_out import OTHERWISE as OTHERWISE
 from attrfn._torch.written_out import WRITTEN_OUT as WRITTEN_OUT
 from attrfn._torch.written_out import attention as attention

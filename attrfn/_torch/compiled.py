@@ -3,16 +3,18 @@
 Compiled code shows none of its operations and layers.
 """
 
+import functools
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from types import FunctionType, ModuleType
+from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attrfn._torch.context import compiling
 
@@ -68,12 +70,39 @@ _STANCE = _Stance()
 def _compiled(part: Any) -> bool:
     """Whether `torch.compile` made it, or something that it calls."""
     if not isinstance(part, nn.Module):
-        return _by_compiler(part)
-    own = part.__dict__.values()
-    return (FunctionType in map(type, own) and any(map(_by_compiler, own))) or _class_is_compiled(type(part))
+        return by_compiler(part)
+    own = (value for key, value in part.__dict__.items() if key not in _OF_EVERY_MODULE)
+    return any(map(_holds_compiled, own)) or _class_is_compiled(type(part))
 
 
-def _by_compiler(value: Any) -> bool:
+def _holds_compiled(value: Any, depth: int = 2) -> bool:
+    """Whether an attribute is compiled, or a container, a method or an object with such in it."""
+    kind = type(value)
+    if kind in _SINGLE:
+        return False
+    if by_compiler(value) or kind.__name__ == "OptimizedModule":
+        return True
+    if depth == 0 or isinstance(value, (nn.Module, Tensor, type, ModuleType)):
+        return False
+    if isinstance(value, functools.partial):
+        return any(_holds_compiled(one, depth - 1) for one in (value.func, *value.args, *value.keywords.values()))
+    if isinstance(value, MethodType):
+        return _holds_compiled(value.__func__) or _holds_compiled(value.__self__, depth - 1)
+    if isinstance(value, Mapping):
+        return any(_holds_compiled(one, depth - 1) for one in islice(value.values(), _FEW))
+    if isinstance(value, Iterable) and isinstance(value, Sized):
+        return any(_holds_compiled(one, depth - 1) for one in islice(value, _FEW))
+    return any(_holds_compiled(one, depth - 1) for one in islice(getattr(value, "__dict__", {}).values(), _FEW))
+
+
+_OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
+_SINGLE = frozenset([type(None), bool, int, float, str, bytes, torch.dtype, torch.device, torch.Size])
+_FEW = 64
+"""Members of a container that are looked at."""
+
+
+def by_compiler(value: Any) -> bool:
+    """Whether `torch.compile` made a function."""
     if type(value) is not FunctionType:
         return False
     marks = value.__dict__
@@ -90,7 +119,7 @@ def _class_is_compiled(kind: type) -> bool:
 
 
 def _calls_compiled(value: Any, depth: int = 3) -> bool:
-    if _by_compiler(value):
+    if by_compiler(value):
         return True
     if not isinstance(value, FunctionType) or _torchs(value) or depth == 0:
         return False

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-from attrfn._torch.context import batched, compiling, dispatch_modes, wrapped, wrappings
+from attrfn._torch.context import batched, compiling, dispatch_modes, wrapped
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 Answer = TypeVar("Answer")
@@ -62,19 +62,31 @@ def map_alone() -> Map | None:
 
 
 def rows_with_numbers(*tensors: Tensor) -> list[Tensor] | None:
-    """The tensors that hold the numbers, with the rows of the one `vmap` that some are of in front of all of them."""
-    layers = [wrappings(tensor) for tensor in tensors]
-    if any(type(one[-1]).__name__ in ("FakeTensor", "FunctionalTensor") or one[-1].is_meta for one in layers):
+    """The tensors that hold the numbers, with the rows of every `vmap` that some are of in front, the outermost first.
+
+    One that a map does not map has one row there; `None` where there are no numbers.
+    """
+    found = [_opened(tensor) for tensor in tensors]
+    if any(type(t).__name__ in ("FakeTensor", "FunctionalTensor") or t.is_meta for t, _ in found):
         return None
-    maps = [[layer for layer in one if batched(layer)] for one in layers]
-    levels = {_functorch.maybe_get_level(layer) for some in maps for layer in some}
-    if len(levels) > 1:
-        return None
-    dims = [_functorch.maybe_get_bdim(some[0]) if some else None for some in maps]
+    all_levels = sorted({level for _, levels in found for level in levels})
     with below():
         return [
-            one[-1][None] if dim is None else one[-1].movedim(dim, 0) for one, dim in zip(layers, dims, strict=True)
+            t.reshape((*(t.shape[levels.index(k)] if k in levels else 1 for k in all_levels), *t.shape[len(levels) :]))
+            for t, levels in found
         ]
+
+
+def _opened(tensor: Tensor) -> tuple[Tensor, list[int]]:
+    """The tensor within all wrappings, with the rows of the maps it is of in front; and their levels."""
+    if not wrapped(tensor):
+        return tensor, []
+    rows, levels = _opened(_functorch.get_unwrapped(tensor))
+    if not batched(tensor):
+        return rows, levels
+    level, dim = _functorch.maybe_get_level(tensor), len(levels) + _functorch.maybe_get_bdim(tensor)
+    with below():
+        return rows.movedim(dim, len(levels)), [*levels, level]
 
 
 class _Recording(threading.local):
@@ -138,6 +150,8 @@ def _followed(value: Any) -> bool:
 def _constant(value: Any) -> Any:
     if not _followed(value):
         return value
+    if isinstance(value, nn.Parameter):  # as which rules know it
+        return nn.Parameter(value.detach(), requires_grad=False)
     return value.detach() if isinstance(value, Tensor) else type(value)(map(_constant, value))
 
 

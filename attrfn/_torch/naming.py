@@ -19,6 +19,7 @@ from torch._functorch.autograd_function import custom_function_call
 from torch._ops import OpOverload, OpOverloadPacket
 
 from attrfn._torch.context import constant_in_graph
+from attrfn._torch.natives import OTHERS
 from attrfn._torch.operations import ALIASES, ELEMENTWISE, MODULES, OF_SHAPES, OPERATIONS, Kind
 
 _C: Any = torch._C  # pyright: ignore
@@ -63,6 +64,10 @@ _NAMES: dict[Any, str] = {
     f: sys.intern(f.__name__)
     for f in sorted(_functions(), key=lambda f: f.__name__ in OPERATIONS)  # last, since `torch.spmm` equals `torch.mm`
 }
+for _other in OTHERS:  # see NOTE [Two of one name]
+    _plain = _other.partition(".")[0]
+    _found = {getattr(home, _plain, None) for home in (torch, _C._VariableFunctions, _C._nn)}
+    _NAMES.update(dict.fromkeys(_found - {None, getattr(F, _plain)}, _other))
 
 
 @constant_in_graph
@@ -92,7 +97,8 @@ def _name_of_other(func: Any) -> str:
     if isinstance(func, OpOverload):
         return _name_in_program(func.__name__) if func.namespace == "aten" else ""
     if isinstance(func, OpOverloadPacket):
-        return sys.intern(func.__name__) if func._qualified_op_name.startswith("aten::") else ""  # pyright: ignore
+        ours, other = func._qualified_op_name.startswith("aten::"), f"{func.__name__}.default"  # pyright: ignore
+        return sys.intern(other if other in OTHERS else func.__name__) if ours else ""
     home, name = getattr(func, "__module__", None) or "", getattr(func, "__name__", "")
     of_torch = home.partition(".")[0] == "torch" and getattr(sys.modules.get(home), name, None) is func
     return sys.intern(name) if of_torch else ""
@@ -101,7 +107,7 @@ def _name_of_other(func: Any) -> str:
 def _name_in_program(name: str) -> str:
     """An exported program calls `relu.default`; what is not elementwise keeps that name."""
     plain = name.partition(".")[0]
-    known = plain.removesuffix("_") in (*ELEMENTWISE, "clamp_min", "clamp_max")
+    known = name not in OTHERS and plain.removesuffix("_") in (*ELEMENTWISE, "clamp_min", "clamp_max")
     return sys.intern(plain if known else name)
 
 
@@ -134,6 +140,7 @@ def key_of(operation: Any) -> Any:
     if issubclass(kind, nn.Module):
         return MODULES.get(kind, kind)
     name = name_in_torch(operation)
+    name = name.partition(".")[0] if name in OTHERS else name
     return NAMES.get(IN_PLACE.get(name, name), name) or identity_of(operation)
 
 
@@ -153,4 +160,4 @@ WRITING: frozenset[str] = frozenset(
 
 def ruled_functions() -> list[Callable[..., Any]]:
     """All functions of torch's of operations that a rule can be for."""
-    return [f for f, name in _NAMES.items() if name in NAMES or name in IN_PLACE]
+    return [f for f, name in _NAMES.items() if name in NAMES or name in IN_PLACE or name in OTHERS]

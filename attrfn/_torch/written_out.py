@@ -11,6 +11,7 @@ from torch import Tensor
 from attrfn._torch.distances import DISTANCES
 from attrfn._torch.losses import LOSSES
 from attrfn._torch.naming import function_named
+from attrfn._torch.natives import NATIVES
 from attrfn._torch.operations import Kind, names
 from attrfn._torch.reductions import REDUCTIONS
 
@@ -284,5 +285,10 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 WRITTEN_OUT: dict[str, Callable[..., Any]] = {
     name: _opened(function_named(name)) for name in sorted(names(Kind.OPENED))
-} | {**CELLS, "_sparse_addmm": _sparse_addmm}
-"""Functions of torch's that are made of others: in Python, or in one kernel."""
+} | {**CELLS, **NATIVES, "_sparse_addmm": _sparse_addmm}
+"""Functions of torch's that are made of others: in Python, or in one kernel; or that are others, see NOTE [Two of one
+name]."""
+OPENED = frozenset(WRITTEN_OUT) - frozenset(CELLS) - {"_sparse_addmm"}
+"""Those that a pass with rules looks into."""
+OTHERWISE = frozenset(["multi_head_attention_forward", *NATIVES])
+"""Those that every pass does: so that attention is seen, and a norm is the one that is known."""

@@ -139,11 +139,21 @@ def silu(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
 
 
 def softplus(beta: float, threshold: float = 20.0) -> Slope:
-    r"""$\log(1 + e^{\beta z}) / \beta$, for large $\beta z$ just $z$, as torch has it."""
+    r"""$\log(1 + e^{\beta z}) / \beta$, for large $\beta z$ just $z$, as torch has it: a jump between the two."""
+    jumps = math.exp(-max(threshold, -700))
+
+    def missing(z: Tensor) -> Tensor:
+        """What there is too little of, where it is just z, if that is more than rounding."""
+        if jumps < torch.finfo(z.dtype).eps * abs(threshold):
+            return torch.zeros_like(z)
+        return torch.where(z > threshold, torch.log1p(torch.exp(-z.clamp(min=threshold))), 0.0)
 
     def slope(u: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
         a, b = beta * u, beta * v
-        return torch.where((a > threshold) & (b > threshold), 1.0, _of_softplus(a, b, beta * y, beta * w))
+        across, p, q = (a > threshold) != (b > threshold), missing(a), missing(b)
+        jump = torch.where(across, (q - p) / torch.where(across, beta * (u - v), 1.0), 0.0)
+        smooth = _of_softplus(a, b, beta * y + p, beta * w + q) + jump
+        return torch.where((a > threshold) & (b > threshold), 1.0, smooth)
 
     return slope
 

@@ -77,6 +77,16 @@ def known_equal(a: Tensor, b: Tensor) -> bool | None:
         return equal(*torch.broadcast_tensors(*rows))
 
 
+def known_far(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape differ in more than rounding, as far as their numbers can be seen."""
+    rows, bound = rows_with_numbers(a, b), torch.finfo(b.dtype).eps ** 0.5
+    if rows is None:
+        return False
+    with below():
+        here, there = torch.broadcast_tensors(*rows)
+        return not torch.allclose(here, there, bound, bound)
+
+
 def thought_equal(a: Tensor, b: Tensor) -> bool:
     """The same of constants; where it cannot be known all but floating-point ones are."""
     known = known_equal(a, b)

@@ -131,6 +131,7 @@ def exponential(d: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """$(e^a - e^b) / (a - b)$ for $d = a - b$, $y = e^a$, $w = e^b$."""
     if eager(d, y, w):
         return log_mean(d, y, w)
+    d = torch.where(d.isnan(), 0.0, d)  # of two that are infinitely low, both values are 0
     small = d.abs() <= 1
     if not torch.is_grad_enabled():  # the same in fewer steps
         return torch.where(small, w * torch.exp(d / 2) * sinhc(d / 2), (y - w) / d)

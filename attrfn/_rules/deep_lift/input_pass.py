@@ -7,6 +7,7 @@ of all rules stands here, where it can name the pass that needs it.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attrfn._model import run
@@ -35,9 +36,8 @@ from attrfn._torch import (
     names_that,
     of_floating,
     original,
-    unruled,
+    rows_with_numbers,
     vjp,
-    with_numbers,
 )
 
 
@@ -79,7 +79,7 @@ class InputPass(FollowingPass):
             call = call.copied()
         output = self._overridden(func, key, call, record, rule)
         if done.name == "topk" and not compiling():
-            self._compare(done, with_numbers(output[1]), with_numbers(record.outputs[1]))
+            self._compare(done, output[1], record.outputs[1])
         output = self._put(done, output)
         self._follow(is_reciprocal(done.name, call), output)
         return output
@@ -94,7 +94,7 @@ class InputPass(FollowingPass):
         choices = passes.choices_of(name, args, kwargs)
         operands = passes.flat_arguments(args, kwargs)
         moving = [t for t in operands if self.met(t)]
-        if what := "" if compiling() else unruled(name, args, kwargs, self.depends):
+        if what := "" if compiling() else refusals.unruled(name, args, kwargs, self.depends):
             raise refusals.no_rule(what, name)
         if any(t.is_floating_point() and self.depends(t) for t in choices):
             raise refusals.no_rule(f"{name} at places that depend on what is explained", name)
@@ -133,23 +133,27 @@ class InputPass(FollowingPass):
             raise self._mismatch(f"{len(self.records) - self.next} operations of the baselines' pass did not run")
 
     def _check(self, done: Call, call: SplitCall, record: Record) -> None:
-        if what := unruled(done.name, done.args, done.kwargs, self.depends):
+        if what := refusals.unruled(done.name, done.args, done.kwargs, self.depends):
             raise refusals.no_rule(what, done.name)
         if done.name in CHOOSING and not passes.same_choices(call.tensors, record.inputs):
             raise self._mismatch(f"{done.name} selects other entries than on the baselines")
 
-    def _compare(self, done: Call, chosen: Tensor | None, before: Tensor | None) -> None:
+    def _compare(self, done: Call, chosen: Tensor, before: Tensor) -> None:
         """Remember what the two passes chose, where it can be seen, for when the model's path depends on it."""
-        if chosen is None or before is None or dispatch_modes():
+        same = chosen.shape != before.shape or not chosen.ndim or dispatch_modes()
+        rows = None if same else rows_with_numbers(chosen, before)
+        if rows is None:
             return
-        dim = dim_of(done.args, done.kwargs)
+        dim = dim_of(done.args, done.kwargs) % chosen.ndim - chosen.ndim
         with below():
-            if equal(chosen, before) or chosen.shape != before.shape or not chosen.ndim:
+            here, there = torch.broadcast_tensors(*rows)
+            if equal(here, there):
                 return
-            if same_in_another_order(chosen, before, dim):
-                self.orders[self.next - 1] = chosen.detach()
-            else:
-                self.chose_others = self.chose_others or said(done.name, chosen, before, dim)
+            reordered = same_in_another_order(here, there, dim)
+            if not reordered:
+                self.chose_others = self.chose_others or said(done.name, here, there, dim)
+        if reordered:
+            self.orders[self.next - 1] = chosen.detach()
 
     def _mismatch(self, message: str) -> Mismatch:
         mismatch = Mismatch(message + self.chose_others)
@@ -169,12 +173,12 @@ class InputPass(FollowingPass):
     def _constant(self, operands: Sequence[Any], run: Callable[[], Any]) -> Any:
         """Run an operation none of whose operands depends on what is explained."""
         tensors = [t for t in operands if isinstance(t, Tensor)]
-        for_parameters = not compiling() and any(t.requires_grad for t in tensors)
+        for_parameters = not compiling() and any(map(passes.followed, tensors))
         output = run()
         if for_parameters:
             self.constants.written(tensors)
             for tensor in output if isinstance(output, (tuple, list)) else (output,):
-                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                if isinstance(tensor, Tensor) and passes.followed(tensor):
                     self.constants.note(tensor)
         return output
 

@@ -225,6 +225,12 @@ def copied(output: Any) -> Any:
     return copies if isinstance(output, list) else type(output)(copies)
 
 
+def followed(tensor: Tensor) -> bool:
+    """Whether a gradient of the tensor is recorded, by a transform or, below it, by autograd."""
+    layers = wrappings(tensor) if wrapped(tensor) else ()  # a model may use `vmap` itself
+    return any(layer.requires_grad for layer in layers) if layers else tensor.requires_grad
+
+
 class Constants:
     """Tensors that require a gradient for the parameters' sake alone, until they are written over."""
 
@@ -241,7 +247,7 @@ class Constants:
     def written(self, operands: Sequence[Tensor]) -> None:
         """What an operation among constants wrote over is constant still, and so are its views."""
         for tensor in operands:
-            if isinstance(tensor, nn.Parameter) or not tensor.requires_grad or self.hold(tensor):
+            if isinstance(tensor, nn.Parameter) or not followed(tensor) or self.hold(tensor):
                 continue
             now = version_of(tensor)
             self.note(tensor)
@@ -266,9 +272,7 @@ class FollowingPass(DeepLiftPass):
         if self.untouched:  # a compiler does not look again at what was written over
             of_model = isinstance(tensor, nn.Parameter)
             return not of_model and (tensor.view_as(tensor) if self.written else tensor).requires_grad
-        layers = wrappings(tensor) if wrapped(tensor) else ()  # a model may use `vmap` itself
-        follows = any(layer.requires_grad for layer in layers) if layers else tensor.requires_grad
-        if not follows or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
+        if not followed(tensor) or isinstance(tensor, nn.Parameter) or self.constants.hold(tensor):
             return False
         if came_of_parameters(tensor):
             self.constants.note(tensor)

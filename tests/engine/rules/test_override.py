@@ -1,7 +1,9 @@
 """Attributions by a rule are differentiated by the true derivatives; and a compiler keeps the rules."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -295,6 +297,62 @@ HOLDERS: dict[str, Callable[[nn.Module], Callable[..., Tensor]]] = {
     "closure": lambda model: lambda x: model(x),
     "part": lambda model: nn.Sequential(nn.Identity(), model),
 }
+
+
+class Held(nn.Module):
+    """Compiled parts that are in no attribute of their own, but within one. (N, 3) → (N, 4)."""
+
+    def __init__(self, hold: Callable[[Any, Any], Any], use: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.use = nn.Sequential(nn.Linear(3, 7), nn.ReLU()), nn.Linear(7, 4), use
+        parts = (torch.compile(part, backend="aot_eager") for part in (self.first, self.second.forward))
+        self.held = hold(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self.held, x)
+
+
+class Plain(NamedTuple):
+    a: Any
+    b: Any
+
+
+WITHIN: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Tensor], Tensor]]] = {
+    "list": (lambda a, b: [a, b], lambda held, x: held[1](held[0](x))),
+    "dict": (lambda a, b: {"a": a, "b": b}, lambda held, x: held["b"](held["a"](x))),
+    "nested": (lambda a, b: [{"a": (a,)}, b], lambda held, x: held[1](held[0]["a"][0](x))),
+    "partial": (lambda a, b: partial(a), lambda held, x: held(x)),
+    "object": (lambda a, b: SimpleNamespace(a=a, b=[b]), lambda held, x: held.b[0](held.a(x))),
+    "named tuple": (Plain, lambda held, x: held.b(held.a(x))),
+    "method": (lambda a, b: [a.forward, b], lambda held, x: held[1](held[0](x))),
+    "builtin": (lambda a, b: torch.compile(torch.relu, backend="aot_eager"), lambda held, x: held(x - 0.3)),
+}
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("within", WITHIN.values(), ids=WITHIN)
+def test_compiled_parts_within_an_attribute_are_run_by_their_own_operations(within: Any) -> None:
+    torch._dynamo.reset()
+    net, x = ready(Held(*within)), rows(20)
+    with torch.no_grad():
+        net(x)
+    hold, use = within
+    held = torch.relu if hold is WITHIN["builtin"][0] else hold(net.first, net.second)
+    expected = attrfn.guided_backprop(lambda x: use(held, x), x, 1)
+    same(attrfn.guided_backprop(net, x, 1), expected)
+    if hold is not WITHIN["builtin"][0]:
+        assert attrfn.layer_activation(net, net.first[0], x).shape == (20, 7)
+
+
+@pytest.mark.compiles
+def test_a_compiled_builtin_that_a_function_names_is_run_as_it_was() -> None:
+    torch._dynamo.reset()
+    act, weight = torch.compile(torch.relu, backend="aot_eager"), rows(4)[:, :3]
+    x = rows(20)
+    with torch.no_grad():
+        act(x @ weight.T)
+    found = attrfn.guided_backprop(lambda x: act(x @ weight.T) @ weight, x, 1)
+    same(found, attrfn.guided_backprop(lambda x: torch.relu(x @ weight.T) @ weight, x, 1))
 
 
 @pytest.mark.compiles

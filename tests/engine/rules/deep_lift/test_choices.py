@@ -193,3 +193,112 @@ def test_other_entries_under_a_map(over: Callable[..., Tensor]) -> None:
     for ways in (lambda call: call(1), over):
         with pytest.raises(ValueError, match="gather selects other entries than on the baselines"):
             ways(lambda t: attrfn.deep_lift(model, x, -x, target=t))
+
+
+# ---------------------------------------------------------------- under maps
+
+TWICE: dict[str, Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]] = {
+    "shap in smooth_grad": lambda f, x, b: attrfn.smooth_grad(
+        lambda q: attrfn.deep_lift_shap(f, q, b, target=1), stdevs=0.0, n_samples=2
+    )(x),
+    "shap in vmap": lambda f, x, b: torch.func.vmap(lambda q: attrfn.deep_lift_shap(f, q[None], b, target=1)[0])(x),
+    "targets in vmap": lambda f, x, b: torch.func.vmap(
+        lambda q: attrfn.over_targets(lambda t: attrfn.deep_lift(f, q[None], b[:1], target=t), [1, 0])[0, 0]
+    )(x),
+    "vmap in vmap": lambda f, x, b: torch.func.vmap(
+        torch.func.vmap(lambda q, r: attrfn.deep_lift(f, q[None], r[None], target=1)[0], (None, 0)), (0, None)
+    )(x, b).mean(1),
+}
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gather": lambda x: x.tanh().gather(1, x.argmax(1, keepdim=True)),
+    "numbers": lambda x: (10 * x).int(),
+    "mask": lambda x: x.tanh().masked_fill(x < 0, 0.0),
+    "sorted": lambda x: x.tanh()[torch.arange(len(x))[:, None], x.argsort(1)],
+}
+
+
+@pytest.mark.parametrize("twice", TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_other_choices_are_seen_under_two_maps(
+    other: Callable[[Tensor], Tensor], twice: Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]
+) -> None:
+    mix = nn.Linear(4, 4).double()
+    x = torch.tensor([[3.0, 1, 2, -1], [1, 3, -2, 2], [-1, 0, 1, 3]], dtype=torch.float64)
+    start = torch.tensor([[0.5, 1.5, -1, 2.5], [2, -1, 1, 0.5], [1, 2, 0.5, -1.5]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="path depends on its input"):
+        twice(lambda x: mix(x).tanh() * other(x), x, start)
+
+
+def experts_in_turn() -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """A mixture without a loop, an input, and a baseline whose experts are the same in another order."""
+    scores, experts = torch.eye(3, 4, dtype=torch.float64), torch.randn(3, 4, 4, dtype=torch.float64)
+
+    def net(x: Tensor) -> Tensor:
+        weights, chosen = (x @ scores.T).softmax(1).topk(2, 1)
+        return (torch.einsum("nkij,nj->nki", experts[chosen], x).tanh() * weights[..., None]).sum(1)
+
+    x = torch.tensor([[2.0, 1.0, -1.0, 0.3], [1.0, 2.0, -1.0, 0.1], [3.0, 0.5, -2.0, 0.0]], dtype=torch.float64)
+    start = torch.tensor([[1.0, 2.0, -2.0, 0.5], [1.5, 2.5, -1.0, 0.2], [0.5, 1.0, -1.0, 0.7]], dtype=torch.float64)
+    return net, x, start
+
+
+MAPPED: dict[str, Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]] = {
+    "alone": lambda f, x, b: attrfn.deep_lift(f, x, b, target=1),
+    "references": lambda f, x, b: attrfn.deep_lift_shap(f, x, torch.stack([b, b]), target=1),
+    "noise": lambda f, x, b: attrfn.smooth_grad(lambda q: attrfn.deep_lift(f, q, b, target=1), stdevs=0.0, n_samples=2)(
+        x
+    ),
+    "noise and references": lambda f, x, b: attrfn.smooth_grad(
+        lambda q: attrfn.deep_lift_shap(f, q, torch.stack([b, b]), target=1), stdevs=0.0, n_samples=2
+    )(x),
+    "vmap": lambda f, x, b: torch.func.vmap(lambda q, r: attrfn.deep_lift(f, q[None], r[None], target=1)[0])(x, b),
+    "targets": lambda f, x, b: attrfn.over_targets(lambda t: attrfn.deep_lift(f, x, b, target=t), [1, 0])[0],
+}
+
+
+@pytest.mark.parametrize("act", MAPPED.values(), ids=MAPPED)
+def test_experts_in_another_order_sum_under_maps(
+    act: Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor],
+) -> None:
+    net, x, start = experts_in_turn()
+    torch.testing.assert_close(act(net, x, start).sum(1), (net(x) - net(start))[:, 1])
+
+
+def test_experts_in_another_order_are_differentiated_under_a_map() -> None:
+    net, x, start = experts_in_turn()
+
+    def squares(q: Tensor, r: Tensor) -> Tensor:
+        return attrfn.deep_lift(net, q[None], r[None], target=1, create_graph=True).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(squares))(x, start)
+    torch.testing.assert_close(
+        found, torch.stack([torch.func.grad(squares)(q, r) for q, r in zip(x, start, strict=True)])
+    )
+
+
+PARAMETRIZED: dict[str, Callable[[], nn.Module]] = {
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 6)).eval(),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)),
+    "flattened": lambda: Flattened(),
+}
+
+
+class Flattened(nn.Linear):
+    """A weight that is divided by a product of its own, through a view that changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight.flatten(1).view_as(self.weight)
+        return input @ self.weight.T / torch.dot(self.bias, weight.mv(self.weight[0]))
+
+
+@pytest.mark.parametrize("act", MAPPED.values(), ids=MAPPED)
+@pytest.mark.parametrize("layer", PARAMETRIZED.values(), ids=PARAMETRIZED)
+def test_products_of_weights_alone_are_constants_under_maps(
+    layer: Callable[[], nn.Module], act: Callable[[Callable[..., Tensor], Tensor, Tensor], Tensor]
+) -> None:
+    net = nn.Sequential(layer(), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, start = torch.randn(2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(act(net, x, start).sum(1), (net(x) - net(start))[:, 1].detach())

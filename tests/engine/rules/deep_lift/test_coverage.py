@@ -13,6 +13,7 @@ from attrfn._model import kernels
 from attrfn._model.kernels.fallbacks import WITHOUT_RULES
 from attrfn._rules.deep_lift import slopes
 from attrfn._rules.deep_lift.input_pass import MULTIPLIER_RULES
+from attrfn._torch.natives import NATIVES
 from attrfn._torch.operations import ELEMENTWISE, Kind, names
 from attrfn._torch.operations import OPERATIONS as RECORDS
 from attrfn._torch.written_out import COMPOSITES, GATES, WRITTEN_OUT
@@ -132,7 +133,8 @@ CLASSES = names(*set(Kind) - WITHOUT - {Kind.ELEMENTWISE})
 def test_what_stands_apart_from_a_record_is_of_an_operation_that_has_one() -> None:
     """Formulas stand beside their mathematics: one for each operation whose kind needs it, none for another."""
     assert set(COMPOSITES) == names(Kind.MADE)
-    assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL)
+    assert set(WRITTEN_OUT) == names(Kind.OPENED, Kind.CELL) | set(NATIVES)
+    assert {name.partition(".")[0] for name in NATIVES} <= set(RECORDS)
     in_operations = {"mul_by_reciprocal", "reciprocal_mul", *(gates.name for gates in GATES.values())}
     assert set(MULTIPLIER_RULES) - in_operations == CLASSES | ELEMENTWISE
     assert set(kernels.REWRITES) - set(WITHOUT_RULES) <= set(RECORDS)

@@ -225,3 +225,37 @@ def test_slope_and_its_derivatives(name: str, every: int) -> None:
         excess = (by - true).abs() - (1e-2 * true.abs() + allowed)
         excess = excess.where((at != 0) | (0 not in case.kinks), -1.0)  # no derivative there
         assert excess.max() <= 0, "derivative: " + worst(case, u, v, excess, by, true, found, exact)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(("beta", "threshold", "least"), [(2.5, 3.0, 1e-7), (4.0, 1.0, 1e-7), (1.0, 20.0, 1e-4)])
+def test_softplus_sums_across_its_threshold(beta: float, threshold: float, least: float, create_graph: bool) -> None:
+    """Where torch's function jumps: below it is a logarithm, above its argument."""
+    steps = torch.tensor([1.0, 0.3, 0.02, 1e-3, 1e-6], dtype=torch.float64)
+    steps = steps[steps >= least]
+    above, below = ((threshold + sign * steps) / beta for sign in (1, -1))
+    u, v = (t.flatten()[:, None] for t in torch.meshgrid(above, below, indexing="ij"))
+
+    def f(z: Tensor) -> Tensor:
+        return F.softplus(z, beta=beta, threshold=threshold).sum(1)
+
+    for x, start in ((u, v), (v, u)):
+        found = attrfn.deep_lift(f, x, start, create_graph=create_graph).sum(1)
+        torch.testing.assert_close(found, f(x) - f(start), rtol=1e-8, atol=0)
+
+
+def test_an_exponential_of_a_mask_is_differentiated_twice() -> None:
+    """Of two that are infinitely low neither the slope nor its derivative is NaN."""
+    hidden = torch.tensor([False, True, False])
+
+    def f(z: Tensor) -> Tensor:
+        e = torch.exp(z.masked_fill(hidden, -torch.inf))
+        return (e / e.sum(-1, keepdim=True))[:, 0] + torch.expm1(z.masked_fill(hidden, -torch.inf)).sum(1)
+
+    def squares(z: Tensor) -> Tensor:
+        return attrfn.deep_lift(f, z, torch.zeros_like(z), create_graph=True).square().sum()
+
+    x = torch.tensor([[0.3, 0.2, 0.1]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(squares, x.clone().requires_grad_())
+    found = torch.func.vmap(torch.func.grad(squares))(x[None])[0]
+    torch.testing.assert_close(found, torch.func.grad(squares)(x))
