@@ -71,28 +71,43 @@ def _compiled(part: Any) -> bool:
     """Whether `torch.compile` made it, or something that it calls."""
     if not isinstance(part, nn.Module):
         return by_compiler(part)
-    own = (value for key, value in part.__dict__.items() if key not in _OF_EVERY_MODULE)
-    return any(map(_holds_compiled, own)) or _class_is_compiled(type(part))
+    if (home := _home(type(part))) != "caller's":
+        own = part.__dict__.values()
+        return home == "compiler's" or (FunctionType in map(type, own) and any(map(by_compiler, own)))
+    return any(
+        key not in _OF_EVERY_MODULE and type(value) not in _SINGLE and _holds_compiled(value)
+        for key, value in part.__dict__.items()
+    )
+
+
+@cache
+def _home(kind: type) -> str:
+    """Whose a module's class is; the compiler's too if its methods are compiled, or call what is."""
+    if _class_is_compiled(kind):
+        return "compiler's"
+    return "torch's" if kind.__module__.startswith("torch.nn.") else "caller's"
 
 
 def _holds_compiled(value: Any, depth: int = 2) -> bool:
     """Whether an attribute is compiled, or a container, a method or an object with such in it."""
     kind = type(value)
-    if kind in _SINGLE:
-        return False
     if by_compiler(value) or kind.__name__ == "OptimizedModule":
         return True
     if depth == 0 or isinstance(value, (nn.Module, Tensor, type, ModuleType)):
         return False
-    if isinstance(value, functools.partial):
-        return any(_holds_compiled(one, depth - 1) for one in (value.func, *value.args, *value.keywords.values()))
     if isinstance(value, MethodType):
         return _holds_compiled(value.__func__) or _holds_compiled(value.__self__, depth - 1)
+    return any(type(one) not in _SINGLE and _holds_compiled(one, depth - 1) for one in islice(_within(value), _FEW))
+
+
+def _within(value: Any) -> Iterable[Any]:
+    if isinstance(value, functools.partial):
+        return (value.func, *value.args, *value.keywords.values())
     if isinstance(value, Mapping):
-        return any(_holds_compiled(one, depth - 1) for one in islice(value.values(), _FEW))
-    if isinstance(value, Iterable) and isinstance(value, Sized):
-        return any(_holds_compiled(one, depth - 1) for one in islice(value, _FEW))
-    return any(_holds_compiled(one, depth - 1) for one in islice(getattr(value, "__dict__", {}).values(), _FEW))
+        return value.values()
+    if isinstance(value, (list, tuple)) or (isinstance(value, Iterable) and isinstance(value, Sized)):
+        return value
+    return getattr(value, "__dict__", {}).values()
 
 
 _OF_EVERY_MODULE = frozenset(nn.Module().__dict__)
@@ -109,7 +124,6 @@ def by_compiler(value: Any) -> bool:
     return "_torchdynamo_orig_callable" in marks and not marks.get("_torchdynamo_disable")
 
 
-@cache
 def _class_is_compiled(kind: type) -> bool:
     """Whether a module's class is the compiler's, has compiled methods, or methods that name compiled functions."""
     if kind.__name__ == "OptimizedModule":
