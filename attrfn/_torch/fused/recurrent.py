@@ -65,8 +65,6 @@ def recurrent(func: Operation, name: str, args: tuple[Any, ...], again: bool) ->
     casts = torch.is_autocast_enabled(layers.input.device.type)
     if differentiated_once() and not (again or casts or layers.draws or any(map(wrapped, layers.weights))):
         output, *last = _Recurrent(func, layers)(*tensors)
-    elif layers.projected:
-        return func(*args)
     else:
         output, last = _written(name, layers)
     return (output, *last)
@@ -95,9 +93,9 @@ class _Recurrent(Kernel):
 
 def _written(name: str, layers: _Layers) -> tuple[Tensor, list[Tensor]]:
     """The output, and the last states of all layers, by cells."""
-    cell = CELLS[f"{name}_cell"]
+    cell = _projected if layers.projected else CELLS[f"{name}_cell"]
     steps = list((layers.input.transpose(0, 1) if layers.batch_first else layers.input).unbind(0))
-    size, ways = 4 if layers.biased else 2, 2 if layers.both else 1
+    size, ways = (4 if layers.biased else 2) + layers.projected, 2 if layers.both else 1
     last: list[tuple[Tensor, ...]] = []
     for layer in range(layers.depth):
         found: list[list[Tensor]] = []
@@ -113,6 +111,12 @@ def _written(name: str, layers: _Layers) -> tuple[Tensor, list[Tensor]]:
     output = torch.stack(steps)
     output = output.transpose(0, 1) if layers.batch_first else output
     return output, [torch.stack(column) for column in zip(*last, strict=True)]
+
+
+def _projected(x: Tensor, states: Any, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """A step of an LSTM whose output is of another size than its cell."""
+    h, c = CELLS["lstm_cell"](x, states, *weights[:-1])
+    return F.linear(h, weights[-1]), c
 
 
 def _alone(states: tuple[Tensor, ...]) -> Any:

@@ -25,6 +25,13 @@ FORMS: dict[str, dict[str, Any]] = {
 N, T = 3, 5
 
 
+PROJECTED: dict[str, dict[str, Any]] = {
+    "projected": {"proj_size": 3, "num_layers": 2, "bidirectional": True},
+    "projected, without bias": {"proj_size": 2, "bias": False, "batch_first": True},
+}
+"""Of an LSTM alone."""
+
+
 class Reader(nn.Module):
     """(N, T, 3) -> (N, 2)."""
 
@@ -103,10 +110,17 @@ def test_states_that_depend_on_x(how: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "form"), [("gru", "plain"), ("rnn_relu", "without bias"), ("lstm", "two layers, both ways")]
+    ("kind", "form"),
+    [
+        ("gru", "plain"),
+        ("rnn_relu", "without bias"),
+        ("lstm", "two layers, both ways"),
+        ("lstm", "projected"),
+        ("lstm", "projected, without bias"),
+    ],
 )
 def test_forward_and_second_derivatives(kind: str, form: str) -> None:
-    net, x = Reader(kind, **FORMS[form]), series()
+    net, x = Reader(kind, **(FORMS | PROJECTED)[form]), series()
     same(*(attrfn.layer_conductance(net, "embed", x, None, 3, target=1, vectorize=v) for v in (True, False)))
     weights, found = list(net.parameters()), list[tuple[Tensor, ...]]()
     for how in (True, False):
