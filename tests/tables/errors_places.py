@@ -20,9 +20,9 @@ LONGER = torch.ones(2, 4, dtype=torch.long)
 LENGTHS = r"baselines\['input_ids'\] must have the length of x, since patching needs equal lengths .* pad the shorter"
 
 
-def of_ids(function: Callable[..., object], *places: str) -> object:
-    """The function on prompts of three tokens and of four."""
-    return function(Tokens().double(), *places, {"input_ids": IDS.abs()}, {"input_ids": LONGER}, target=1)
+def of_ids(function: Callable[..., object], *places: str, other: torch.Tensor = LONGER) -> object:
+    """The function on prompts of three tokens and of four, or of `other` ones."""
+    return function(Tokens().double(), *places, {"input_ids": IDS.abs()}, {"input_ids": other}, target=1)
 
 
 def by_rules(function: Callable[..., object], *places: str) -> list[Refusal]:
@@ -66,10 +66,12 @@ PLACES = [
     *refusals(
         a.attribution_patching,
         (lambda: of_ids(a.attribution_patching, "embedding"), ValueError, LENGTHS),
+        (lambda: of_ids(a.attribution_patching, "embedding", other=LONGER[:, :1]), ValueError, LENGTHS),
     ),
     *refusals(
         a.activation_patching,
         (lambda: of_ids(a.activation_patching, "embedding"), ValueError, LENGTHS),
+        (lambda: of_ids(a.activation_patching, "embedding", other=LONGER[:, :1]), ValueError, LENGTHS),
         (lambda: a.activation_patching(stream(), ["0", "1"], STREAM, 0.0, (None,), target=(0, 1)), ValueError,
          "groups must be a tuple with one entry for each of the 2 layers, or None, but is a tuple of 1"),
     ),
