@@ -159,6 +159,15 @@ def test_every_argument_of_captum_is_told() -> None:
     assert sorted(arguments - told) == []
 
 
+@pytest.mark.parametrize("package", ["attr", "metrics", "robust", "concept", "influence"])
+def test_every_name_of_captum_is_told(package: str) -> None:
+    """With its counterpart, or as left out."""
+    captum = pytest.importorskip(f"captum.{package}")
+    names = getattr(captum, "__all__", [name for name, value in vars(captum).items() if inspect.isclass(value)])
+    told = {name for row in rows("docs/captum.md") for name in re.findall(r"\w+", row[0])}
+    assert sorted(set(names) - told) == []
+
+
 def test_counterparts_exist() -> None:
     second = [row[1] for row in rows("docs/captum.md")]
     names = {name for cell in second for name in re.findall(r"`([a-z_.]+)\(", cell)}
