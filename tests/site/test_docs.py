@@ -1,6 +1,7 @@
 """The pages: their Python blocks run in order, and they say what the package has, all of it."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,20 @@ def test_the_design_names_every_file() -> None:
     assert drawn() == files
     rooms = {name.split("/")[0] + "/" for name in files if name} | files[""]
     assert set(re.findall(r"^- `(\w+/?)`: ", PAGES["docs/design.md"], re.MULTILINE)) == rooms
+
+
+def test_errors_of_shapley_values_are_those_of_the_bench() -> None:
+    """The cells of the page, row by row, to two digits."""
+    stored = json.loads((ROOT / "bench/results/shapley.json").read_text(encoding="utf-8"))["rows"]
+    errors = [(row["work"], row["model"], row["mean error"]) for row in stored if "mean error" in row]
+    table = [row for row in rows("docs/api/interventions.md") if row[1].endswith(" P")]
+    captums = ["captum KernelShap", "captum ShapleyValueSampling"]
+    contenders = ["by permutation", "by kernel", "shap Permutation", "shapiq KernelSHAP", *captums]
+    assert len(table) == len(errors) == 12
+    for (work, model, found), (net, budget, *cells) in zip(errors, table, strict=True):
+        assert net in model
+        assert work == f"Shapley values, {budget} evaluations"
+        assert cells == [f"{found[name]:.2g}" if name in found else "" for name in contenders]
 
 
 # ---------------------------------------------------------------- Captum
