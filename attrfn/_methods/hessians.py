@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._gradients import Line, integrated_rows, score_of
-from attrfn._inputs import Leaves, describe, split, start_at, take
+from attrfn._inputs import Leaves, describe, is_int, split, start_at, take
 from attrfn._sampling import Batching, ByRow, logarithmic, weighted_sum_of
 from attrfn._types import Baselines, Inputs, Model, Target, Vectorize
 
@@ -88,7 +88,7 @@ def _asked(rows: Any, like: Tensor) -> list[int]:
     if rows is None:
         return list(range(size))
     given = rows.tolist() if isinstance(rows, (Tensor, np.ndarray)) else rows
-    if not isinstance(given, (list, tuple, range)) or not all(_is_int(row) for row in given):
+    if not isinstance(given, (list, tuple, range)) or not all(is_int(row) for row in given):
         raise TypeError(f"rows must be flat indices of features, a list of ints, but is {describe(rows)}")
     if not len(given):
         raise ValueError("rows must hold one flat index of a feature at least, but is empty; None is all of them")
@@ -98,10 +98,6 @@ def _asked(rows: Any, like: Tensor) -> list[int]:
             f"from {-size} to {size - 1}"
         )
     return [int(row) % size for row in given]
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _interactions(mixed: Tensor, step: Tensor, alone: Tensor, rows: list[int]) -> Tensor:

@@ -56,7 +56,7 @@ def _student(degrees: int) -> float:
 
 
 class Plan(Protocol):
-    """Masks without their complements, in an order of which every prefix will do."""
+    """Masks without their complements, in an order of which every prefix will do; see NOTE [Pairs]."""
 
     unit: int
     """Masks that belong together."""
