@@ -78,6 +78,15 @@ members too, the baselines and the target are repeated: for models that `vmap` r
 look at each other, and which close over nothing of N rows. Random numbers of the model's are then drawn for each step.
 """
 
+ChunkSize: TypeAlias = int | None
+"""How many steps (samples, references, masks) are in memory at once; the answer does not depend on it.
+
+`None`: as many as shapes, dtype and kind of device allow, so that memory does not grow with their number. On a CPU they
+make at most 4 MiB of what is batched (all are taken, if there are at most 1.6 times as many as fit), 256 MiB of what
+the passes hold, which the first passes show, and no tensor of more than 31 MiB, unless 16 examples need it. On a GPU
+the first two are 256 MiB and 4 GiB, and tensors are of any size. In a compiled graph the first alone counts.
+"""
+
 Evaluations: TypeAlias = int | None
 """Of `n_evals`: how many passes of the model an example may take in all.
 

@@ -10,6 +10,7 @@ from attrfn._model import as_listed, masked_input, pinned_neuron
 from attrfn._sampling import Batching, occluded, shuffled, windows_of
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     Groups,
     Inputs,
     InputsT,
@@ -32,7 +33,7 @@ def feature_ablation(
     target: Target = None,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""What the output loses without each player.
@@ -47,7 +48,7 @@ def feature_ablation(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -81,7 +82,7 @@ def occlusion(
     target: Target = None,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of windows that slide over the input.
@@ -99,7 +100,7 @@ def occlusion(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Windows at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Windows at once; see `ChunkSize`.
         vectorize: Windows are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -133,7 +134,7 @@ def feature_permutation(
     n_samples: int = 1,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` with another example of the batch for the baseline.
@@ -150,7 +151,7 @@ def feature_permutation(
         n_samples: Draws.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -185,7 +186,7 @@ def layer_feature_ablation(
     *,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`feature_ablation` of a layer: players of its activation are put where they are at the baseline.
@@ -202,7 +203,7 @@ def layer_feature_ablation(
             `Groups`.
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -237,7 +238,7 @@ def neuron_feature_ablation(
     *,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of one neuron, in place of the model's output.
@@ -251,7 +252,7 @@ def neuron_feature_ablation(
         groups: Which entries are one player; see `Groups`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

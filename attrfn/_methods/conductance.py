@@ -6,6 +6,7 @@ from attrfn._inputs import at_least_one, describe
 from attrfn._sampling import Batching, ByRow, integrate, quadrature
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     Inputs,
     InputsT,
     Layer,
@@ -31,7 +32,7 @@ def layer_conductance(
     derivative: str = "forward",
     rtol: Tolerance = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
@@ -52,7 +53,7 @@ def layer_conductance(
             gradients: of second order, and the cheapest for networks with kinks.
         rtol: Refine until every example has settled, at each layer, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -105,7 +106,7 @@ def internal_influence(
     target: Target = None,
     method: str = "gausslegendre",
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
@@ -121,7 +122,7 @@ def internal_influence(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -159,7 +160,7 @@ def neuron_conductance(
     target: Target = None,
     method: str = "riemann_trapezoid",
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
@@ -176,7 +177,7 @@ def neuron_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

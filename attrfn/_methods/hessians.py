@@ -11,7 +11,7 @@ from attrfn._call import public_call
 from attrfn._gradients import Line, integrated_rows, score_of
 from attrfn._inputs import Leaves, describe, is_int, split, start_at, take
 from attrfn._sampling import Batching, ByRow, logarithmic, weighted_sum_of
-from attrfn._types import Baselines, Inputs, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -24,7 +24,7 @@ def integrated_hessians(
     target: Target = None,
     rows: Sequence[int] | Tensor | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Any:
     r"""Interactions of pairs of features along the straight line from the baseline.
@@ -42,7 +42,7 @@ def integrated_hessians(
         target: Number to explain; see `Target`.
         rows: Flat indices of the features whose rows are wanted; `None`: all.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Rows, and points, at once; `None`: chosen by size, so that memory does not grow with either.
+        chunk_size: Rows, and points, at once; see `ChunkSize`.
         vectorize: Rows and points are `vmap`s, or calls; see `Vectorize`.
 
     Returns:

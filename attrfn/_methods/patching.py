@@ -10,7 +10,7 @@ from attrfn._inputs import start_alike, take
 from attrfn._interventions import games_of_layers
 from attrfn._model import as_listed, listed
 from attrfn._sampling import Batching
-from attrfn._types import Baselines, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
 
 
 @public_call
@@ -24,7 +24,7 @@ def attribution_patching(
     rule: str = "gradient",
     n_steps: int = 5,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""What each entry of an activation counts for between two inputs, of all layers in one pass.
@@ -43,7 +43,7 @@ def attribution_patching(
             $f(x) - f(x')$ over every set of places that all paths go through.
         n_steps: Points of the path.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -82,7 +82,7 @@ def activation_patching(
     *,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""What the output loses where a part of an activation is that of another input, by running the model so.
@@ -101,7 +101,7 @@ def activation_patching(
             place; see `Groups`.
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Patches at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Patches at once; see `ChunkSize`.
         vectorize: Patches are one `vmap`; otherwise an ordinary call of the model for each.
 
     Returns:
@@ -139,7 +139,7 @@ def edges(
     rule: str = "gradient",
     n_steps: int = 5,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""What each writer of a stream counts for through each of its readers, between two inputs.
@@ -161,7 +161,7 @@ def edges(
         rule: `gradient`, `path` or `reference`.
         n_steps: Points of the path.
         create_graph: Keep the graph, to differentiate the edges.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

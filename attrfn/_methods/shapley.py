@@ -6,7 +6,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._interventions import game_of
 from attrfn._sampling import Batching, interactions, shapley
-from attrfn._types import Baselines, Estimate, Evaluations, Groups, Inputs, InputsT, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Estimate, Evaluations, Groups, Inputs, InputsT, Model, Target, Vectorize
 
 
 @public_call
@@ -23,7 +23,7 @@ def shapley_values(
     reference: Baselines = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""What each player adds, on average over all orders in which they could come.
@@ -44,7 +44,7 @@ def shapley_values(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -81,7 +81,7 @@ def shapley_estimate(
     reference: Baselines = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Estimate:
     r"""`shapley_values` with their standard errors.
@@ -104,7 +104,7 @@ def shapley_estimate(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -139,7 +139,7 @@ def shapley_interactions(
     reference: Baselines = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""What two players add together, beyond what each adds alone: the Shapley interaction index of pairs.
@@ -158,7 +158,7 @@ def shapley_interactions(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the interactions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -5,7 +5,7 @@ import torch
 from attrfn._call import public_call
 from attrfn._interventions import game_of
 from attrfn._sampling import Batching, coarse_means, linear_model, pixels_of
-from attrfn._types import Baselines, Evaluations, Groups, InputsT, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Evaluations, Groups, InputsT, Model, Target, Vectorize
 
 
 @public_call
@@ -22,7 +22,7 @@ def lime(
     reference: Baselines = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""LIME: the coefficients of a ridge regression of the output on who is present, weighted towards x.
@@ -42,7 +42,7 @@ def lime(
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -76,7 +76,7 @@ def rise(
     target: Target = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""RISE: the mean of coarse random masks, each weighted by the output for the picture seen through it.
@@ -94,7 +94,7 @@ def rise(
         target: Number to explain; see `Target`.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

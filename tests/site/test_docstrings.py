@@ -123,15 +123,15 @@ def test_help_explains_the_words_of_the_signatures() -> None:
     words = [
         name for name in dir(attrfn) if name[0] != "_" and getattr(attrfn._types, name, None) is getattr(attrfn, name)
     ]
-    assert len(words) == 17
+    assert len(words) == 18
     assert [word for word in words if f"\n{word}: " not in (attrfn.__doc__ or "")] == []
 
 
 # ---------------------------------------------------------------- the words of signatures
 
 HELPED = [
-    *("Attributions", "Baselines", "DeepLiftRule", "Evaluations", "Groups", "Inputs", "Layer", "LayerAttributions"),
-    *("Model", "Rule", "Selector", "Target", "Tolerance", "Vectorize"),
+    *("Attributions", "Baselines", "ChunkSize", "DeepLiftRule", "Evaluations", "Groups", "Inputs", "Layer"),
+    *("LayerAttributions", "Model", "Rule", "Selector", "Target", "Tolerance", "Vectorize"),
 ]
 
 
