@@ -23,7 +23,7 @@ DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_
 AttributionWarning: an attribution was computed, but something about it needs the caller's eye.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 # The gradient, of the input, of a layer, of a neuron, by the true derivatives or by others
 from attrfn._methods.gradient import input_x_gradient as input_x_gradient
@@ -150,7 +150,7 @@ from attrfn._types import Target as Target
 from attrfn._types import Tolerance as Tolerance
 from attrfn._types import Vectorize as Vectorize
 
-if TYPE_CHECKING:  # found when they are first asked for
+if _typing.TYPE_CHECKING:  # found when they are first asked for
     from attrfn import demo as demo
     from attrfn import plot as plot
 
