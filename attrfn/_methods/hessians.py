@@ -43,7 +43,8 @@ def integrated_hessians(
         rows: Flat indices of the features whose rows are wanted; `None`: all.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Rows, and points, at once; see `ChunkSize`.
-        vectorize: Rows and points are `vmap`s, or calls; see `Vectorize`.
+        vectorize: Rows and points are `vmap`s, or ordinary calls (`False`); by `"fold"` points are one batch, and rows
+            calls; see `Vectorize`.
 
     Returns:
         Interactions, `(N, *F, *F)`, or `(N, R, *F)` of R rows, contained as `x` is, in output units.

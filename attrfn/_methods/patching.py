@@ -102,7 +102,7 @@ def activation_patching(
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Patches at once; see `ChunkSize`.
-        vectorize: Patches are one `vmap`; otherwise an ordinary call of the model for each.
+        vectorize: Patches are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, every entry with its group's number, in output

@@ -43,7 +43,8 @@ def infidelity(
         normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
         chunk_size: Perturbed inputs at once; see `ChunkSize`.
-        vectorize: Their passes are one `vmap`, or ordinary calls where none takes the model; see `Vectorize`.
+        vectorize: Their passes are one `vmap` (ordinary calls where none takes the model), one batch (`"fold"`) or
+            ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Infidelity, `(N,)`, in squared output units.
@@ -139,7 +140,8 @@ def sensitivity_max(
         norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
         generator: Source of all random numbers; the global state is then left alone.
         chunk_size: Draws at once; see `ChunkSize`.
-        vectorize: Draws are one `vmap`, or ordinary calls where none takes `attribute`; see `Vectorize`.
+        vectorize: Draws are one `vmap` (ordinary calls where none takes `attribute`), one batch (`"fold"`) or ordinary
+            calls (`False`); see `Vectorize`.
 
     Returns:
         Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).
