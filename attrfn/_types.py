@@ -14,7 +14,7 @@ Model: TypeAlias = Callable[..., Any]
 """Any callable: an `nn.Module`, a function, a closure, a `functional_call` partial.
 
 Its output is a tensor whose dimension 0 is the example, a number for the whole batch, or an object or
-mapping with `.logits` (which then stand for it).
+mapping with `.logits` (which are then used as the output).
 """
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -65,8 +65,8 @@ Tolerance: TypeAlias = float | None
 Otherwise points are added, up to `n_steps`, until every example has settled. Clenshaw-Curtis points nest (5 in 9, in
 17, ...), so that each doubling evaluates the new points only. An example has settled when its attribution's change (L1)
 at the last doubling is within `rtol` of its L1 norm, and its completeness gap within `rtol` of the larger of its output
-difference and that norm. The gap alone would not do: errors of two entries can cancel in it. That is an estimate of the
-relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
+difference and that norm. The gap alone is not enough: errors of opposite sign can cancel in it. That is an estimate of
+the relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
 """
 
 Vectorize: TypeAlias = bool | Literal["fold"]

@@ -56,7 +56,7 @@ def feature_ablation(
         for members without players; members that are not floating point have the output's dtype.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If a shape does not fit, there is no player, or both `baselines` and `reference` are given.
         IndexError: If `target` is out of range.
 
@@ -87,8 +87,8 @@ def occlusion(
 ) -> InputsT:
     r"""`feature_ablation` of windows that slide over the input.
 
-    $f(x) - f(x_{\setminus w})$, of an entry the mean over all windows $w$ that cover it. The last window of a dimension
-    is moved in, so that all is covered.
+    $f(x) - f(x_{\setminus w})$; each entry gets the mean over the windows $w$ that cover it. The last window of a
+    dimension is moved in, so that all is covered.
 
     Args:
         model: The model $f$; see `Model`.
@@ -107,7 +107,7 @@ def occlusion(
         Attributions, `(N, *F)`, contained as `x` is, in output units.
 
     Raises:
-        TypeError: If `x`, `baselines`, `window` or `strides` holds what it cannot.
+        TypeError: If `x`, `baselines`, `window` or `strides` has a wrong type or dtype.
         ValueError: If a window is larger than the input, or strides than the window, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -158,7 +158,7 @@ def feature_permutation(
         Attributions, `(N, *F)`, contained as `x` is, in output units.
 
     Raises:
-        TypeError: If `x` or `groups` holds what it cannot, or `generator` is no `torch.Generator`.
+        TypeError: If `x` or `groups` has a wrong type or dtype, or `generator` is no `torch.Generator`.
         ValueError: If there is one example alone, or a shape or number does not fit.
         IndexError: If `target` is out of range.
 
@@ -210,7 +210,7 @@ def layer_feature_ablation(
         Attributions, `(N, *L)`, contained as the layer's value is, in output units; a tuple for a list of layers.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If `layer`, `baselines` or `groups` does not fit, or there is no player.
         IndexError: If `target` is out of range.
 
@@ -259,7 +259,7 @@ def neuron_feature_ablation(
         Attributions, `(N, *F)`, contained as `x` is, in activation units.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If `layer` or `selector` does not fit, or a shape, or there is no player.
         IndexError: If `selector` is out of range.
 

@@ -38,7 +38,8 @@ def layer_conductance(
     r"""The part of integrated gradients that flows through each unit of a layer.
 
     $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
-    $f(x) - f(x')$ where every path passes through the layer. What runs under `torch.no_grad` before it moves too.
+    $f(x) - f(x')$ where every path passes through the layer. Parts before the layer that run under `torch.no_grad`
+    still count as changing.
 
     Args:
         model: The model $f$; see `Model`.
@@ -49,8 +50,8 @@ def layer_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         derivative: `forward`: $dh / d\alpha$ itself. `difference`: differences of $h$ between `n_steps + 1` points,
-            times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
-            gradients: of second order, and the cheapest for networks with kinks.
+            times the gradient at the first of two. `trapezoid`: the same over the whole path, ends included, times the
+            mean of the two neighbouring gradients; its error falls with the square of the steps.
         rtol: Refine until every example has settled, at each layer, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points at once; see `ChunkSize`.
@@ -61,7 +62,7 @@ def layer_conductance(
 
     Raises:
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
-        NotImplementedError: If torch has no way to $dh / d\alpha$ here; the differences need none.
+        NotImplementedError: If torch cannot compute $dh / d\alpha$; use `derivative="difference"`.
         ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
         IndexError: If `target` is out of range.
 

@@ -73,6 +73,7 @@ def gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
         Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021.
+            arXiv:1906.10670
     """
     draws = Draws(x, baselines, stdevs, n_samples, generator)
 

@@ -41,7 +41,7 @@ def integrated_gradients(
     chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
-    r"""The gradient integrated along a path from the baseline, the straight line; sums to $f(x) - f(x')$.
+    r"""The gradient integrated along the straight line from the baseline (or another `path`); sums to $f(x) - f(x')$.
 
     $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$; along a path $\gamma$,
     $\int_0^1 \partial f(\gamma) / \partial x \odot \gamma'(\alpha) \; d\alpha$.
@@ -56,7 +56,7 @@ def integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         path: Another path $\gamma$: from a 0-d tensor $\alpha$ to a point contained as `x` is, from the baseline
-            (`baselines` may be left out then) to `x`; its velocity is taken forwards.
+            (`baselines` may be left out then) to `x`; its derivative is computed by forward-mode differentiation.
         create_graph: Keep the graph, to differentiate the attributions.
         chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.

@@ -30,7 +30,7 @@ def attribution_patching(
     r"""What each entry of an activation counts for between two inputs, of all layers in one pass.
 
     $(h(x) - h(x')) \odot m$; the effect of putting $h(x')$ there is about its negative. The multiplier $m$ is a
-    derivative that stands for both inputs more or less: positive means that x's activation raises the number.
+    derivative that approximates the effect between the two inputs; positive: x's activation raises the number.
 
     Args:
         model: The model $f$; see `Model`.
@@ -60,7 +60,7 @@ def attribution_patching(
         tensor([[1., 1.]], grad_fn=<DivBackward0>)
 
     References:
-        Nanda, Attribution patching, 2023.
+        Nanda, Attribution patching: activation patching at industrial scale, 2023.
         Syed et al., Attribution patching outperforms automated circuit discovery, 2023. arXiv:2310.10348
         Hanna et al., Have faith in faithfulness, 2024. arXiv:2403.17806
     """
@@ -109,7 +109,7 @@ def activation_patching(
         units; a tuple for a list of layers.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If the inputs differ in length, or `layer`, `baselines` or `groups` does not fit.
         IndexError: If `target` is out of range.
 
@@ -152,7 +152,7 @@ def edges(
     Args:
         model: The model $f$; see `Model`.
         writers: Places that are added to the stream, W of them, a bare layer being its output: the embedding,
-            attention, MLPs; of `heads`, what goes into a projection, each is one writer; see `Layer`.
+            attention, MLPs; with `heads(projection, n)`, each head is one writer; see `Layer`.
         readers: Places that take the stream in, R of them, a bare layer being its input: norms, or projections where no
             norm is before them.
         x: Inputs, `(N, *F)`; see `Inputs`.

@@ -51,7 +51,7 @@ def shapley_values(
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's number.
 
     Raises:
-        TypeError: If `x`, `baselines`, `groups` or `rtol` holds what it cannot.
+        TypeError: If `x`, `baselines`, `groups` or `rtol` has a wrong type or dtype.
         ValueError: If `n_evals` is too small, there is no such `estimator`, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -61,7 +61,8 @@ def shapley_values(
 
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
-        Musco & Witter, Provably accurate Shapley value estimation via leverage score sampling. arXiv:2410.01917
+        Musco & Witter, Provably accurate Shapley value estimation via leverage score sampling, 2025.
+            arXiv:2410.01917
     """
     game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
     return game.spread(shapley(game, n_evals, estimator, rtol, generator).values)
@@ -111,7 +112,7 @@ def shapley_estimate(
         `Estimate(values, errors)`: two containers such as `x`, `(N, *F)`, in output units.
 
     Raises:
-        TypeError: If `x`, `baselines`, `groups` or `rtol` holds what it cannot.
+        TypeError: If `x`, `baselines`, `groups` or `rtol` has a wrong type or dtype.
         ValueError: If `n_evals` is too small, there is no such `estimator`, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -121,6 +122,7 @@ def shapley_estimate(
 
     References:
         Covert & Lee, Improving KernelSHAP: practical Shapley value estimation via linear regression, 2021.
+            arXiv:2012.01536
     """
     game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
     found = shapley(game, n_evals, estimator, rtol, generator)
@@ -152,7 +154,7 @@ def shapley_interactions(
         model: The model $f$; see `Model`.
         x: Inputs, `(N, *F)`; see `Inputs`.
         baselines: What replaces absent players, $x'$; see `Baselines`.
-        n_evals: Passes an example may take in all; see `Evaluations`. `None`: one round of orders at least, about P².
+        n_evals: Passes an example may take in all; see `Evaluations`. `None`: at least about P².
         groups: Which entries are one player, P of them; see `Groups`.
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
@@ -165,7 +167,7 @@ def shapley_interactions(
         Interactions, `(N, P, P)`, symmetric, in output units; players in the order of their numbers.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If `n_evals` is too small, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -175,7 +177,8 @@ def shapley_interactions(
                  [6., 3.]]])
 
     References:
-        Grabisch & Roubens, An axiomatic approach to the concept of interaction among players, 1999.
+        Grabisch & Roubens, An axiomatic approach to the concept of interaction among players in cooperative games,
+            1999. doi:10.1007/s001820050125
     """
     game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
     return interactions(game, n_evals, generator)

@@ -37,7 +37,7 @@ def lime(
         n_evals: Passes an example may take in all; see `Evaluations`.
         groups: Which entries are one player, P of them; see `Groups`.
         target: Number to explain; see `Target`.
-        width: Of the kernel of distances.
+        width: Width of the kernel that weights masks by their distance from "all present".
         alpha: Weight of the penalty, which leaves the intercept out.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
@@ -49,7 +49,7 @@ def lime(
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's coefficient.
 
     Raises:
-        TypeError: If `x`, `baselines`, `groups`, `width` or `alpha` holds what it cannot.
+        TypeError: If `x`, `baselines`, `groups`, `width` or `alpha` has a wrong type or dtype.
         ValueError: If `n_evals` is too small, or `width`, `alpha` or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -86,7 +86,8 @@ def rise(
 
     Args:
         model: The model $f$; see `Model`.
-        x: Inputs, `(N, *C, H, W)`; see `Inputs`. Members that are left out of `baselines` stay; bytes need a baseline.
+        x: Inputs, `(N, *C, H, W)`; see `Inputs`. Members that are left out of `baselines` stay;
+            `uint8` pictures need a baseline.
         baselines: What is seen where a mask is 0, $x'$; see `Baselines`.
         n_samples: Masks, $n$.
         grid: Cells along a side.
@@ -101,7 +102,7 @@ def rise(
         Attributions, `(N, *C, H, W)`, contained as `x` is, in output units; they do not sum to a difference.
 
     Raises:
-        TypeError: If `x`, `baselines` or a number holds what it cannot.
+        TypeError: If `x`, `baselines` or a number has a wrong type or dtype.
         ValueError: If `keep` is not between 0 and 1, or `x` holds no picture, or pictures of several sizes.
         IndexError: If `target` is out of range.
 

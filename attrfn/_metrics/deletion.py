@@ -52,7 +52,7 @@ def deletion(
         attribution go in their order.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If there are more steps than players, no player, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -107,7 +107,7 @@ def insertion(
         attribution come in their order.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If there are more steps than players, no player, or a shape does not fit.
         IndexError: If `target` is out of range.
 

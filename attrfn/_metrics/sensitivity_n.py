@@ -53,7 +53,7 @@ def sensitivity_n(
         Correlations, `(N,)`, without unit; 0 where sums or differences do not vary.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines`, `groups`, `n` or `generator` is what it cannot be.
+        TypeError: If `attributions`, `x`, `baselines`, `groups`, `n` or `generator` has a wrong type.
         ValueError: If `n` is not below the number of players, `n_samples` below 2, or a shape does not fit.
         IndexError: If `target` is out of range.
 

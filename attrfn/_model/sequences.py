@@ -27,7 +27,8 @@ def log_prob(ids: Tensor, start: int | Sequence[int] | Tensor = 0) -> Callable[[
         start: Where the answer begins: a position, or N of them.
 
     Returns:
-        A function from logits, `(N, T, V)`, or an output with `.logits`, to `(N,)`, in output units: nats.
+        A function from logits, `(N, T, V)`, or an output with `.logits`, to `(N,)`, in output units (natural
+            logarithm).
 
     Raises:
         TypeError: If `ids` or `start` does not hold whole numbers.
