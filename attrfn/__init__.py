@@ -15,6 +15,7 @@ Selector: which neuron of a layer's activation is explained: the grammar of `Tar
 Layer: a place in the model: an `nn.Module`, its dotted name, or a `Site` made by `at(...)`.
 Site: a layer's input or output, one of its calls, one of its leaves; made by `at`.
 Tolerance: of `rtol`: how far an integral is refined; `None` is a fixed number of points, `n_steps`.
+ChunkSize: how many steps are in memory at once; `None`: as many as memory that does not grow with them allows.
 Vectorize: how steps are run: `True`, one `vmap`; `"fold"`, one call at a larger batch; `False`, a call for each.
 Rule: what replaces a derivative: `(grad_output, input, output) -> grad_input`, or of tuples.
 DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_inputs, output, reference_output)
@@ -22,7 +23,7 @@ DeepLiftRule: DeepLIFT's rule of an operation: `(grad_output, inputs, reference_
 AttributionWarning: an attribution was computed, but something about it needs the caller's eye.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 # The gradient, of the input, of a layer, of a neuron, by the true derivatives or by others
 from attrfn._methods.gradient import input_x_gradient as input_x_gradient
@@ -133,6 +134,7 @@ from attrfn._export.onnx import to_onnx as to_onnx
 from attrfn._types import Attributions as Attributions
 from attrfn._types import AttributionWarning as AttributionWarning
 from attrfn._types import Baselines as Baselines
+from attrfn._types import ChunkSize as ChunkSize
 from attrfn._types import DeepLiftRule as DeepLiftRule
 from attrfn._types import Estimate as Estimate
 from attrfn._types import Evaluations as Evaluations
@@ -148,7 +150,7 @@ from attrfn._types import Target as Target
 from attrfn._types import Tolerance as Tolerance
 from attrfn._types import Vectorize as Vectorize
 
-if TYPE_CHECKING:  # found when they are first asked for
+if _typing.TYPE_CHECKING:  # found when they are first asked for
     from attrfn import demo as demo
     from attrfn import plot as plot
 

@@ -74,7 +74,10 @@ def as_one(work: Callable[[], Answer], generator: torch.Generator | None = None)
                 _WORK.under_mode = _WORK.under_mode or isinstance(why, NeedsMode)
                 if generator is not None and state is not None:
                     generator.set_state(state)
-        raise RuntimeError("the model writes to other tensors of its own at every pass, so that none can be kept")
+        raise RuntimeError(
+            "the model writes to new tensors in every pass, so its state cannot be restored; make forward write to "
+            "fixed buffers"
+        )
     finally:
         _WORK.found, _WORK.under_mode = None, False
 

@@ -4,13 +4,12 @@ import dis
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from attrfn._inputs import call, describe, leaves_of, refuse_class
+from attrfn._inputs import call, describe, is_int, leaves_of, refuse_class
 from attrfn._torch import transformed
 
 _CAPTUMS = {
@@ -72,9 +71,9 @@ class Given:
     def class_as_baseline(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
         """The whole number that came for `baselines` where no target was given, which may have been meant for one."""
         value = self.value("baselines", args, kwargs) if "target" in self.places else None
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        if not is_int(value):
             return None
-        return int(cast("int", value)) if self.value("target", args, kwargs) is None else None
+        return int(value) if self.value("target", args, kwargs) is None else None
 
     def in_place_of(self, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Exception | None:
         """What helps more than an error of this call; `None`, and perhaps more is said in the error, where nothing."""

@@ -214,8 +214,8 @@ def _by_number(leaves: Sequence[Any], given: Sequence[Tensor | None]) -> tuple[l
     rows = max([1, *(shape[0] for shape in shapes)])
     if rows > 1 and compiling():
         raise ValueError(
-            f"groups differ between the {rows} examples, which is for eager calls alone; pass groups that are the "
-            "same for all, with a leading 1 or without dimension 0"
+            f"groups differ between the {rows} examples, which works only outside compiled graphs; pass groups that "
+            "are the same for all, with a leading 1 or without dimension 0"
         )
     ranks, count, gaps = as_constants(_ranks_of, numbers, [shape[0] for shape in shapes], rows)
     parts = iter(zip(ranks.split([math.prod(shape[1:]) for shape in shapes], 1), shapes, strict=True))
@@ -276,8 +276,8 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
     numbers = given if in_dynamo() else with_numbers(given)
     if numbers is None:
         raise TypeError(
-            f"{name} must hold numbers, which tell how many players there are, but is mapped over by a transform, or "
-            "without numbers; make it outside"
+            f"{name} must hold numbers, which tell how many players there are, but is a traced or vmapped tensor; "
+            f"create {name} outside the transform"
         )
     broadcast(name, numbers, x.shape)
     return numbers.long() if numbers.dtype in _UNSIGNED else numbers

@@ -14,7 +14,7 @@ Model: TypeAlias = Callable[..., Any]
 """Any callable: an `nn.Module`, a function, a closure, a `functional_call` partial.
 
 Its output is a tensor whose dimension 0 is the example, a number for the whole batch, or an object or
-mapping with `.logits` (which then stand for it).
+mapping with `.logits` (which are then used as the output).
 """
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -65,8 +65,8 @@ Tolerance: TypeAlias = float | None
 Otherwise points are added, up to `n_steps`, until every example has settled. Clenshaw-Curtis points nest (5 in 9, in
 17, ...), so that each doubling evaluates the new points only. An example has settled when its attribution's change (L1)
 at the last doubling is within `rtol` of its L1 norm, and its completeness gap within `rtol` of the larger of its output
-difference and that norm. The gap alone would not do: errors of two entries can cancel in it. That is an estimate of the
-relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
+difference and that norm. The gap alone is not enough: errors of opposite sign can cancel in it. That is an estimate of
+the relative error, not a bound. Examples are not dropped as they settle, since what a model closes over has N rows.
 """
 
 Vectorize: TypeAlias = bool | Literal["fold"]
@@ -76,6 +76,15 @@ Vectorize: TypeAlias = bool | Literal["fold"]
 `vmap` refuses. `"fold"`: a chunk of them is one ordinary call at a batch as many times as large, in which x, held-fixed
 members too, the baselines and the target are repeated: for models that `vmap` refuses or is slow on, whose rows do not
 look at each other, and which close over nothing of N rows. Random numbers of the model's are then drawn for each step.
+"""
+
+ChunkSize: TypeAlias = int | None
+"""How many steps (samples, references, masks) are in memory at once; the answer does not depend on it.
+
+`None`: as many as shapes, dtype and kind of device allow, so that memory does not grow with their number. On a CPU they
+make at most 4 MiB of what is batched (all are taken, if there are at most 1.6 times as many as fit), 256 MiB of what
+the passes hold, which the first passes show, and no tensor of more than 31 MiB, unless 16 examples need it. On a GPU
+the first two are 256 MiB and 4 GiB, and tensors are of any size. In a compiled graph the first alone counts.
 """
 
 Evaluations: TypeAlias = int | None

@@ -1,9 +1,10 @@
 """What does compiling an attribution buy, and what does it cost?
 
-Every method that draws nothing, of a ResNet-18 (64 x 64), a ViT of two layers and an MLP, a batch of 2, 8 steps: in
-eager, as the graph that `make_fx` takes, and compiled in one graph by `torch.compile` (inductor, its caches off). First
-call in seconds, then milliseconds, in turn with Captum's; and the peak of resident memory that a call adds. Each method
-has a process of its own. Takes 45 minutes: `python -m bench` leaves it out, `python -m bench compile` runs it.
+The methods of `methods` that draw nothing, of a ResNet-18 (64 x 64), a ViT of two layers and an MLP, a batch of 2, 8
+steps: in eager, as the graph that `make_fx` takes, and compiled in one graph by `torch.compile` (inductor, its caches
+off). First call in seconds, then milliseconds, in turn with Captum's; and the peak of resident memory that a call adds.
+Each method has a process of its own. Takes 45 minutes: `python -m bench` leaves it out,
+`python -m bench compile` runs it.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""How fast is each method beside its peer, on one model?
+"""How fast is each gradient method beside its peer, on one model?
 
 ResNet-18 at 64 x 64, a batch of 2, layer3, 20 steps or draws, 5 references, everything else at the defaults of each
 library. Where the schemes differ by right (draws, trapezoid weights, conductance's derivative) so do the answers.
+Methods that need no gradient are asked by `ablation` and `shapley`.
 """
 
 from collections.abc import Callable, Iterator

@@ -10,6 +10,8 @@ from bench.harness import Row
 from bench.reasons import REASONS
 
 FORMS = ("attrfn", "graph", "compiled", "captum")
+ROUNDS = {"cost": 3, "overhead": 25}
+"""Of the scripts that take a number of their own."""
 
 
 def written(results: Path, names: Sequence[str]) -> None:
@@ -19,7 +21,7 @@ def written(results: Path, names: Sequence[str]) -> None:
     for file, title in plots.drawn(results, found).items():
         parts += [f"![{title}]({file})", ""]
     for name, result in found.items():
-        parts += [f"## {name}", "", result["question"], "", _about(result), "", shown(name, result["rows"]), ""]
+        parts += [f"## {name}", "", result["question"], "", _about(name, result), "", shown(name, result["rows"]), ""]
     (results / "README.md").write_text("\n".join(parts).rstrip() + "\n")
 
 
@@ -50,14 +52,13 @@ def _reason(name: str, row: Row, bar: dict[str, Any]) -> str:
     return REASONS.get((name, row["work"], row["model"], bar["ratio"]), "not yet profiled")
 
 
-def _about(result: dict[str, Any]) -> str:
+def _about(name: str, result: dict[str, Any]) -> str:
     about, setting = result["about"], result["setting"]
+    rounds = setting["rounds"] if setting["quick"] else ROUNDS.get(name, setting["rounds"])
     machine = f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads"
-    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "torch", "captum", "transformers"))
+    versions = ", ".join(f"{of} {about[of]}" for of in ("python", "torch", "captum", "transformers"))
     load = f"; load before {about['load before']}" if "load before" in about else ""
-    return (
-        f"{machine}; {versions}; {setting['rounds']} rounds, seed {setting['seed']}{load}; {result['seconds']:.0f} s."
-    )
+    return f"{machine}; {versions}; {rounds} rounds, seed {setting['seed']}{load}; {result['seconds']:.0f} s."
 
 
 def shown(name: str, rows: Sequence[Row]) -> str:

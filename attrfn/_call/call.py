@@ -169,8 +169,8 @@ def _warn_of(answer: Any, reached: bool) -> None:
     """Warn of an attribution that says nothing."""
     if not reached:
         warn(
-            "the attribution is zero: the explained number does not depend on what is attributed to by any operation "
-            "that has a derivative; look for detach, torch.no_grad, .data, .item() or rounding in the model"
+            "the attribution is zero: no differentiable path leads from the input (or layer) to the explained number; "
+            "look for detach, torch.no_grad, .data, .item() or rounding in the model"
         )
     elif not (finite(answer) if isinstance(answer, Tensor) else all(map(finite, split(answer).tensors))):
         warn_not_finite("the attribution is not finite, since a derivative or a baseline is not")

@@ -33,9 +33,8 @@ def warn_if_constant(work: Callable[[], Answer], given: Any) -> Answer:
         RUNNING.watch = outer
     if watch.followed:
         warn(
-            "this attribution is a constant in the torch.func transform around it, which differentiates with respect "
-            "to what it depends on; pass create_graph=True to differentiate it, or call it under torch.no_grad() if a "
-            "constant is meant"
+            "this attribution is detached, so the surrounding torch.func transform gets a zero derivative through it; "
+            "pass create_graph=True to differentiate it, or call it under torch.no_grad() if a constant is meant"
         )
     return answer
 

@@ -30,7 +30,7 @@ def export(
 
     Returns:
         A program, called as the model is, of the model's output, `(N, *C)`, in output units, and the attribution, in
-        its own units. An output with `.logits` is these; containers are plain tuples and dicts.
+        its own units. If the output has `.logits`, the program returns these; containers are plain tuples and dicts.
 
     Raises:
         TypeError: If `model` is no `nn.Module`, `attribute` no function, or what goes in or comes out no tensor.

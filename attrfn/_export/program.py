@@ -74,8 +74,8 @@ class _Trace:
         if sizes.replacements:
             raise ValueError(
                 f"the model or the attribution fixes the number of examples, here {n} ({sizes.guards[-1].sloc}); pass "
-                "dynamic_batch=False, or do without what has an entry for each example, such as a list of targets, and "
-                "write x.shape[0] for len(x)"
+                "dynamic_batch=False, or avoid arguments with one entry per example (a list of targets), and write "
+                "x.shape[0] for len(x)"
             )
         reached: set[Any] = set(self.graph.graph.find_nodes(op="placeholder"))
         for node in self.graph.graph.nodes:

@@ -25,7 +25,7 @@ from attrfn._types import Layer, Model, Site
 
 
 def edges_between(compared: Compared, writers: Sequence[Layer], readers: Sequence[Layer]) -> Tensor:
-    """The edges, `(W, R, N, *T)`; zero where the writer runs after the reader."""
+    """The edges, `(W, R, N, *T)`; zero where the writer runs after the reader. See NOTE [Edges]."""
     compared.check()
     sources = [resolve(compared.model, writer) for writer in writers]
     places, count = [_where_written(site) for site in sources], len(sources)

@@ -159,8 +159,8 @@ def _compare_held(method: str, before: Tensor, held: Tensor) -> None:
     differs = abs(there - here) > 1e-3 * abs(there) + 64 * torch.finfo(before.dtype).eps
     if differs and first_to_say("what is detached"):
         warn(
-            f"{method} leaves out what the model detaches (detach, .item() or .numpy()): with it as it is at x, the "
-            f"output on the baselines is {here:.6g}, not {there:.6g}, and that difference is attributed to nothing"
+            f"{method}: detached values (detach, .item() or .numpy()) are kept as at x; that changes the baseline "
+            f"output from {there:.6g} to {here:.6g}, a difference no attribution accounts for"
         )
 
 

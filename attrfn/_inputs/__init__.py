@@ -20,6 +20,7 @@ from attrfn._inputs.given import call as call
 from attrfn._inputs.given import describe as describe
 from attrfn._inputs.given import device_of as device_of
 from attrfn._inputs.given import is_floating as is_floating
+from attrfn._inputs.given import is_int as is_int
 from attrfn._inputs.given import leaves_of as leaves_of
 from attrfn._inputs.given import like_mapping as like_mapping
 from attrfn._inputs.given import map_leaves as map_leaves

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -230,9 +230,13 @@ OMITTED = object()
 """In place of what a mapping has not."""
 
 
+def is_int(value: Any) -> TypeGuard[int]:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def at_least_one(name: str, value: Any) -> int:
     """`value`, an int of 1 or more, or an error that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_int(value):
         raise TypeError(f"{name} must be an int, but is {describe(value)}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, but is {value}")

@@ -10,6 +10,7 @@ from attrfn._model import as_listed, masked_input, pinned_neuron
 from attrfn._sampling import Batching, occluded, shuffled, windows_of
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     Groups,
     Inputs,
     InputsT,
@@ -32,7 +33,7 @@ def feature_ablation(
     target: Target = None,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""What the output loses without each player.
@@ -47,7 +48,7 @@ def feature_ablation(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -55,7 +56,7 @@ def feature_ablation(
         for members without players; members that are not floating point have the output's dtype.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If a shape does not fit, there is no player, or both `baselines` and `reference` are given.
         IndexError: If `target` is out of range.
 
@@ -81,13 +82,13 @@ def occlusion(
     target: Target = None,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of windows that slide over the input.
 
-    $f(x) - f(x_{\setminus w})$, of an entry the mean over all windows $w$ that cover it. The last window of a dimension
-    is moved in, so that all is covered.
+    $f(x) - f(x_{\setminus w})$; each entry gets the mean over the windows $w$ that cover it. The last window of a
+    dimension is moved in, so that all is covered.
 
     Args:
         model: The model $f$; see `Model`.
@@ -99,14 +100,14 @@ def occlusion(
         target: Number to explain; see `Target`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Windows at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Windows at once; see `ChunkSize`.
         vectorize: Windows are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units.
 
     Raises:
-        TypeError: If `x`, `baselines`, `window` or `strides` holds what it cannot.
+        TypeError: If `x`, `baselines`, `window` or `strides` has a wrong type or dtype.
         ValueError: If a window is larger than the input, or strides than the window, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -133,7 +134,7 @@ def feature_permutation(
     n_samples: int = 1,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` with another example of the batch for the baseline.
@@ -150,14 +151,14 @@ def feature_permutation(
         n_samples: Draws.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units.
 
     Raises:
-        TypeError: If `x` or `groups` holds what it cannot, or `generator` is no `torch.Generator`.
+        TypeError: If `x` or `groups` has a wrong type or dtype, or `generator` is no `torch.Generator`.
         ValueError: If there is one example alone, or a shape or number does not fit.
         IndexError: If `target` is out of range.
 
@@ -185,7 +186,7 @@ def layer_feature_ablation(
     *,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`feature_ablation` of a layer: players of its activation are put where they are at the baseline.
@@ -202,14 +203,14 @@ def layer_feature_ablation(
             `Groups`.
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, in output units; a tuple for a list of layers.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If `layer`, `baselines` or `groups` does not fit, or there is no player.
         IndexError: If `target` is out of range.
 
@@ -237,7 +238,7 @@ def neuron_feature_ablation(
     *,
     reference: Baselines = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`feature_ablation` of one neuron, in place of the model's output.
@@ -251,14 +252,14 @@ def neuron_feature_ablation(
         groups: Which entries are one player; see `Groups`.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in activation units.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If `layer` or `selector` does not fit, or a shape, or there is no player.
         IndexError: If `selector` is out of range.
 

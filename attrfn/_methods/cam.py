@@ -56,7 +56,7 @@ def layer_cam(
     References:
         Selvaraju et al. (`grad`), 2017. arXiv:1610.02391; Draelos & Carin (`hires`), 2020. arXiv:2011.08891;
         Chattopadhay et al. (`plus_plus`), 2018. arXiv:1710.11063; Fu et al. (`xgrad`), 2020. arXiv:2008.02312;
-        Jiang et al., LayerCAM (`layer`), IEEE Transactions on Image Processing, 2021
+        Jiang et al., LayerCAM (`layer`), 2021. doi:10.1109/TIP.2021.3089943
     """
     check_rule(rule)
     activation, gradient, site = _at(model, layer, x, target, create_graph)

@@ -12,7 +12,7 @@ from attrfn._inputs import Leaves, at_least_one, attributions_of, describe
 from attrfn._model import Examples
 from attrfn._players import ranked
 from attrfn._sampling import Batching, Beside, ByRow, Noise, check_generator, deviations, values_at, visible
-from attrfn._types import AttributionsT, Inputs, Vectorize
+from attrfn._types import AttributionsT, ChunkSize, Inputs, Vectorize
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
@@ -25,7 +25,7 @@ def smooth_grad(
     stdevs: Any = 1.0,
     kind: str = "smoothgrad",
     generator: torch.Generator | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Callable[[Inputs], AttributionsT]:
     r"""An attribution averaged over Gaussian noise on the input.
@@ -38,7 +38,7 @@ def smooth_grad(
         stdevs: Its standard deviation; a number, or numbers contained as `x` is.
         kind: `smoothgrad`, `smoothgrad_sq` or `vargrad`.
         generator: Source of all random numbers; the global state is then left alone.
-        chunk_size: Draws at once; `None`: 4 MiB of `x` and its noise, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Draws at once; see `ChunkSize`.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

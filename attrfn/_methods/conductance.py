@@ -6,6 +6,7 @@ from attrfn._inputs import at_least_one, describe
 from attrfn._sampling import Batching, ByRow, integrate, quadrature
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     Inputs,
     InputsT,
     Layer,
@@ -31,13 +32,14 @@ def layer_conductance(
     derivative: str = "forward",
     rtol: Tolerance = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The part of integrated gradients that flows through each unit of a layer.
 
     $\int_0^1 \partial f / \partial h \odot dh / d\alpha \; d\alpha$ along $x' + \alpha (x - x')$; sums to
-    $f(x) - f(x')$ where every path passes through the layer. What runs under `torch.no_grad` before it moves too.
+    $f(x) - f(x')$ where every path passes through the layer. Parts before the layer that run under `torch.no_grad`
+    still count as changing.
 
     Args:
         model: The model $f$; see `Model`.
@@ -48,11 +50,11 @@ def layer_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         derivative: `forward`: $dh / d\alpha$ itself. `difference`: differences of $h$ between `n_steps + 1` points,
-            times the gradient at the first of two. `trapezoid`: the same from end to end, times the mean of both
-            gradients: of second order, and the cheapest for networks with kinks.
+            times the gradient at the first of two. `trapezoid`: the same over the whole path, ends included, times the
+            mean of the two neighbouring gradients; its error falls with the square of the steps.
         rtol: Refine until every example has settled, at each layer, by its change alone; see `Tolerance`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -60,7 +62,7 @@ def layer_conductance(
 
     Raises:
         TypeError: If no member of `x` is floating point, or `baselines` holds integers.
-        NotImplementedError: If torch has no way to $dh / d\alpha$ here; the differences need none.
+        NotImplementedError: If torch cannot compute $dh / d\alpha$; use `derivative="difference"`.
         ValueError: If `layer`, `baselines`, `target`, `method`, `derivative` or a number does not fit.
         IndexError: If `target` is out of range.
 
@@ -105,7 +107,7 @@ def internal_influence(
     target: Target = None,
     method: str = "gausslegendre",
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""The mean gradient at a layer while the input moves along the straight line from the baseline.
@@ -121,7 +123,7 @@ def internal_influence(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -159,7 +161,7 @@ def neuron_conductance(
     target: Target = None,
     method: str = "riemann_trapezoid",
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""The part of integrated gradients that flows through some neurons of a layer, by input.
@@ -176,7 +178,7 @@ def neuron_conductance(
         target: Number to explain; see `Target`.
         method: `gausslegendre`, or `riemann_` `left`, `right`, `middle` or `trapezoid`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

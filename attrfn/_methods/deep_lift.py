@@ -25,9 +25,9 @@ def deep_lift(
     r"""DeepLIFT by the rescale rule, extended so that it sums to $f(x) - f(x')$ on any architecture.
 
     $(x - x') \odot m$, $m$ the gradient of `with_reference(model, baselines)`: the slope of an elementwise operation,
-    the midpoint derivative of a product. Softmax, norms and attention are made of these, so that they sum as well,
-    which a rule of their own would not. A window's maximum is attributed to where the larger of the two passes'
-    maxima was: the entry there differs by as much at least, so that no multiplier exceeds one.
+    the midpoint derivative of a product. Softmax, norms and attention are built from these two rules, so completeness
+    holds for them too. Max pooling passes its difference to one entry: the position of the larger of the two maxima.
+    That entry changes at least as much as the maximum, so its multiplier is at most one.
 
     Args:
         model: The model $f$; see `Model`.

@@ -10,6 +10,7 @@ from attrfn._model import Scores, pinned_neuron
 from attrfn._sampling import Batching
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     DeepLiftRule,
     Inputs,
     InputsT,
@@ -33,7 +34,7 @@ def deep_lift_shap(
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     """`deep_lift` averaged over a sample of references; sums to $f(x)$ minus the mean of $f(b_k)$.
@@ -49,7 +50,7 @@ def deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: References at once; see `ChunkSize`.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -87,7 +88,7 @@ def layer_deep_lift_shap(
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     """`layer_deep_lift` averaged over a sample of references.
@@ -102,7 +103,7 @@ def layer_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: References at once; see `ChunkSize`.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -143,7 +144,7 @@ def neuron_deep_lift_shap(
     custom_attribution_func: Callable[..., Any] | None = None,
     rules: Mapping[Any, DeepLiftRule] | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     """`deep_lift_shap` of one neuron, in place of the model's output.
@@ -158,7 +159,7 @@ def neuron_deep_lift_shap(
         custom_attribution_func: In place of that product, for each reference; see `deep_lift`.
         rules: Adds or replaces rules of operations; see `with_reference`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: References at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: References at once; see `ChunkSize`.
         vectorize: References are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -66,7 +66,7 @@ def tokens_to_grid(map: Tensor, height: int, width: int, *, skip: int = 1) -> Te
         height: Patches in a column of the picture.
         width: Patches in a row.
         skip: How many tokens come before the patches, and are left out: 1 of a class token (ViT), 2 of DeiT with its
-            distillation token, 0 of Swin, more of registers.
+            distillation token, 0 of Swin, more with register tokens.
 
     Returns:
         The map, `(N, *C, height, width)`, in the units it had.

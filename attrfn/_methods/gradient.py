@@ -16,7 +16,7 @@ from attrfn._types import Inputs, InputsT, Layer, LayerAttributions, Model, Sele
 def saliency(
     model: Model, x: InputsT, target: Target = None, *, absolute: bool = True, create_graph: bool = False
 ) -> InputsT:
-    r"""The gradient of the explained number with respect to the input.
+    r"""The absolute gradient of the explained number with respect to the input.
 
     $|\partial f(x) / \partial x|$
 

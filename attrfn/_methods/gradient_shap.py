@@ -11,7 +11,18 @@ from attrfn._call import public_call
 from attrfn._gradients import Place, detached, gradient, moving, score_of
 from attrfn._model import Scores, pinned_neuron
 from attrfn._sampling import Batching, ByRow, Draw, Draws
-from attrfn._types import Baselines, Inputs, InputsT, Layer, LayerAttributions, Model, Selector, Target, Vectorize
+from attrfn._types import (
+    Baselines,
+    ChunkSize,
+    Inputs,
+    InputsT,
+    Layer,
+    LayerAttributions,
+    Model,
+    Selector,
+    Target,
+    Vectorize,
+)
 
 
 @public_call
@@ -26,7 +37,7 @@ def gradient_shap(
     multiply_by_inputs: bool = True,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""Expected gradients: the mean over noise, references and places on the line between them.
@@ -44,7 +55,7 @@ def gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Draws at once; see `ChunkSize`.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -62,6 +73,7 @@ def gradient_shap(
     References:
         Lundberg & Lee, A unified approach to interpreting model predictions, 2017. arXiv:1705.07874
         Erion et al., Improving performance of deep learning models with axiomatic attribution priors, 2021.
+            arXiv:1906.10670
     """
     draws = Draws(x, baselines, stdevs, n_samples, generator)
 
@@ -86,7 +98,7 @@ def layer_gradient_shap(
     multiply_by_inputs: bool = True,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`gradient_shap` of a layer: the path runs in the input.
@@ -104,7 +116,7 @@ def layer_gradient_shap(
         multiply_by_inputs: Times $h(\tilde x) - h(b)$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Draws at once; see `ChunkSize`.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -154,7 +166,7 @@ def neuron_gradient_shap(
     multiply_by_inputs: bool = True,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""`gradient_shap` of one neuron, in place of the model's output.
@@ -170,7 +182,7 @@ def neuron_gradient_shap(
         multiply_by_inputs: Times $\tilde x - b$; otherwise the mean gradient itself.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Draws at once; see `ChunkSize`.
         vectorize: Draws are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

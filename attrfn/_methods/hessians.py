@@ -9,9 +9,9 @@ from torch import Tensor
 
 from attrfn._call import public_call
 from attrfn._gradients import Line, integrated_rows, score_of
-from attrfn._inputs import Leaves, describe, split, start_at, take
+from attrfn._inputs import Leaves, describe, is_int, split, start_at, take
 from attrfn._sampling import Batching, ByRow, logarithmic, weighted_sum_of
-from attrfn._types import Baselines, Inputs, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -24,7 +24,7 @@ def integrated_hessians(
     target: Target = None,
     rows: Sequence[int] | Tensor | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Any:
     r"""Interactions of pairs of features along the straight line from the baseline.
@@ -42,8 +42,9 @@ def integrated_hessians(
         target: Number to explain; see `Target`.
         rows: Flat indices of the features whose rows are wanted; `None`: all.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Rows, and points, at once; `None`: chosen by size, so that memory does not grow with either.
-        vectorize: Rows and points are `vmap`s, or calls; see `Vectorize`.
+        chunk_size: Rows, and points, at once; see `ChunkSize`.
+        vectorize: Rows and points are `vmap`s, or ordinary calls (`False`); by `"fold"` points are one batch, and rows
+            calls; see `Vectorize`.
 
     Returns:
         Interactions, `(N, *F, *F)`, or `(N, R, *F)` of R rows, contained as `x` is, in output units.
@@ -88,7 +89,7 @@ def _asked(rows: Any, like: Tensor) -> list[int]:
     if rows is None:
         return list(range(size))
     given = rows.tolist() if isinstance(rows, (Tensor, np.ndarray)) else rows
-    if not isinstance(given, (list, tuple, range)) or not all(_is_int(row) for row in given):
+    if not isinstance(given, (list, tuple, range)) or not all(is_int(row) for row in given):
         raise TypeError(f"rows must be flat indices of features, a list of ints, but is {describe(rows)}")
     if not len(given):
         raise ValueError("rows must hold one flat index of a feature at least, but is empty; None is all of them")
@@ -98,10 +99,6 @@ def _asked(rows: Any, like: Tensor) -> list[int]:
             f"from {-size} to {size - 1}"
         )
     return [int(row) % size for row in given]
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _interactions(mixed: Tensor, step: Tensor, alone: Tensor, rows: list[int]) -> Tensor:

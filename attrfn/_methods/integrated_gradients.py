@@ -12,6 +12,7 @@ from attrfn._model import as_listed, listed, pinned_neuron
 from attrfn._sampling import Batching, ByRow, integrate
 from attrfn._types import (
     Baselines,
+    ChunkSize,
     Inputs,
     InputsT,
     Layer,
@@ -37,10 +38,10 @@ def integrated_gradients(
     multiply_by_inputs: bool = True,
     path: Callable[[Tensor], Any] | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
-    r"""The gradient integrated along a path from the baseline, the straight line; sums to $f(x) - f(x')$.
+    r"""The gradient integrated along the straight line from the baseline (or another `path`); sums to $f(x) - f(x')$.
 
     $(x - x') \odot \int_0^1 \partial f(x' + \alpha (x - x')) / \partial x \; d\alpha$; along a path $\gamma$,
     $\int_0^1 \partial f(\gamma) / \partial x \odot \gamma'(\alpha) \; d\alpha$.
@@ -55,9 +56,9 @@ def integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         path: Another path $\gamma$: from a 0-d tensor $\alpha$ to a point contained as `x` is, from the baseline
-            (`baselines` may be left out then) to `x`; its velocity is taken forwards.
+            (`baselines` may be left out then) to `x`; its derivative is computed by forward-mode differentiation.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -113,7 +114,7 @@ def layer_integrated_gradients(
     rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""`integrated_gradients` of a layer: along the straight line between its activations.
@@ -132,7 +133,7 @@ def layer_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $h(x) - h(x')$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -173,7 +174,7 @@ def neuron_integrated_gradients(
     rtol: Tolerance = None,
     multiply_by_inputs: bool = True,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     """`integrated_gradients` of one neuron; sums to $h(x) - h(x')$ of that neuron.
@@ -189,7 +190,7 @@ def neuron_integrated_gradients(
         rtol: Refine until every example has settled to this share; see `Tolerance`.
         multiply_by_inputs: Times $x - x'$; otherwise the mean gradient itself.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

@@ -10,7 +10,7 @@ from attrfn._inputs import start_alike, take
 from attrfn._interventions import games_of_layers
 from attrfn._model import as_listed, listed
 from attrfn._sampling import Batching
-from attrfn._types import Baselines, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Inputs, Layer, LayerAttributions, Model, Target, Vectorize
 
 
 @public_call
@@ -24,13 +24,13 @@ def attribution_patching(
     rule: str = "gradient",
     n_steps: int = 5,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""What each entry of an activation counts for between two inputs, of all layers in one pass.
 
     $(h(x) - h(x')) \odot m$; the effect of putting $h(x')$ there is about its negative. The multiplier $m$ is a
-    derivative that stands for both inputs more or less: positive means that x's activation raises the number.
+    derivative that approximates the effect between the two inputs; positive: x's activation raises the number.
 
     Args:
         model: The model $f$; see `Model`.
@@ -43,7 +43,7 @@ def attribution_patching(
             $f(x) - f(x')$ over every set of places that all paths go through.
         n_steps: Points of the path.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -60,7 +60,7 @@ def attribution_patching(
         tensor([[1., 1.]], grad_fn=<DivBackward0>)
 
     References:
-        Nanda, Attribution patching, 2023.
+        Nanda, Attribution patching: activation patching at industrial scale, 2023.
         Syed et al., Attribution patching outperforms automated circuit discovery, 2023. arXiv:2310.10348
         Hanna et al., Have faith in faithfulness, 2024. arXiv:2403.17806
     """
@@ -82,7 +82,7 @@ def activation_patching(
     *,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> LayerAttributions:
     r"""What the output loses where a part of an activation is that of another input, by running the model so.
@@ -101,15 +101,15 @@ def activation_patching(
             place; see `Groups`.
         target: Number to explain; see `Target`.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Patches at once; `None`: 4 MiB of the activation, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Patches are one `vmap`; otherwise an ordinary call of the model for each.
+        chunk_size: Patches at once; see `ChunkSize`.
+        vectorize: Patches are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *L)`, contained as the layer's value is, every entry with its group's number, in output
         units; a tuple for a list of layers.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If the inputs differ in length, or `layer`, `baselines` or `groups` does not fit.
         IndexError: If `target` is out of range.
 
@@ -139,7 +139,7 @@ def edges(
     rule: str = "gradient",
     n_steps: int = 5,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""What each writer of a stream counts for through each of its readers, between two inputs.
@@ -152,7 +152,7 @@ def edges(
     Args:
         model: The model $f$; see `Model`.
         writers: Places that are added to the stream, W of them, a bare layer being its output: the embedding,
-            attention, MLPs; of `heads`, what goes into a projection, each is one writer; see `Layer`.
+            attention, MLPs; with `heads(projection, n)`, each head is one writer; see `Layer`.
         readers: Places that take the stream in, R of them, a bare layer being its input: norms, or projections where no
             norm is before them.
         x: Inputs, `(N, *F)`; see `Inputs`.
@@ -161,7 +161,7 @@ def edges(
         rule: `gradient`, `path` or `reference`.
         n_steps: Points of the path.
         create_graph: Keep the graph, to differentiate the edges.
-        chunk_size: Points at once; `None`: 4 MiB of what is interpolated, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Points at once; see `ChunkSize`.
         vectorize: Points are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:

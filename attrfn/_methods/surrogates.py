@@ -5,7 +5,7 @@ import torch
 from attrfn._call import public_call
 from attrfn._interventions import game_of
 from attrfn._sampling import Batching, coarse_means, linear_model, pixels_of
-from attrfn._types import Baselines, Evaluations, Groups, InputsT, Model, Target, Vectorize
+from attrfn._types import Baselines, ChunkSize, Evaluations, Groups, InputsT, Model, Target, Vectorize
 
 
 @public_call
@@ -22,7 +22,7 @@ def lime(
     reference: Baselines = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""LIME: the coefficients of a ridge regression of the output on who is present, weighted towards x.
@@ -37,19 +37,19 @@ def lime(
         n_evals: Passes an example may take in all; see `Evaluations`.
         groups: Which entries are one player, P of them; see `Groups`.
         target: Number to explain; see `Target`.
-        width: Of the kernel of distances.
+        width: Width of the kernel that weights masks by their distance from "all present".
         alpha: Weight of the penalty, which leaves the intercept out.
         reference: A sample, `(K, *F)` or `(K, N, *F)`, in place of `baselines`: then the mean over it.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *F)`, contained as `x` is, in output units: every entry with its player's coefficient.
 
     Raises:
-        TypeError: If `x`, `baselines`, `groups`, `width` or `alpha` holds what it cannot.
+        TypeError: If `x`, `baselines`, `groups`, `width` or `alpha` has a wrong type or dtype.
         ValueError: If `n_evals` is too small, or `width`, `alpha` or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -76,7 +76,7 @@ def rise(
     target: Target = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> InputsT:
     r"""RISE: the mean of coarse random masks, each weighted by the output for the picture seen through it.
@@ -86,7 +86,8 @@ def rise(
 
     Args:
         model: The model $f$; see `Model`.
-        x: Inputs, `(N, *C, H, W)`; see `Inputs`. Members that are left out of `baselines` stay; bytes need a baseline.
+        x: Inputs, `(N, *C, H, W)`; see `Inputs`. Members that are left out of `baselines` stay;
+            `uint8` pictures need a baseline.
         baselines: What is seen where a mask is 0, $x'$; see `Baselines`.
         n_samples: Masks, $n$.
         grid: Cells along a side.
@@ -94,14 +95,14 @@ def rise(
         target: Number to explain; see `Target`.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the attributions.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Attributions, `(N, *C, H, W)`, contained as `x` is, in output units; they do not sum to a difference.
 
     Raises:
-        TypeError: If `x`, `baselines` or a number holds what it cannot.
+        TypeError: If `x`, `baselines` or a number has a wrong type or dtype.
         ValueError: If `keep` is not between 0 and 1, or `x` holds no picture, or pictures of several sizes.
         IndexError: If `target` is out of range.
 

@@ -9,7 +9,7 @@ from attrfn._call import public_call
 from attrfn._inputs import at_least_one, is_floating, leaves_of
 from attrfn._interventions import Intervention, game_of
 from attrfn._sampling import Batching
-from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target, Vectorize
+from attrfn._types import Attributions, Baselines, ChunkSize, Groups, Inputs, Model, Target, Vectorize
 
 _MOST_STEPS = 100
 """Where no number of steps is given."""
@@ -26,7 +26,7 @@ def deletion(
     n_steps: int | None = None,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""The output as the players that an attribution says most of are replaced first.
@@ -44,7 +44,7 @@ def deletion(
         n_steps: Steps, S; `None`: one a player, up to 100.
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -52,7 +52,7 @@ def deletion(
         attribution go in their order.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If there are more steps than players, no player, or a shape does not fit.
         IndexError: If `target` is out of range.
 
@@ -80,7 +80,7 @@ def insertion(
     n_steps: int | None = None,
     target: Target = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""`deletion` the other way: the output as those players come first, from the baseline on.
@@ -99,7 +99,7 @@ def insertion(
         n_steps: Steps, S; `None`: one a player, up to 100.
         target: Number that was explained; see `Target`.
         create_graph: Keep the graph, to differentiate the outputs.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
@@ -107,7 +107,7 @@ def insertion(
         attribution come in their order.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines` or `groups` holds what it cannot.
+        TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
         ValueError: If there are more steps than players, no player, or a shape does not fit.
         IndexError: If `target` is out of range.
 

@@ -30,7 +30,8 @@ def randomization(
     r"""How alike attributions are before and after layers are drawn anew: a sanity check of a method.
 
     An attribution that stays the same says nothing of what the model has learned. A copy of the model is drawn anew:
-    by `reset_parameters` where a module has it, else from a normal of each parameter's own mean and deviation.
+    by `reset_parameters` where a module has it, otherwise from a normal distribution with the parameter's own mean and
+    standard deviation.
 
     Args:
         attribute: From a model and `x` to an attribution, such as `lambda model, x: saliency(model, x, 3)`.

@@ -12,7 +12,7 @@ from attrfn._inputs import Leaves, at_least_one, attributions_of, describe, is_n
 from attrfn._metrics.completeness import fitting, total_of
 from attrfn._model import Examples, Scores
 from attrfn._sampling import Batching, ByRow, check_generator, in_chunks, stacked, uniform
-from attrfn._types import Attributions, Inputs, Model, Target, Vectorize
+from attrfn._types import Attributions, ChunkSize, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -26,7 +26,7 @@ def infidelity(
     n_samples: int = 10,
     normalize: bool = False,
     generator: torch.Generator | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How badly an attribution predicts what a perturbation does to the output.
@@ -42,8 +42,9 @@ def infidelity(
         n_samples: Perturbations of each example.
         normalize: Scale $I \cdot a$ by the factor that fits best, for attributions of arbitrary scale.
         generator: Source of all random numbers, given to `perturb`.
-        chunk_size: Perturbed inputs at once; `None`: 4 MiB of them, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Their passes are one `vmap`, or ordinary calls where none takes the model; see `Vectorize`.
+        chunk_size: Perturbed inputs at once; see `ChunkSize`.
+        vectorize: Their passes are one `vmap` (ordinary calls where none takes the model), one batch (`"fold"`) or
+            ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Infidelity, `(N,)`, in squared output units.
@@ -124,7 +125,7 @@ def sensitivity_max(
     n_samples: int = 10,
     norm_ord: Any = "fro",
     generator: torch.Generator | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How far an attribution moves at most when the input moves a little.
@@ -138,8 +139,9 @@ def sensitivity_max(
         n_samples: Perturbed inputs of each example.
         norm_ord: Order of the norm over all entries of an example, as of `torch.linalg.vector_norm`; `fro` is 2.
         generator: Source of all random numbers; the global state is then left alone.
-        chunk_size: Draws at once; `None`: 4 MiB of `x`, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
-        vectorize: Draws are one `vmap`, or ordinary calls where none takes `attribute`; see `Vectorize`.
+        chunk_size: Draws at once; see `ChunkSize`.
+        vectorize: Draws are one `vmap` (ordinary calls where none takes `attribute`), one batch (`"fold"`) or ordinary
+            calls (`False`); see `Vectorize`.
 
     Returns:
         Sensitivity, `(N,)`, a ratio without unit (of an attribution of norm zero: the norm of the change).

@@ -10,7 +10,7 @@ from attrfn._inputs import at_least_one
 from attrfn._interventions import game_of
 from attrfn._metrics.correlation import pearson
 from attrfn._sampling import Batching, Game, check_generator, order_of, own_generator
-from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target, Vectorize
+from attrfn._types import Attributions, Baselines, ChunkSize, Groups, Inputs, Model, Target, Vectorize
 
 
 @public_call
@@ -26,7 +26,7 @@ def sensitivity_n(
     target: Target = None,
     generator: torch.Generator | None = None,
     create_graph: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     vectorize: Vectorize = True,
 ) -> Tensor:
     r"""How well sums of attributions go with what the output loses, over sets of n players.
@@ -46,14 +46,14 @@ def sensitivity_n(
         target: Number that was explained; see `Target`.
         generator: Source of all random numbers; the global state is then left alone.
         create_graph: Keep the graph, to differentiate the correlation.
-        chunk_size: Masks at once; `None`: 4 MiB of what is replaced, 256 of what passes hold; GPU: 256 MiB, 4 GiB.
+        chunk_size: Masks at once; see `ChunkSize`.
         vectorize: Masks are one `vmap`, one batch (`"fold"`) or ordinary calls (`False`); see `Vectorize`.
 
     Returns:
         Correlations, `(N,)`, without unit; 0 where sums or differences do not vary.
 
     Raises:
-        TypeError: If `attributions`, `x`, `baselines`, `groups`, `n` or `generator` is what it cannot be.
+        TypeError: If `attributions`, `x`, `baselines`, `groups`, `n` or `generator` has a wrong type.
         ValueError: If `n` is not below the number of players, `n_samples` below 2, or a shape does not fit.
         IndexError: If `target` is out of range.
 

@@ -87,8 +87,8 @@ def _with_shared(site: Site, h: Any, other: Any, n: int) -> Any:
     found = map_leaves(other, act)
     if all(one is there for one, there in zip(leaves_of(h), leaves_of(found), strict=True)):
         raise ValueError(
-            f"layer {type(site.layer).__name__} gives the same for all examples, at x and at the baselines (positions, "
-            "say), so that nothing of it can be patched; leave it out"
+            f"layer {type(site.layer).__name__} gives the same for all examples: its activation does not depend on the "
+            "input (positions, say), so patching cannot change anything; leave it out"
         )
     return found
 

@@ -43,7 +43,7 @@ def masked(
         floating point take their baseline below ½.
 
     Raises:
-        TypeError: If `x`, `baselines` or `groups` holds what it cannot, or the mask is no tensor.
+        TypeError: If `x`, `baselines` or `groups` has a wrong type or dtype, or the mask is no tensor.
         ValueError: If a shape does not fit, there is no player, or both `baselines` and `reference` are given.
 
     Example:

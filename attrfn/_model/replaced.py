@@ -36,8 +36,8 @@ def with_activations(model: Model, activations: Mapping[Layer, Any]) -> Callable
     Args:
         model: The model $f$; see `Model`.
         activations: From a place, see `Layer`, to what is put there: a tensor that broadcasts to the activation, a
-            number, what `layer_activation` answers (`None` where a leaf stays), or a function of that which answers
-            the like. A function sees what the replacements before it have changed.
+            number, what `layer_activation` answers (`None` where a leaf stays), or a function that takes that value and
+            returns one of the same structure. A function sees what the replacements before it have changed.
 
     Returns:
         A function, called as the model is, that returns the model's output, `(N, *C)`, in output units.

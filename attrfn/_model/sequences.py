@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attrfn._call import makes_function
-from attrfn._inputs import describe
+from attrfn._inputs import describe, is_int
 from attrfn._model.targets import logits_of, pick
 from attrfn._torch import values_visible
 from attrfn._types import Target
@@ -27,7 +27,8 @@ def log_prob(ids: Tensor, start: int | Sequence[int] | Tensor = 0) -> Callable[[
         start: Where the answer begins: a position, or N of them.
 
     Returns:
-        A function from logits, `(N, T, V)`, or an output with `.logits`, to `(N,)`, in output units: nats.
+        A function from logits, `(N, T, V)`, or an output with `.logits`, to `(N,)`, in output units (natural
+            logarithm).
 
     Raises:
         TypeError: If `ids` or `start` does not hold whole numbers.
@@ -55,7 +56,7 @@ def _starts(start: Any, ids: Tensor) -> int | Tensor:
     """One position for all, or a tensor of one for each."""
     if isinstance(start, np.ndarray):
         start = torch.from_numpy(start)
-    if isinstance(start, (list, tuple)) and all(map(_is_int, start)):
+    if isinstance(start, (list, tuple)) and all(map(is_int, start)):
         start = torch.tensor([int(s) for s in start], device=ids.device)
     if isinstance(start, Tensor) and _whole(start):
         if start.shape not in ((), ids.shape[:1]):
@@ -63,14 +64,10 @@ def _starts(start: Any, ids: Tensor) -> int | Tensor:
         for one in start.reshape(-1).tolist() if values_visible(start) else ():
             _check_start(one, ids)
         return start
-    if not _is_int(start):
+    if not is_int(start):
         raise TypeError(f"start must be an int, or one for each row, but is {describe(start)}")
     _check_start(start, ids)
     return int(start)
-
-
-def _is_int(value: Any) -> TypeGuard[int]:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_start(start: int, ids: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attrfn._call import makes_function
-from attrfn._inputs import describe
+from attrfn._inputs import describe, is_int
 from attrfn._torch import compiling, unwrapped, values_visible
 from attrfn._types import Target
 
@@ -147,7 +147,7 @@ def _normal(spec: Any, name: str) -> Any:
 def _is_int(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0 and not value.is_floating_point() and value.dtype != torch.bool
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return is_int(value)
 
 
 def _normal_tensor(spec: Tensor, name: str) -> Tensor:

@@ -51,7 +51,7 @@ Gate = Callable[[Tensor, Tensor], Tensor]
 
 
 class Switch:
-    """Whether the rules, or the true derivatives, answer a pull-back."""
+    """Whether the rules, or the true derivatives, answer a pull-back; see NOTE [One function, two derivatives]."""
 
     __slots__ = ("copies", "on", "once")
 

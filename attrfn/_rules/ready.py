@@ -48,7 +48,7 @@ def held(grad_output: Any, inputs: Any, output: Any) -> None:
 
 def held_scale(grad_output: Any, inputs: Any, output: Any) -> Any:
     """What a norm divides by is taken for a constant; see NOTE [What a rule cannot be told]."""
-    raise NotImplementedError("the rule of a norm needs all its arguments: give it to with_rules")
+    raise NotImplementedError("FROZEN_NORMS rules work only inside with_rules; do not call them directly")
 
 
 GUIDED: Mapping[Any, Rule] = {torch.relu: guided, F.relu6: guided_clipped}

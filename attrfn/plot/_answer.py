@@ -6,7 +6,7 @@ from typing import Any
 
 from attrfn.plot._arrays import strings
 from attrfn.plot._text import BOX, HEAD, TABLE, TITLE, legend
-from attrfn.plot._tokens import Example, read, signed, visible
+from attrfn.plot._tokens import Example, escaped, read, signed
 
 _TOKENS = "pass tokens, such as tokenizer.convert_ids_to_tokens(ids)"
 _UP = f"{HEAD};padding:.2em .1em;vertical-align:bottom;writing-mode:vertical-rl;white-space:pre;color:#1a1a1a"
@@ -50,16 +50,12 @@ def answer(
     """
     columns, rows = strings(tokens, "tokens", _TOKENS), strings(answers, "answers", _TOKENS)
     shown = read([columns] * len(rows), attribution, {"answers": rows}, percentile)
-    top = f'<div style="{TITLE}">{_escaped(title)}</div>' if title else ""
-    heads = "".join(f'<th scope="col" style="{_UP}">{_escaped(token)}</th>' for token in columns)
+    top = f'<div style="{TITLE}">{escaped(title)}</div>' if title else ""
+    heads = "".join(f'<th scope="col" style="{_UP}">{escaped(token)}</th>' for token in columns)
     body = "".join(map(_row, shown.examples))
     table = f'<table style="{TABLE}"><tr style="background:#fff"><td style="{_CELL}"></td>{heads}</tr>{body}</table>'
     page = f'<div class="attrfn-text" style="{BOX};overflow-x:auto">{top}{table}{legend(shown)}</div>'
     return page.encode("ascii", "xmlcharrefreplace").decode()
-
-
-def _escaped(text: str) -> str:
-    return escape(visible(text))
 
 
 def _row(example: Example) -> str:

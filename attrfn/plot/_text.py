@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from attrfn.plot._colours import STOPS, diverging
-from attrfn.plot._tokens import Example, Text, Token, read, runs_left, signed, visible
+from attrfn.plot._tokens import Example, Text, Token, escaped, read, runs_left, signed, visible
 
 # Styles are written on each element: they hold in a notebook, whose own they overrule, and where <style> is taken out.
 BOX = (
@@ -68,7 +68,7 @@ def text(
         (True, False)
     """
     shown = read(tokens, attribution, {"true": true, "predicted": predicted}, percentile)
-    head = f'<div style="{TITLE}">{_escaped(title)}</div>' if title else ""
+    head = f'<div style="{TITLE}">{escaped(title)}</div>' if title else ""
     rows = "".join(map(_row, shown.examples))
     page = f'<div class="attrfn-text" style="{BOX}">{head}<table style="{TABLE}">{_heads(shown)}{rows}</table>'
     return f"{page}{legend(shown)}</div>".encode("ascii", "xmlcharrefreplace").decode()
@@ -117,10 +117,6 @@ def ansi(
 
 
 # HTML
-
-
-def _escaped(text: str) -> str:
-    return escape(visible(text))
 
 
 def _heads(shown: Text) -> str:

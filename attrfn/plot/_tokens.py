@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +59,11 @@ def read(tokens: Any, attribution: Any, labels: Mapping[str, Any], percentile: f
 def visible(text: str) -> str:
     """`text` with what no reader would see, or a terminal would obey, written out: a newline as \\n."""
     return "".join(c.encode("unicode_escape").decode() if _is_hidden(c) else c for c in text)
+
+
+def escaped(text: str) -> str:
+    """`visible`, as HTML."""
+    return escape(visible(text))
 
 
 def signed(value: float) -> str:

@@ -16,7 +16,7 @@ from tests.tables.methods import METHODS
 from tests.tables.models import images, rows, smooth_net
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:a rule is in force for:attrfn.AttributionWarning"),
+    pytest.mark.filterwarnings("ignore:rules were given for:attrfn.AttributionWarning"),
     pytest.mark.filterwarnings("ignore:(neuron_)?deep_lift.* sums to:attrfn.AttributionWarning"),  # of other rules
 ]
 

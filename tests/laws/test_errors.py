@@ -140,7 +140,7 @@ UNSEEN: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("call", UNSEEN.values(), ids=UNSEEN)
 def test_a_rule_that_met_no_operation_is_warned_of(call: Callable[[Tensor], Any]) -> None:
-    with pytest.warns(attrfn.AttributionWarning, match=r"rule is in force for \['relu'\], but no such operation ran"):
+    with pytest.warns(attrfn.AttributionWarning, match=r"rules were given for \['relu'\], but no such operation ran"):
         call(images(2))
 
 

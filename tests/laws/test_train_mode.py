@@ -363,7 +363,7 @@ def test_models_of_models_draw_as_often_as_the_model(rules: Any) -> None:
         for attribute in (attrfn.saliency, attrfn.guided_backprop):
             torch.manual_seed(SEED)
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "a rule is in force")
+                warnings.filterwarnings("ignore", "rules were given for")
                 attribute(model, x, TARGET)
             assert torch.equal(torch.get_rng_state(), expected)
 

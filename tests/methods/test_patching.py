@@ -459,6 +459,6 @@ class Positioned(nn.Module):
 
 def test_a_place_that_is_the_same_for_all_examples() -> None:
     ids, other = torch.randint(0, 9, (2, 2, 5), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match=r"layer Embedding gives the same for all examples, .* leave it out"):
+    with pytest.raises(ValueError, match=r"layer Embedding gives the same for all examples: .* leave it out"):
         attrfn.activation_patching(Positioned(), ["words", "places"], ids, other, target=(-1, 1))
     assert attrfn.activation_patching(Positioned(), "words", ids, other, target=(-1, 1)).abs().sum() > 0

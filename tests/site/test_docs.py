@@ -1,6 +1,7 @@
 """The pages: their Python blocks run in order, and they say what the package has, all of it."""
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_the_design_names_every_file() -> None:
     assert set(re.findall(r"^- `(\w+/?)`: ", PAGES["docs/design.md"], re.MULTILINE)) == rooms
 
 
+def test_errors_of_shapley_values_are_those_of_the_bench() -> None:
+    """The cells of the page, row by row, to two digits."""
+    stored = json.loads((ROOT / "bench/results/shapley.json").read_text(encoding="utf-8"))["rows"]
+    errors = [(row["work"], row["model"], row["mean error"]) for row in stored if "mean error" in row]
+    table = [row for row in rows("docs/api/interventions.md") if row[1].endswith(" P")]
+    captums = ["captum KernelShap", "captum ShapleyValueSampling"]
+    contenders = ["by permutation", "by kernel", "shap Permutation", "shapiq KernelSHAP", *captums]
+    assert len(table) == len(errors) == 12
+    for (work, model, found), (net, budget, *cells) in zip(errors, table, strict=True):
+        assert net in model
+        assert work == f"Shapley values, {budget} evaluations"
+        assert cells == [f"{found[name]:.2g}" if name in found else "" for name in contenders]
+
+
 # ---------------------------------------------------------------- Captum
 
 
@@ -157,6 +172,15 @@ def test_every_argument_of_captum_is_told() -> None:
     arguments = set.union(*found.values()) - {"self", "attributions"}
     assert len(arguments) > 30
     assert sorted(arguments - told) == []
+
+
+@pytest.mark.parametrize("package", ["attr", "metrics", "robust", "concept", "influence"])
+def test_every_name_of_captum_is_told(package: str) -> None:
+    """With its counterpart, or as left out."""
+    captum = pytest.importorskip(f"captum.{package}")
+    names = getattr(captum, "__all__", [name for name, value in vars(captum).items() if inspect.isclass(value)])
+    told = {name for row in rows("docs/captum.md") for name in re.findall(r"\w+", row[0])}
+    assert sorted(set(names) - told) == []
 
 
 def test_counterparts_exist() -> None:

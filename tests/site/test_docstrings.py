@@ -9,14 +9,15 @@ from typing import Any, get_type_hints
 import pytest
 
 import attrfn
-from attrfn import plot
+from attrfn import demo, plot
 
 SECTIONS = ["Args", "Returns", "Raises", "Example", "References"]
 UNIT = re.compile(r"\bunits?\b")
 SHAPE = re.compile(r"`\((N|K|C|L)\b[^`]*\)`")
 PICTURES = [value for name, value in vars(plot).items() if inspect.isfunction(value) and not name.startswith("_")]
 ATTRIBUTIONS = [value for name, value in vars(attrfn).items() if inspect.isfunction(value) and not name.startswith("_")]
-FUNCTIONS = [*ATTRIBUTIONS, *PICTURES]
+DEMONSTRATIONS = [getattr(demo, name) for name in demo.__all__]
+FUNCTIONS = [*ATTRIBUTIONS, *PICTURES, *DEMONSTRATIONS]
 # Words for what the package does, where no paper is behind a function.
 NO_PAPER = {
     "at",
@@ -34,7 +35,8 @@ NO_PAPER = {
     "tokens_to_grid",
     "with_activations",
 }
-NO_PAPER |= {"masked", "progress", "with_rules", "export", "to_onnx", *(function.__name__ for function in PICTURES)}
+NO_PAPER |= {"masked", "progress", "with_rules", "export", "to_onnx"}
+NO_PAPER |= {function.__name__ for function in (*PICTURES, *DEMONSTRATIONS)}
 
 every = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 
@@ -123,15 +125,15 @@ def test_help_explains_the_words_of_the_signatures() -> None:
     words = [
         name for name in dir(attrfn) if name[0] != "_" and getattr(attrfn._types, name, None) is getattr(attrfn, name)
     ]
-    assert len(words) == 17
+    assert len(words) == 18
     assert [word for word in words if f"\n{word}: " not in (attrfn.__doc__ or "")] == []
 
 
 # ---------------------------------------------------------------- the words of signatures
 
 HELPED = [
-    *("Attributions", "Baselines", "DeepLiftRule", "Evaluations", "Groups", "Inputs", "Layer", "LayerAttributions"),
-    *("Model", "Rule", "Selector", "Target", "Tolerance", "Vectorize"),
+    *("Attributions", "Baselines", "ChunkSize", "DeepLiftRule", "Evaluations", "Groups", "Inputs", "Layer"),
+    *("LayerAttributions", "Model", "Rule", "Selector", "Target", "Tolerance", "Vectorize"),
 ]
 
 

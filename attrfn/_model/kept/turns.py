@@ -30,7 +30,7 @@ _WRITTEN_TO: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class Turn:
-    """A pass under way, and what it found."""
+    """A pass under way, and what it found; see NOTE [Turns]."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts, self.thread = parts, threading.get_ident()

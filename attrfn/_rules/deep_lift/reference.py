@@ -129,7 +129,8 @@ class SeenFromBaselines(ByItself):
                 mode = self._holding(x, mode, sites, values)
         if orders and not _alike(before, self.output):
             raise ValueError(
-                "the model's path depends on its input: the order in which it chooses by `topk`, too, counts"
+                "the model's path depends on its input: topk chooses in another order at the baseline; pass a baseline "
+                "for which it does not"
             )
         self.records = mode.records if self.create_graph or compiling() else [_detached(r) for r in mode.records]
         return values

@@ -71,7 +71,7 @@ def _exponentials(u: Tensor, v: Tensor, dim: int, *, centre: bool = True) -> _Ex
 def _dim(op: Comparison) -> int:
     dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
     if dim is None:
-        raise ValueError(f"{op.name} needs its dim to be given")
+        raise ValueError(f"{op.name} was called without dim, which DeepLIFT needs; call it with dim=...")
     return int(dim[0]) if isinstance(dim, (tuple, list)) else int(dim)
 
 

@@ -25,7 +25,7 @@ def least_for_interactions(players: int) -> int:
 
 
 def sampled_interactions(game: Coalitional, budget: int, generator: torch.Generator | None) -> Tensor:
-    """The Shapley interaction index of pairs, `(N, P, P)`; on the diagonal the Shapley value."""
+    """The Shapley interaction index, `(N, P, P)`, on the diagonal the Shapley value; see NOTE [Side by side]."""
     players, device = game.players, game.device
     even = players + players % 2
     rounds = (budget - 2) // (least_for_interactions(players) - 2)

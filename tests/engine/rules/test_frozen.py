@@ -255,7 +255,7 @@ def test_norms_in_a_graph(name: str) -> None:
 @pytest.mark.parametrize(("rules", "named"), [(FROZEN_ATTENTION, "softmax"), (FROZEN_NORMS, "group_norm")])
 def test_where_no_operation_of_a_set_ran_it_is_said(rules: Any, named: str) -> None:
     with pytest.warns(
-        attrfn.AttributionWarning, match=rf"rule is in force for \['{named}'.* but no such operation ran"
+        attrfn.AttributionWarning, match=rf"rules were given for \['{named}'.* but no such operation ran"
     ):
         attrfn.with_rules(nn.Linear(3, 2), rules)(torch.randn(4, 3))
 

@@ -18,7 +18,7 @@ from tests.tables.models import Split, images
 
 ROWS = (*METHODS, *BUILT)
 every = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-WORDS = r"this attribution is a constant in the torch.func transform.*pass create_graph=True.*torch.no_grad\(\)"
+WORDS = r"this attribution is detached, so the surrounding torch.func.*pass create_graph=True.*torch.no_grad\(\)"
 
 
 def of(row: Method, net: Split, x: Tensor, **given: Any) -> Callable[[Any], Any]:
