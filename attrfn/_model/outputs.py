@@ -12,7 +12,7 @@ from attrfn._inputs import describe, leaves_of, map_leaves
 from attrfn._model.run import run_plainly
 from attrfn._model.taps import taps_paused
 from attrfn._model.targets import pick
-from attrfn._torch import compiling
+from attrfn._torch import compiling, only_looks, values_visible
 from attrfn._types import Model, Target
 
 Base = Callable[[], Any]
@@ -96,22 +96,56 @@ def _parts(output: Any, count: int, n: int, base: Base | None) -> list[Any]:
 
 
 def _sliced(leaf: Any, alone: Any, count: int, n: int) -> Sequence[Any]:
-    """The parts of a leaf of all rows, by what it is of one row `alone`; without that by its sizes."""
+    """The parts of a leaf of all rows, by what it is of one row `alone`; without that by its sizes.
+
+    What has none is whole in each, if it is the same of all rows as of one, and else cannot be used.
+    """
     if not isinstance(leaf, Tensor):
-        return (leaf,) * count
+        coupled = isinstance(leaf, (int, float, complex)) and alone is not None and not _alike(leaf, alone)
+        return (_of_all_rows(torch.tensor(leaf)) if coupled else leaf,) * count
     if not isinstance(alone, Tensor):
         sizes = list(leaf.shape)
-        return leaf.chunk(count, sizes.index(count * n)) if count * n in sizes else (leaf,) * count
+        return leaf.chunk(count, sizes.index(count * n)) if count * n in sizes else (_whole(leaf, leaf),) * count
     grown = [dim for dim, (a, b) in enumerate(zip(alone.shape, leaf.shape, strict=False)) if a != b]
     if not grown and alone.ndim == leaf.ndim:
-        return (leaf,) * count
+        return (_whole(leaf, alone),) * count
     if alone.ndim != leaf.ndim or len(grown) != 1 or leaf.shape[grown[0]] != count * alone.shape[grown[0]]:
-        raise ValueError(
-            'vectorize="fold" needs an output whose tensors hold the examples along one dimension, but one has the '
-            f"shape {tuple(alone.shape)}, and {tuple(leaf.shape)} for {count} times the examples; pass vectorize=True "
-            "or vectorize=False"
-        )
+        return (_of_all_rows(leaf),) * count
     return leaf.chunk(count, grown[0])
+
+
+def _whole(leaf: Tensor, alone: Tensor) -> Tensor:
+    """A leaf without a dimension of examples: a constant, or a number of the whole batch.
+
+    Where no numbers can be looked at, what is floating point may be of the batch.
+    """
+    if values_visible(leaf) and values_visible(alone):
+        return leaf if leaf is not alone and _alike(leaf, alone) else _of_all_rows(leaf)
+    return _of_all_rows(leaf) if leaf.is_floating_point() or leaf.is_complex() else leaf
+
+
+def _alike(one: Any, other: Any) -> bool:
+    same: Any = (one == other) | ((one != one) & (other != other))  # of no number too
+    return bool(same.all() if isinstance(same, Tensor) else same)
+
+
+class _OfAllRows(Tensor):
+    """What is of all rows of a fold at once: any use of it is an error, but what only asks for its shape."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not only_looks(func):
+            raise ValueError(
+                'vectorize="fold" needs an output whose tensors hold the examples along one dimension, but the target '
+                "uses one that is of all rows at once, such as a mean over the batch; pass vectorize=True or "
+                "vectorize=False"
+            )
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
+            return func(*args, **(kwargs or {}))
+
+
+def _of_all_rows(leaf: Tensor) -> Tensor:
+    return leaf.as_subclass(_OfAllRows)
 
 
 def _refuse_unseen(output: Any) -> None:
