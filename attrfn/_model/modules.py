@@ -18,7 +18,7 @@ from attrfn._again import found_once
 from attrfn._call import twice
 from attrfn._inputs import leaves_of
 from attrfn._model.kept.homes import OF_NUMBERS
-from attrfn._torch import as_written, compiling, forward_level, moves_forward, scripted_functions, transformed
+from attrfn._torch import as_written, compiling, forward_level, grad_levels, moves_forward, scripted_functions
 from attrfn._types import Model
 
 _FEW = 64
@@ -172,7 +172,7 @@ def refuse_scripted(model: Model) -> list[Any]:
 
 def refuse_lost(parts: Parts, x: Any) -> None:
     """Raise where TorchScript loses a derivative without a word: a forward one, and under a transform a second."""
-    second = transformed() and twice()
+    second = twice() and bool(grad_levels())  # one of an ordinary gradient behind a map is right
     if not (second or forward_level()):
         return
     scripted = [part for part in parts.everything if isinstance(part, _SCRIPTED) and not isinstance(part, _TRACED)]
