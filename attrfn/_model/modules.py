@@ -100,7 +100,7 @@ class Parts:
 
     def _look_at(self, module: nn.Module) -> None:
         own, (torchs_own, lazy, fused, draws) = module.__dict__, _of_kind(type(module))
-        if module.training:
+        if is_training(module):
             self.training.append(module)
         changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"]
         changed = changed or ("forward" in own and of_caller(own["forward"]))
@@ -132,6 +132,11 @@ class Parts:
     @property
     def everything(self) -> list[Any]:
         return [*self.modules, *self.others]
+
+
+def is_training(module: nn.Module) -> bool:
+    """Whether a module is in train mode; a frozen one of TorchScript has no mode, and answers as in eval mode."""
+    return getattr(module, "training", False)
 
 
 def parts_of(model: Any) -> Parts:

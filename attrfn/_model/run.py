@@ -15,7 +15,7 @@ from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.kept.copies import fresh, lasting, written_outside
 from attrfn._model.kept.turns import take_turn
-from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, refuse_lost, uncompiled
+from attrfn._model.modules import Parts, by_itself, is_training, parts_of, reachable_parts, refuse_lost, uncompiled
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
     RECORDING,
@@ -268,7 +268,7 @@ def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
     give_marks()
     model = _callable(model)
     modules = reachable_parts(model)
-    training, restore_draws = [module for module in modules if module.training], draw_again(x)
+    training, restore_draws = [module for module in modules if is_training(module)], draw_again(x)
     try:
         with as_written(modules), watch_for_constants(), _seen_by(mode, training):
             return call(model, fresh(x))

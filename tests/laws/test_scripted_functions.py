@@ -1,5 +1,6 @@
-"""Second derivatives of models whose code names a scripted function: refused where torch loses them, and only there."""
+"""TorchScript: second derivatives of models whose code names a scripted function; frozen modules."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -112,3 +113,49 @@ def test_two_derivatives_of_one_that_runs(way: Callable[..., Tensor], kind: type
 @pytest.mark.parametrize("way", OUTSIDE.values(), ids=OUTSIDE)
 def test_one_derivative_of_one_that_runs(way: Callable[..., Tensor], kind: type[nn.Module]) -> None:
     check(way, kind())
+
+
+# ---------------------------------------------------------------- frozen modules, which have no mode
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3)
+    return nn.Sequential(*layers).double().eval()
+
+
+def frozen(net: nn.Module) -> nn.Module:
+    return torch.jit.freeze(torch.jit.script(net))
+
+
+FROZEN: dict[str, Callable[[nn.Module], Any]] = {
+    "frozen": frozen,
+    "frozen from a trace": lambda net: torch.jit.freeze(torch.jit.trace(net, rows())),
+    "optimised": lambda net: torch.jit.optimize_for_inference(torch.jit.script(net)),
+    "within a module": lambda net: nn.Sequential(frozen(net), nn.Identity()),
+    "in a function": lambda net: functools.partial(lambda kept, z: kept(z), frozen(net)),
+}
+OF_FROZEN: dict[str, Callable[..., Tensor]] = {
+    "saliency": lambda net, x: attrfn.saliency(net, x, 1),
+    "by steps": lambda net, x: attrfn.integrated_gradients(net, x, None, 5, target=1),
+    "by a fold": lambda net, x: attrfn.integrated_gradients(net, x, None, 5, target=1, vectorize="fold"),
+    "a loss": lambda net, x: as_a_loss(
+        attrfn.integrated_gradients(net, x, None, 5, target=1, vectorize=False, **KEPT), x
+    ),
+    "ablation": lambda net, x: attrfn.feature_ablation(net, x, target=1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("way", OF_FROZEN.values(), ids=OF_FROZEN)
+@pytest.mark.parametrize("form", FROZEN.values(), ids=FROZEN)
+def test_frozen_modules(form: Callable[[nn.Module], Any], way: Callable[..., Tensor]) -> None:
+    model, expected = form(network()), way(network(), rows())
+    for _ in range(2):
+        torch.testing.assert_close(way(model, rows()), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+def test_rules_say_that_a_frozen_module_hides_its_operations() -> None:
+    with pytest.raises(TypeError, match="TorchScript RecursiveScriptModule, whose operations cannot be seen"):
+        attrfn.deep_lift(frozen(network()), rows(), target=1)
