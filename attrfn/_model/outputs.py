@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.utils.rnn import PackedSequence
 
 from attrfn._inputs import describe, leaves_of, map_leaves
@@ -21,24 +23,55 @@ Base = Callable[[], Any]
 
 def map_output(output: Any, act: Callable[[Any], Any]) -> Any:
     """The output with every leaf replaced by `act(leaf)`, also in the attributes of an object that stands in it."""
+    return _Mapped(act).of(output)
 
-    def of_leaf(leaf: Any) -> Any:
-        held = _attributes(leaf)
-        if not any(isinstance(part, Tensor) for value in held.values() for part in leaves_of(value)):
-            return act(leaf)
-        other = copy(leaf)
+
+class _Mapped:
+    """What an output becomes; an object that is in it twice, or in itself, is one in that too."""
+
+    def __init__(self, act: Callable[[Any], Any]) -> None:
+        self.act = act
+        self.made: dict[int, Any] = {}
+        self.holding: dict[int, bool] = {}
+
+    def of(self, value: Any) -> Any:
+        return map_leaves(value, self.of_leaf)
+
+    def of_leaf(self, leaf: Any) -> Any:
+        if id(leaf) in self.made:
+            return self.made[id(leaf)]
+        held = {name: value for name, value in _attributes(leaf).items() if self.holds(value)}
+        if not held:
+            return self.act(leaf)
+        other = self.made[id(leaf)] = copy(leaf)
         for name, value in held.items():
-            object.__setattr__(other, name, map_leaves(value, act))
+            object.__setattr__(other, name, self.of(value))
         return other
 
-    return map_leaves(output, of_leaf)
+    def holds(self, value: Any) -> bool:
+        """Whether there is a tensor in it, or in the attributes of an object in it."""
+        return any([isinstance(leaf, Tensor) or self._within(leaf) for leaf in leaves_of(value)])  # noqa: C419
+
+    def _within(self, leaf: Any) -> bool:
+        held = _attributes(leaf)
+        if held and id(leaf) not in self.holding:
+            self.holding[id(leaf)] = False  # while it is looked at
+            self.holding[id(leaf)] = any([self.holds(value) for value in held.values()])  # noqa: C419
+        return bool(held) and self.holding[id(leaf)]
 
 
 def _attributes(leaf: Any) -> dict[str, Any]:
-    if isinstance(leaf, (Tensor, nn.Module, type)) or callable(leaf):
+    if isinstance(leaf, (int, float, complex, str, bytes, NoneType, Tensor, nn.Module, type)) or callable(leaf):
         return {}
-    slots = [name for kind in type(leaf).__mro__ for name in getattr(kind, "__slots__", ())]
+    slots = [name for kind in type(leaf).__mro__ for name in _slots(kind)]
     return {**{name: getattr(leaf, name) for name in slots if hasattr(leaf, name)}, **getattr(leaf, "__dict__", {})}
+
+
+def _slots(kind: type) -> list[str]:
+    """The attributes that a class has in place of a dictionary, by the names under which they are kept."""
+    given: Any = vars(kind).get("__slots__", ())
+    names = [given] if isinstance(given, str) else [name for name in given if name not in ("__dict__", "__weakref__")]
+    return [f"_{kind.__name__.lstrip('_')}{name}" if name[:2] == "__" != name[-2:] else name for name in names]
 
 
 def leaves_of_output(output: Any) -> list[Any]:
@@ -88,8 +121,8 @@ def _parts(output: Any, count: int, n: int, base: Base | None) -> list[Any]:
     plain = isinstance(output, Tensor) and output.shape[:1] == (count * n,) and count * n not in output.shape[1:]
     if plain:
         return list(output.chunk(count))
-    leaves = leaves_of_output(output)
     _refuse_unseen(output)
+    leaves = leaves_of_output(output)
     alone = [None] * len(leaves) if base is None or compiling() else leaves_of_output(base())
     slices = [_sliced(leaf, one, count, n) for leaf, one in zip(leaves, alone, strict=True)]
     return [_refilled(output, [leaf[k] for leaf in slices]) for k in range(count)]
@@ -149,15 +182,27 @@ def _of_all_rows(leaf: Tensor) -> Tensor:
 
 
 def _refuse_unseen(output: Any) -> None:
-    """Raise if an output shows numbers that cannot be taken apart."""
+    """Raise if an output shows numbers that cannot be taken apart, or holds an object that cannot be made anew."""
+    whole = _Mapped(lambda leaf: leaf)
+    try:
+        whole.of(output)
+    except (TypeError, AttributeError) as error:  # of a copy, or of an attribute that takes no value
+        raise _not_apart(output) from error
+    for made in whole.made.values():
+        if isinstance(made, Distribution):  # which knows its shape by itself
+            raise _not_apart(made)
     for leaf in leaves_of(output):
         logits = None if isinstance(leaf, Tensor) else getattr(leaf, "logits", None)
         hidden = isinstance(logits, Tensor) and not any(part is logits for part in leaves_of_output(leaf))
         if hidden or isinstance(output, PackedSequence):
-            raise ValueError(
-                f'vectorize="fold" cannot take apart an output such as {describe(output)}; pass a model that answers '
-                "tensors, or a container of them, or vectorize=True or vectorize=False"
-            )
+            raise _not_apart(output)
+
+
+def _not_apart(output: Any) -> ValueError:
+    return ValueError(
+        f'vectorize="fold" cannot take apart an output such as {describe(output)}; pass a model that answers '
+        "tensors, or a container of them, or vectorize=True or vectorize=False"
+    )
 
 
 def _refilled(output: Any, leaves: list[Any]) -> Any:

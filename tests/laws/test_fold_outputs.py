@@ -36,6 +36,11 @@ WAYS: dict[str, Callable[..., Any]] = {
 }
 
 
+def start(way: Any) -> Tensor:
+    """A baseline; two references where there is a fold over these."""
+    return data(2)[: 2 if way is attrfn.deep_lift_shap or way is WAYS["gradient_shap"] else 1]
+
+
 @dataclasses.dataclass
 class Judged:
     loss: Tensor
@@ -60,8 +65,7 @@ OF_THE_BATCH: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Any]]] = 
 @pytest.mark.parametrize("case", OF_THE_BATCH.values(), ids=OF_THE_BATCH)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_a_number_of_the_whole_batch_is_refused(way: Callable[..., Any], case: Any) -> None:
-    (output, target), model, b = case, net(), data(2)[:2]
-    b = b[:1] if way in (WAYS["integrated_gradients"], WAYS["feature_ablation"]) else b
+    (output, target), model, b = case, net(), start(way)
     given: dict[str, Any] = {"target": target}
     way(lambda z: output(model(z)), data(), b, vectorize=False, **given)
     with pytest.raises(ValueError, match=r"one that is of all rows at once.*pass vectorize=True or vectorize=False"):
@@ -100,7 +104,7 @@ STAYING: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Any]]] = {
 def test_what_is_the_same_of_all_rows_or_is_not_looked_at(way: Callable[..., Any], case: Any) -> None:
     (output, target), model = case, net()
     fold, loop = (
-        way(lambda z: output(model(z)), data(), data(2)[:1], target=target, vectorize=vectorize)
+        way(lambda z: output(model(z)), data(), start(way), target=target, vectorize=vectorize)
         for vectorize in ("fold", False)
     )
     same(fold, loop)
@@ -131,3 +135,121 @@ def test_in_a_map_and_in_a_graph(looked_at: bool) -> None:
     else:
         same(mapped(data()), explain(data()))
         same(compiled(data()), explain(data()))
+
+
+# ---------------------------------------------------------------- objects
+
+
+@dataclasses.dataclass
+class Holder:
+    inner: Any
+    count: int = 3
+
+
+class Weakly:
+    __slots__ = ("__weakref__", "logits")
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+class ByOneName:
+    __slots__ = "logits"
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+class Privately:
+    __slots__ = ("__kept",)
+
+    def __init__(self, logits: Tensor) -> None:
+        self.__kept = logits
+
+    @property
+    def logits(self) -> Tensor:
+        return self.__kept
+
+
+class Around:
+    """It refers to itself, and has one object under two names."""
+
+    def __init__(self, logits: Tensor) -> None:
+        first = ByOneName(logits)
+        self.first, self.second, self.size, self.itself = first, first, logits.shape[1:], self
+
+    @property
+    def logits(self) -> Tensor:
+        return self.itself.second.logits if self.first is self.second else self.second.logits.sum()
+
+
+@pytest.mark.parametrize("kind", [Weakly, ByOneName, Privately, Around])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_objects(way: Callable[..., Any], kind: Callable[[Tensor], Any]) -> None:
+    forms: dict[Any, Any] = {
+        kind: lambda o: o.logits[:, 1],
+        lambda y: Holder(kind(y)): lambda o: o.inner.logits[:, 1],
+        lambda y: (Holder([Holder({"deep": kind(y)}), None]), 2): lambda o: o[0].inner[0].inner["deep"].logits[:, 1],
+    }
+    model = net()
+    for output, target in forms.items():
+        fold, loop = (
+            way(lambda z, of=output: of(model(z)), data(), start(way), target=target, vectorize=vectorize)
+            for vectorize in ("fold", False)
+        )
+        same(fold, loop)
+
+
+class Once:
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def __copy__(self) -> "Once":
+        raise TypeError("there is one of these")
+
+
+def test_an_object_that_cannot_be_made_anew() -> None:
+    model = net()
+    with pytest.raises(ValueError, match=r"cannot take apart an output such as a Once"):
+        attrfn.feature_ablation(lambda z: Once(model(z)), data(), target=lambda o: o.logits[:, 1], vectorize="fold")
+
+
+def test_a_loss_deep_in_an_object_is_refused_too() -> None:
+    model = net()
+    with pytest.raises(ValueError, match="of all rows at once"):
+        attrfn.feature_ablation(
+            lambda z: Holder(Holder(Judged(model(z).mean(), model(z)))),
+            data(),
+            target=lambda o: o.inner.inner.loss,
+            vectorize="fold",
+        )
+
+
+DISTRIBUTIONS: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Any]]] = {
+    "normal": (lambda y: torch.distributions.Normal(y, 1.0), lambda o: o.mean[:, 1]),
+    "categorical": (lambda y: torch.distributions.Categorical(logits=y), lambda o: o.logits[:, 1]),
+    "in an object": (lambda y: Holder([torch.distributions.Normal(y, 1.0)]), lambda o: o.inner[0].mean[:, 1]),
+}
+
+
+@pytest.mark.parametrize("case", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_distributions_which_know_their_shapes_are_refused(way: Callable[..., Any], case: Any) -> None:
+    (output, target), model = case, net()
+    b = start(way)
+    with pytest.raises(
+        ValueError, match=r"cannot take apart an output such as a (Normal|Categorical).*vectorize=False"
+    ):
+        way(lambda z: output(model(z)), data(), b, target=target, vectorize="fold")
+    way(lambda z: output(model(z)), data(), b, target=target, vectorize=False)
+
+
+def test_a_number_beside_tensors_in_a_graph() -> None:
+    model = net()
+
+    def explain(x: Tensor) -> Tensor:
+        return attrfn.integrated_gradients(
+            lambda z: (model(z), 3, None, "of it"), x, None, 4, target=lambda o: o[0][:, 1] * o[1], vectorize="fold"
+        )
+
+    same(torch.compile(explain, fullgraph=True, backend="eager")(data()), explain(data()))
