@@ -15,6 +15,7 @@ from attrfn._call.running import differentiated_twice as differentiated_twice
 from attrfn._call.running import finite as finite
 from attrfn._call.running import first_to_say as first_to_say
 from attrfn._call.running import note_pull as note_pull
+from attrfn._call.running import records as records
 from attrfn._call.running import said as said
 from attrfn._call.running import twice as twice
 from attrfn._call.running import unnoted as unnoted

@@ -12,7 +12,7 @@ from torch import Tensor
 from attrfn._again import as_one
 from attrfn._call.constants import warn_if_constant
 from attrfn._call.derivatives import CallInGraph
-from attrfn._call.running import RUNNING, CallUnderWay, finite, first_to_say, keeping_graph, warn_not_finite
+from attrfn._call.running import RUNNING, CallUnderWay, finite, first_to_say, keeping_graph, unrecorded, warn_not_finite
 from attrfn._errors import Given, shortened
 from attrfn._inputs import split
 from attrfn._torch import compiling, transformed, values_readable, warn
@@ -137,12 +137,35 @@ def _outermost(work: Callable[[], Answer], one_pass: bool) -> Answer:
         if transformed():
             with _with_remedies():
                 return work()
-        answer = work()
+        answer = _of_inference(work)
         if call.reached is not None and values_readable():
             _warn_of(answer, call.reached)
         return answer
     finally:
         RUNNING.call = None
+
+
+_INFERENCE = "Inference tensors cannot be saved for backward"
+
+
+def _of_inference(work: Callable[[], Answer]) -> Answer:
+    """Do the work of a call; where a model was made in inference mode once more, without a graph: some need none."""
+    try:
+        return work()
+    except RuntimeError as error:
+        if _INFERENCE not in str(error):
+            raise
+    try:
+        with torch.no_grad(), unrecorded():
+            return work()
+    except RuntimeError as error:
+        if _INFERENCE not in str(error):
+            raise
+        raise RuntimeError(
+            "the model's parameters or buffers were made within torch.inference_mode(), and no derivative can be taken "
+            "where such tensors have a part; make or load the model outside of it, or pass copy.deepcopy(model), made "
+            "outside of it"
+        ) from error
 
 
 @contextmanager

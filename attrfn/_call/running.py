@@ -46,6 +46,8 @@ class Running(threading.local):
     call: CallUnderWay | None = None
     twice = False
     """Whether passes are to be differentiated twice."""
+    unrecorded = False
+    """Whether passes whose graph is not needed record none."""
     watch: Any = None
     """What looks at the passes; see NOTE [Constants]."""
 
@@ -120,6 +122,20 @@ def differentiated_twice() -> Generator[None]:
         yield
     finally:
         RUNNING.twice = before
+
+
+@contextmanager
+def unrecorded() -> Generator[None]:
+    """Passes within, without a graph, record none for the model's own use, for which its tensors may be of no use."""
+    before, RUNNING.unrecorded = RUNNING.unrecorded, True
+    try:
+        yield
+    finally:
+        RUNNING.unrecorded = before
+
+
+def records() -> bool:
+    return not RUNNING.unrecorded
 
 
 def twice() -> bool:

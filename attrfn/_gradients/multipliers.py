@@ -177,6 +177,9 @@ class Sample:
     def __init__(self, asked: Scores, x: Inputs, baselines: Baselines, layer: Layer | None = None) -> None:
         self.count, self.pick = sample_of(x, baselines, fixed=layer is None)
         self.asked, self.layer = asked, layer
+        pairs = zip(leaves_of(x), leaves_of(self.pick(0)), strict=True)
+        self.moves = [isinstance(start, Tensor) and start is not leaf for leaf, start in pairs]
+        """Which leaves of x have references; the others stay as they are, of all rows one."""
 
     _dims: tuple[int, ...] = ()
 
@@ -204,7 +207,7 @@ class Sample:
         """The mean over the references of the attribution from one."""
 
         def flat(asked: Scores, *row: Tensor) -> tuple[Sequence[Tensor], Leaves]:
-            found = one(asked, _refilled(self.pick(0), row))
+            found = one(asked, self._start(asked.x, row))
             whole.append(bool(found.scores))
             count, numbers = asked.n // self.asked.n, (*found.scores, *found.held)
             numbers = numbers if count == 1 or all(t.ndim for t in numbers) else ()
@@ -232,16 +235,15 @@ class Sample:
         return stacked([self._tensors(k) for k in some])
 
     def _tensors(self, k: int) -> list[Tensor]:
-        return [t for t in leaves_of(self.pick(k)) if isinstance(t, Tensor)]
+        return [start for start, moves in zip(leaves_of(self.pick(k)), self.moves, strict=True) if moves]
+
+    def _start(self, x: Leaves, row: Iterable[Tensor]) -> Any:
+        """What is asked about, with a row of references in place of what has some."""
+        rest, moves = iter(row), iter(self.moves)
+        return map_leaves(x.rebuild(x.tensors), lambda leaf: next(rest) if next(moves) else leaf)
 
 
 def _unflattened(values: Sequence[Tensor], stop: Leaves, whole: bool) -> Multipliers:
     n = len(stop.tensors)
     rest = tuple(values[2 * n :])
     return Multipliers(values[:n], stop, values[n : 2 * n], *((rest, ()) if whole else ((), rest)))
-
-
-def _refilled(x: Any, tensors: Iterable[Tensor]) -> Any:
-    """The container `x` with its tensors replaced, in order."""
-    rest = iter(tensors)
-    return map_leaves(x, lambda leaf: next(rest) if isinstance(leaf, Tensor) else leaf)

@@ -12,7 +12,6 @@ from attrfn._model.masks import Masked as Masked
 from attrfn._model.masks import MaskedScore as MaskedScore
 from attrfn._model.masks import masked_input as masked_input
 from attrfn._model.modules import ByItself as ByItself
-from attrfn._model.modules import refuse_scripted as refuse_scripted
 from attrfn._model.modules import uncompiled as uncompiled
 from attrfn._model.run import Pass as Pass
 from attrfn._model.run import run as run

@@ -15,18 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from attrfn._again import found_once
-from attrfn._call import twice
-from attrfn._inputs import leaves_of
 from attrfn._model.kept.homes import OF_NUMBERS
-from attrfn._torch import (
-    as_written,
-    by_compiler,
-    compiling,
-    forward_level,
-    moves_forward,
-    scripted_functions,
-    transformed,
-)
+from attrfn._torch import as_written, by_compiler, compiling
 from attrfn._types import Model
 
 _FEW = 64
@@ -36,13 +26,12 @@ _SOME = 8
 _BUDGET = 500
 """As many objects that are no modules are looked at: a model is near the function that calls it."""
 _DEPTH = 5
-_SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
-_TRACED: Any = (torch.jit._trace.TopLevelTracedModule, torch.jit._trace.TracedModule)  # pyright: ignore
+SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
 _DRAWING = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _modules: Any = all_modules
 _HOOKS_OF_ALL: tuple[Any, Any] = (_modules._global_forward_pre_hooks, _modules._global_forward_hooks)
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer)
-_HOLDING = (nn.Module, *_SCRIPTED, list, tuple, dict, functools.partial)
+_HOLDING = (nn.Module, *SCRIPTED, list, tuple, dict, functools.partial)
 _OF_NUMBERS = OF_NUMBERS | {Tensor, nn.Parameter}
 _OF_DATA = _OF_NUMBERS | {list, tuple, dict}
 """Kinds of values that are neither functions nor objects of the caller's, though these may hold some."""
@@ -108,7 +97,7 @@ class Parts:
 
     def _look_at(self, module: nn.Module) -> None:
         own, (torchs_own, lazy, fused, draws) = module.__dict__, _of_kind(type(module))
-        if module.training:
+        if is_training(module):
             self.training.append(module)
         changed = not torchs_own or own["_forward_pre_hooks"] or own["_forward_hooks"]
         changed = changed or ("forward" in own and of_caller(own["forward"]))
@@ -142,6 +131,11 @@ class Parts:
         return [*self.modules, *self.others]
 
 
+def is_training(module: nn.Module) -> bool:
+    """Whether a module is in train mode; a frozen one of TorchScript has no mode, and answers as in eval mode."""
+    return getattr(module, "training", False)
+
+
 def parts_of(model: Any) -> Parts:
     """The parts of a model; the passes of one call find them once."""
     return found_once(model, Parts) if isinstance(model, nn.Module) or not _is_ours(model) else Parts(model)
@@ -158,42 +152,6 @@ def reachable_parts(model: Any) -> list[Any]:
         return _tree(model) if isinstance(model, nn.Module) else []
     parts = Parts(model, through_ours=True) if _is_ours(model) else parts_of(model)
     return parts.everything
-
-
-def refuse_scripted(model: Model) -> list[Any]:
-    """Raise if the model hides its operations in TorchScript.
-
-    Returns:
-        Scripted functions that its modules name, of which only a pass can tell whether they run.
-    """
-    if compiling():
-        return []
-    parts = reachable_parts(model)
-    for part in (model, *parts):
-        if isinstance(part, _SCRIPTED):
-            raise TypeError(
-                f"the model is, or holds, a TorchScript {type(part).__name__}, whose operations cannot be seen and "
-                "so cannot be given other derivatives; pass the Python model that it was made from"
-            )
-    return scripted_functions(parts)
-
-
-def refuse_lost(parts: Parts, x: Any) -> None:
-    """Raise where TorchScript loses a derivative without a word: a forward one, and under a transform a second."""
-    second = transformed() and twice()
-    if not (second or forward_level()):
-        return
-    scripted = [part for part in parts.everything if isinstance(part, _SCRIPTED) and not isinstance(part, _TRACED)]
-    for part in (*scripted, *scripted_functions(parts.everything))[:1]:
-        hidden = f"the model holds a TorchScript {type(part).__name__}, which"
-        if moves_forward(leaves_of(x)):
-            raise NotImplementedError(f"{hidden} loses forward derivatives")
-        if not second:
-            return
-        raise RuntimeError(
-            f"{hidden} under torch.func has wrong second derivatives; pass vectorize=False (one ordinary call for "
-            'each) or vectorize="fold", or the Python model that it was made from'
-        )
 
 
 def _is_ours(model: Any) -> bool:
@@ -244,7 +202,7 @@ def _parts(value: Any) -> Iterable[Any]:
         if _of_attrfn(value):  # which names none of the caller's
             return _worth(*cells)
         named = [value.__globals__.get(name) for name in value.__code__.co_names]
-        return [*_worth(*cells), *(p for p in named if isinstance(p, (nn.Module, *_SCRIPTED)) or _is_callers(p))]
+        return [*_worth(*cells), *(p for p in named if isinstance(p, (nn.Module, *SCRIPTED)) or _is_callers(p))]
     if isinstance(value, Through):
         return _worth(value.model, value.target)
     if isinstance(value, MethodType):

@@ -1,6 +1,7 @@
 """One pass of a model, which leaves the model as it was."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -10,12 +11,13 @@ from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivat
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack  # pyright: ignore[reportPrivateUsage]
 
 from attrfn._again import Abandoned, Watch, as_one, needs_mode, watch
-from attrfn._call import draw_again, twice, watch_for_constants
+from attrfn._call import draw_again, records, twice, watch_for_constants
 from attrfn._inputs import call, describe, map_leaves
 from attrfn._model import kernels
 from attrfn._model.kept.copies import fresh, lasting, written_outside
 from attrfn._model.kept.turns import take_turn
-from attrfn._model.modules import Parts, by_itself, parts_of, reachable_parts, refuse_lost, uncompiled
+from attrfn._model.modules import Parts, by_itself, is_training, parts_of, reachable_parts, uncompiled
+from attrfn._model.scripted import refuse_lost
 from attrfn._model.training import warn_of_training
 from attrfn._torch import (
     OTHERWISE,
@@ -222,7 +224,7 @@ def _recorded(run: Callable[[bool], Any]) -> Any:
     """What `run` answers, told whether its graph is needed; a model may ask for one, or take a gradient itself."""
     if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or not values_readable():
         return run(True)
-    with recording():
+    with recording() if records() else nullcontext():
         output = run(False)
     return without_graph(output)
 
@@ -269,7 +271,7 @@ def _in_graph(model: Model, x: Inputs, mode: Pass | None) -> Any:
     give_marks()
     model = _callable(model)
     modules = reachable_parts(model)
-    training, restore_draws = [module for module in modules if module.training], draw_again(x)
+    training, restore_draws = [module for module in modules if is_training(module)], draw_again(x)
     try:
         with as_written(modules), watch_for_constants(), _seen_by(mode, training):
             return call(model, fresh(x))

@@ -83,7 +83,10 @@ def function_running() -> type | None:
 
 
 def scripted_functions(modules: Iterable[Any]) -> list[Any]:
-    """The scripted functions that modules hold, or that their code names; they may run or not."""
+    """The scripted functions that modules hold, or that their code names; they may run or not.
+
+    What an overridden method names does not, unless that method is asked for by `super()` or by its class.
+    """
     found: dict[int, Any] = {}
     for module in modules:
         if not isinstance(module, nn.Module) or _of_torch(type(module)):
@@ -101,7 +104,7 @@ def _of_torch(kind: type) -> bool:
 @cache
 def _scripted_in(kind: type) -> tuple[Any, ...]:
     """The scripted functions that the methods of a class name, or the functions that these call."""
-    waiting: list[Any] = [value for base in kind.__mro__ if not _of_torch(base) for value in vars(base).values()]
+    waiting: list[Any] = _values_of(kind)
     found: list[Any] = []
     seen: set[int] = set()
     for value in waiting:  # which grows meanwhile
@@ -111,6 +114,21 @@ def _scripted_in(kind: type) -> tuple[Any, ...]:
             seen.add(id(value))
             waiting += _named_by(value)
     return tuple(found)
+
+
+def _values_of(kind: type) -> list[Any]:
+    """What a class has under its names; of what is overridden, that which code before it asks for."""
+    found: dict[str, list[Any]] = {}
+    asked: set[str] = set()
+    for base in kind.__mro__:
+        if _of_torch(base):
+            continue
+        own, by_name = vars(base), "super" in asked or base.__name__ in asked
+        for name, value in own.items():
+            if name not in found or (by_name and name in asked):
+                found.setdefault(name, []).append(value)
+        asked.update(name for f in own.values() if isinstance(f, FunctionType) for name in f.__code__.co_names)
+    return [value for values in found.values() for value in values]
 
 
 def _of_torch_or_ours(function: FunctionType) -> bool:

@@ -230,6 +230,19 @@ TURNED: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda h: turned(h) * torch.empty_like(turned(h)).normal_(1.0, 0.1),
     "randn": lambda h: turned(h) * torch.randn_like(turned(h)),
     "nothing": lambda h: nn.functional.dropout(turned(h), 0.0, True),
+    "natively": lambda h: torch.native_dropout(turned(h), 0.3, True)[0],
+    "natively, and the mask": lambda h: turned(h) * torch.native_dropout(turned(h), 0.3, None)[1],
+    "torch's in place": lambda h: torch.dropout_(turned(h).clone(), 0.3, True),
+    "torch's alpha in place": lambda h: torch.alpha_dropout_(turned(h).clone(), 0.3, True),
+    "torch's of channels": lambda h: torch.feature_dropout(h[:, None].transpose(1, 3), 0.3, True),
+    "whole numbers": lambda h: turned(h) * torch.empty_like(turned(h)).random_(1, 5),
+    "a program's": lambda h: torch.ops.aten.dropout.default(turned(h), 0.3, True),
+    "a program's native": lambda h: torch.ops.aten.native_dropout.default(turned(h), 0.3, True)[0],
+    "a program's alpha": lambda h: torch.ops.aten.alpha_dropout.default(turned(h), 0.3, True),
+    "a program's normal": lambda h: turned(h) * torch.ops.aten.normal_.default(torch.empty_like(turned(h)), 1.0, 0.1),
+    "a program's bernoulli": lambda h: turned(h) * torch.ops.aten.bernoulli_.float(torch.empty_like(turned(h)), 0.5),
+    "native, in its order": lambda h: torch.native_dropout(h, 0.3, True)[0],
+    "native, nothing": lambda h: torch.native_dropout(turned(h), 0.3, False)[0],
 }
 
 

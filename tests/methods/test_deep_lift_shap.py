@@ -1,5 +1,7 @@
 """DeepLIFT SHAP: its passes, its draws, where its sums are missed; and its layer and neuron forms."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import attrfn
 from tests.tables.forms import total
+from tests.tables.language import WORDS, made
 from tests.tables.models import Split, images, rows, smooth_net
 
 
@@ -87,3 +90,51 @@ def test_neurons_behind_attention() -> None:
     torch.testing.assert_close(one, loop)
     unit = attrfn.neuron(net, layer, (1, 2))
     torch.testing.assert_close(one.sum((1, 2)), (unit(x) - unit(sample).mean()).detach())
+
+
+@pytest.mark.parametrize("how", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+def test_a_padding_mask_without_references_is_of_all_rows_one(name: str, how: str) -> None:
+    """In a `vmap` over references a model that branches on its mask would be refused."""
+    model, x, _, target, *_ = made(name, how)
+    x["attention_mask"][1, 3:] = 0
+    embedding, kept = model.get_input_embeddings(), x["attention_mask"].clone()  # pyright: ignore
+    words = torch.randint(3, WORDS, (3, x["input_ids"].shape[1]))
+    place, at = embedding(x["input_ids"]).detach(), embedding(words).detach()
+
+    def of_words(z: Tensor, mask: Tensor) -> Any:
+        return model(inputs_embeds=z, attention_mask=mask)
+
+    # norms of Llama are single precision
+    embedded = {"inputs_embeds": place, "attention_mask": kept}
+    expected = torch.stack([
+        attrfn.layer_deep_lift(model, embedding, x, {"input_ids": row.expand_as(x["input_ids"])}, target=target)
+        for row in words
+    ]).mean(0)  # fmt: skip
+    for vectorize in (True, False, "fold"):
+        given: Any = {"target": target, "vectorize": vectorize, "chunk_size": 2}
+        same(attrfn.layer_deep_lift_shap(model, embedding, x, {"input_ids": words}, **given), expected, 1e-6)
+        same(attrfn.deep_lift_shap(model, embedded, {"inputs_embeds": at}, **given)["inputs_embeds"], expected, 1e-6)
+        same(attrfn.deep_lift_shap(of_words, (place, kept), (at, None), **given)[0], expected, 1e-6)
+    same(x["attention_mask"], kept)
+
+
+@pytest.mark.parametrize("vectorize", [True, False, "fold"])
+def test_members_without_references_are_tiled_with_the_rest(vectorize: Any) -> None:
+    """One of numbers, one of whole numbers for each example, and one without examples; in the order of x."""
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, scale, column, three = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.rand(3, 1, dtype=torch.float64),
+        torch.arange(3),
+        3.0,
+    )
+
+    def model(scale: Tensor, x: Tensor, given: tuple[Tensor, float]) -> Tensor:
+        return net(x * scale).gather(1, given[0][:, None])[:, 0] * given[1]
+
+    data, references = (scale, x, (column, three)), torch.randn(4, x.shape[1], dtype=torch.float64)
+    found = attrfn.deep_lift_shap(model, data, (None, references, None), vectorize=vectorize, chunk_size=3)
+    expected = attrfn.deep_lift_shap(lambda z: model(scale, z, (column, three)), x, references, vectorize=False)
+    same(found[1], expected)
+    same(found[0], torch.zeros_like(scale))

@@ -1,6 +1,7 @@
 """Operations for which `vmap` has no rule, so that it runs them row by row and says so; written as others."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,6 +146,14 @@ def _alpha_dropped(input: Tensor, p: float = 0.5, training: bool = False, inplac
     return input.mul_(kept).add_(shift) if inplace else input * kept + shift
 
 
+def _natively_dropped(input: Tensor, p: float, train: bool | None) -> Any:
+    """Dropout that answers its mask too."""
+    if train is False or _as_drawn(input, p):
+        return NotImplemented
+    kept = _kept(input, p)
+    return input * kept / (1 - p), kept.bool()
+
+
 def _as_drawn(input: Tensor, p: float) -> bool:
     """Whether torch's own draws are those of an ordinary pass: nothing is drawn, or the tensor lies in its order."""
     return not 0 < p < 1 or input.is_contiguous() or not draws_alike()
@@ -171,12 +180,21 @@ def _drawn_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
     return args[0].copy_(func(_lying_as(args[0]), *args[1:], **kwargs))
 
 
-_DRAWN = ("bernoulli_", "uniform_", "normal_", "exponential_", "log_normal_", "cauchy_", "geometric_")
+_DRAWN = "bernoulli_ uniform_ normal_ random_ exponential_ log_normal_ cauchy_ geometric_".split()
+_DROPPED: dict[str, Rewrite] = {
+    "dropout": _where_transformed(_dropped),
+    "dropout_": _where_transformed(partial(_dropped, inplace=True)),
+    "alpha_dropout": _where_transformed(_alpha_dropped),
+    "alpha_dropout_": _where_transformed(partial(_alpha_dropped, inplace=True)),
+    "native_dropout": _where_transformed(_natively_dropped),
+}
 
 WITHOUT_RULES: dict[str, Rewrite] = {
     **dict.fromkeys(_DRAWN, _drawn_in_place),
-    "dropout": _where_transformed(_dropped),
-    "alpha_dropout": _where_transformed(_alpha_dropped),
+    **dict.fromkeys([f"{name}.default" for name in _DRAWN], _drawn_in_place),
+    "bernoulli_.float": _drawn_in_place,
+    **_DROPPED,
+    **{f"{name}.default": rewrite for name, rewrite in _DROPPED.items()},
     **dict.fromkeys(IN_PLACE, _in_place),
     "unfold": _unfold,
     **{f"adaptive_avg_pool{dims}d": _where_transformed(_averaged(dims)) for dims in (1, 2, 3)},
