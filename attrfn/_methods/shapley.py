@@ -87,9 +87,10 @@ def shapley_estimate(
     r"""`shapley_values` with their standard errors.
 
     1.96 errors are a 95 % interval: where few pairs tell them, they are larger by Student's t. They are zero where all
-    masks are asked. Of permutations they come from the spread over orders, each with its reverse: take six at least,
-    `n_evals` of 12 P; of one they are infinite. Of the regression they come from leaving out each pair of masks,
-    and are infinite where no pair can be spared.
+    masks are asked. Of permutations they come from the spread over orders, each with its reverse, of all players: take
+    six at least, `n_evals` of 12 P; of one they are infinite. Of the regression they come from leaving out each pair of
+    masks, and are infinite where no pair can be spared. Without all masks zero for all players is evidence, no proof:
+    nothing that was asked shows that three players interact.
 
     Args:
         model: The model $f$; see `Model`.

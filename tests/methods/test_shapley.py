@@ -1,7 +1,7 @@
 """Shapley values of models: forms of input, budgets, errors told, and what goes wrong."""
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -180,6 +180,35 @@ def test_a_tolerance_not_reached_is_told(estimator: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attrfn.shapley_values(net(), rows(), rtol=1e-6, target=1)  # exact
+
+
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_not_reached_by_what_was_not_asked(estimator: str) -> None:
+    """x1 and any other: one coalition in 2^P shows that they interact, and without it no pair shows an error."""
+    x = torch.ones(1, 20, dtype=torch.float64)
+    for seed in range(12):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = attrfn.shapley_estimate(
+                lambda x: x[:, 0] * x[:, 1:].amax(1), x, None, 2000, estimator=estimator, rtol=1e-3,
+                generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
+        assert told or abs(found.values[0, 0] - 0.95) < 2e-3
+
+
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_reached_where_two_interact_at_most(estimator: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x[:, ::2].mul(x[:, 1::2]).sum(1) + 3 * x[:, 0]
+
+    counting = Counting(cast(nn.Module, model))
+    x = torch.arange(1.0, 13, dtype=torch.float64)[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = attrfn.shapley_estimate(counting, x, None, 3000, estimator=estimator, rtol=0.01, vectorize=False)
+    assert counting.count < 500
+    assert found.errors.abs().max() < 1e-10
+    close(found.values[:, 2:4].sum(1), x[:, 2] * x[:, 3])
 
 
 SCALES: Any = pytest.mark.parametrize("scale", [1e-30, 1e30])

@@ -136,12 +136,12 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     most = odd.plan.count
     units = min(odd.plan.enough, most)
     found = odd.at(units)
-    while (worst := _share(found, odd.largest)) > rtol:
+    while (worst := _share(found, odd, units)) > rtol:
         if units == most:
             warn(
                 f"rtol={rtol} was not reached with {2 + 2 * units * odd.plan.unit} coalitions, the most that n_evals "
-                f"allows: the standard errors are still {worst:.2g} of the values; pass a larger n_evals, or a larger "
-                "rtol"
+                "allows: the standard errors, or what a coalition of one player that was not asked may add, are still "
+                f"{worst:.2g} of the values; pass a larger n_evals, or a larger rtol"
             )
             break
         units = min(2 * units, most)
@@ -149,12 +149,14 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     return found
 
 
-def _share(found: Found, largest: Tensor) -> float:
+def _share(found: Found, odd: OddPart, units: int) -> float:
     """The largest share, over the examples, of the errors in the values, in L2 norms.
 
-    Nothing where both are no more than the rounding of the game's values: no more of these would tell.
+    It is no less than what was not asked may be; see NOTE [What nobody asked] of `pairs`. Nothing where values and
+    errors are no more than the rounding of the game's values: no more of these would tell.
     """
     values, errors = (wide(t.detach()).norm(dim=1) for t in found)
-    rounding = found.values.shape[1] ** 0.5 * torch.finfo(found.values.dtype).eps * largest
-    settled = (errors == 0) | (torch.maximum(values, errors) <= rounding)
-    return float(torch.where(settled, 0, errors / values).max())
+    rounding = found.values.shape[1] ** 0.5 * torch.finfo(found.values.dtype).eps * odd.largest
+    nothing = torch.maximum(values, errors) <= rounding
+    hidden = odd.plan.unseen(units) / odd.game.players
+    return float(torch.where(nothing, 0, (errors / values).clamp(min=hidden)).max())
