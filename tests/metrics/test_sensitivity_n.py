@@ -75,3 +75,34 @@ def test_it_differentiates_in_x_and_the_attribution() -> None:
 
     torch.autograd.gradcheck(judged, (x.requires_grad_(), attribution.requires_grad_()))
     assert not attrfn.sensitivity_n(net, attribution, x, generator=seeded(), **given).requires_grad
+
+
+MANNERS: tuple[dict[str, Any], ...] = ({}, {"vectorize": False}, {"vectorize": "fold"}, {"chunk_size": 3})
+
+
+@pytest.mark.parametrize("how", MANNERS, ids=str)
+def test_sets_are_of_the_players_that_an_example_has(how: dict[str, Any]) -> None:
+    """So that where the attribution is right, its sums go with what is lost, with groups that differ too."""
+    x = torch.arange(1.0, 9).reshape(2, 4).double() ** 1.5
+    groups = torch.tensor([[0, 1, 2, 3], [5, 5, 0, 7]])
+    asked: list[int] = []
+
+    def model(x: Tensor) -> Tensor:
+        return x.sum(1)
+
+    def absent(x: Tensor) -> Tensor:
+        asked.extend((x == 0).sum(1).tolist())
+        return x.sum(1)
+
+    for n in (1, 2):
+        found = attrfn.sensitivity_n(model, x, x, n=n, groups=groups, generator=seeded(), **how)
+        torch.testing.assert_close(found, torch.ones(2).double())
+        wrong = x * torch.tensor([1.0, -1, 1, 1]).double()
+        alone = attrfn.sensitivity_n(model, wrong[:1], x[:1], n=n, generator=seeded())
+        both = attrfn.sensitivity_n(model, wrong, x, n=n, groups=groups, generator=seeded(), **how)
+        torch.testing.assert_close(both[:1], alone)
+    attrfn.sensitivity_n(absent, x, x, n=2, groups=groups, vectorize=False)
+    assert set(asked[2::2]) == {2}
+    assert set(asked[3::2]) == {2, 3}
+    with pytest.raises(ValueError, match=r"n must be below the number of players that an example has at least, 3, but"):
+        attrfn.sensitivity_n(model, x, x, n=3, groups=groups)
