@@ -161,6 +161,21 @@ def all_finite(values: Any) -> bool:
         return all(math.isfinite(leaf.detach().sum().item()) for leaf in tensors)  # an overflow does no harm
 
 
+def refuse_nan(name: str, values: Tensor) -> None:
+    """Raise if there is NaN among some numbers of each example, `(N, D)`, as far as they can be seen."""
+    if not values_visible(values):
+        return
+    with nullcontext() if compiling() else below():
+        bad = values.detach().isnan().any(1)
+        if not bad.any():
+            return
+        count, first = int(bad.sum()), int(bad.int().argmax())
+    raise ValueError(
+        f"{name} numbers, but NaN for {count} of {len(bad)} examples, the first {first}; what is compared with it says "
+        "nothing: look at the model's output there, or put numbers in its place with torch.nan_to_num"
+    )
+
+
 def between(x: Tensor, start: Tensor, z: Tensor, whole: bool) -> Tensor:
     """x where z is 1, `start` where it is 0, both to the bit; on the line between where it is between.
 

@@ -13,6 +13,7 @@ from attrfn._call import public_call
 from attrfn._inputs import attributions_of, batch_size, describe, device_of, leaves_of, take
 from attrfn._metrics.correlation import SIMILARITIES
 from attrfn._model import uncompiled
+from attrfn._references import refuse_nan
 from attrfn._sampling import followed, own_generator, whole_number
 from attrfn._types import Attributions, Inputs
 
@@ -44,12 +45,14 @@ def randomization(
         generator: Source of all random numbers; the global state is then left alone.
 
     Returns:
-        Similarities, `(L, N)`, without unit; 0 where an attribution does not vary.
+        Similarities, `(L, N)`, without unit; 0 where an attribution does not vary, NaN where that of the model drawn
+            anew is NaN.
 
     Raises:
         TypeError: If `attribute` is no function that returns an attribution, `model` no `nn.Module`, or another
             argument of a wrong type.
-        ValueError: If a layer is not in the model, or has no parameters, or there is no such `similarity`.
+        ValueError: If a layer is not in the model, or has no parameters, there is no such `similarity`, or the
+            attribution of the model itself is NaN.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
@@ -66,6 +69,7 @@ def randomization(
     names = _names(original, layers)
     generator = own_generator(generator, device_of(x))
     before, redrawn, found = _rows(_asked(attribute, model, x), x), _copy(original), list[Tensor]()
+    refuse_nan("attribute must return", before)
     for k in followed(range(len(names)), len(names), "layers"):
         redrawn = redrawn if cascade else _copy(original)
         _draw_anew(redrawn.get_submodule(names[k]), whole_number(2**62, device_of(x), generator), layers is None)

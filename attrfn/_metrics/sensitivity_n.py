@@ -9,6 +9,7 @@ from attrfn._call import public_call
 from attrfn._inputs import at_least_one
 from attrfn._interventions import Intervention, game_of
 from attrfn._metrics.correlation import pearson
+from attrfn._references import refuse_nan
 from attrfn._sampling import Batching, check_generator, order_of, own_generator
 from attrfn._types import Attributions, Baselines, Groups, Inputs, Model, Target, Vectorize
 
@@ -54,7 +55,8 @@ def sensitivity_n(
 
     Raises:
         TypeError: If `attributions`, `x`, `baselines`, `groups`, `n` or `generator` is what it cannot be.
-        ValueError: If `n` is not below the number of players, `n_samples` below 2, or a shape does not fit.
+        ValueError: If `n` is not below the number of players, `n_samples` below 2, `attributions` holds NaN, or a shape
+            does not fit.
         IndexError: If `target` is out of range.
 
     Example:
@@ -67,6 +69,7 @@ def sensitivity_n(
     """
     game = game_of(model, x, baselines, groups, None, target, Batching(chunk_size, vectorize), create_graph)
     totals = game.entries.totals(attributions)
+    refuse_nan("attributions must hold", totals)
     totals = totals if create_graph else totals.detach()
     sets = _sets(game, n, n_samples, generator)
     values = game(torch.cat([torch.zeros_like(sets[:1]), sets]).logical_not())
