@@ -26,8 +26,7 @@ def shapley(
     game: Game, n_evals: int | None, estimator: str | None, rtol: float | None, generator: torch.Generator | None
 ) -> Found:
     """The Shapley values, and their standard errors."""
-    budget = _budget(game, n_evals)
-    estimator = _chosen(game, budget, estimator)
+    estimator, budget = _chosen(game, n_evals, estimator)
     _check_tolerance(rtol)
     check_generator(generator)
     if estimator == "exact" or 2**game.players <= min(budget, 4):
@@ -53,8 +52,7 @@ def interactions(game: Game, n_evals: int | None, generator: torch.Generator | N
     check_generator(generator)
     if 2**game.players <= budget and game.players <= MOST_PLAYERS:
         return exact_interactions(game)
-    budget = budget if n_evals is not None else max(budget, least)
-    _enough(game, budget, least, "interactions of all pairs")
+    budget = _enough(game, n_evals, least, "interactions of all pairs")
     return sampled_interactions(game, budget, own_generator(generator, game.device))
 
 
@@ -70,7 +68,7 @@ def linear_model(
     budget, drawn = _budget(game, n_evals), generator
     check_generator(generator)
     if 2**game.players > budget:
-        _enough(game, budget, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
+        _enough(game, n_evals, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
         drawn = own_generator(generator, game.device)
     return ridge(game, uniform_masks(game, budget, drawn), width, alpha, game.value.there)
 
@@ -79,14 +77,12 @@ def _budget(game: Game, n_evals: int | None) -> int:
     """How many coalitions may be asked."""
     if n_evals is None:
         return 2**game.players if 2**game.players <= _ALL else _PER_PLAYER * game.players
-    budget = at_least_one("n_evals", n_evals) // game.value.references
-    _enough(game, budget, 1, "one coalition")
-    return budget
+    return at_least_one("n_evals", n_evals) // game.value.references
 
 
-def _chosen(game: Game, budget: int, estimator: Any) -> str:
-    """The estimator, whose budget is large enough."""
-    players = game.players
+def _chosen(game: Game, n_evals: int | None, estimator: Any) -> tuple[str, int]:
+    """The estimator, and how many coalitions it may ask, which are enough."""
+    players, budget = game.players, _budget(game, n_evals)
     if estimator is not None and estimator not in _ESTIMATORS:
         raise ValueError(f"estimator must be one of {_ESTIMATORS}, or None, but is {describe(estimator)}")
     if estimator is None:
@@ -98,18 +94,20 @@ def _chosen(game: Game, budget: int, estimator: Any) -> str:
             "estimator='kernel' or 'permutation', or groups, which make fewer players"
         )
     least = {"exact": 2**players, "permutation": 2 * players + 2, "kernel": players + 2}[estimator]
-    _enough(game, budget, least, f"estimator={estimator!r}")
-    return estimator
+    return estimator, _enough(game, n_evals, least, f"estimator={estimator!r}")
 
 
-def _enough(game: Game, budget: int, least: int, what: str) -> None:
+def _enough(game: Game, n_evals: int | None, least: int, what: str) -> int:
+    """How many coalitions may be asked: so many at least, or an error."""
+    budget, each = _budget(game, n_evals), game.value.references
+    if n_evals is None:
+        return max(budget, least)
     if budget >= least:
-        return
-    each = game.value.references
+        return budget
     rows = f" and the reference's {each} rows" if each > 1 else ""
     raise ValueError(
-        f"n_evals is too small: with {game.players} players{rows}, {what} needs n_evals={least * each} at least, but "
-        f"there are {budget * each}; pass more, or groups, which make fewer players"
+        f"n_evals is too small: with {game.players} player{'s' * (game.players > 1)}{rows}, {what} needs "
+        f"n_evals={least * each} at least, but there are {n_evals}; pass more, or groups, which make fewer players"
     )
 
 
