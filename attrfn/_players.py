@@ -239,7 +239,7 @@ def _ranks_of(given: Sequence[Tensor], own: Sequence[int], rows: int) -> tuple[T
 
 def ranked(name: str, x: Any, groups: Any) -> tuple[Tensor, int]:
     """Numbers, which broadcast to x: the rank of each among all distinct ones, P where it is negative; and P."""
-    numbers = _numbers(name, x, groups)
+    numbers = _numbers(name, x, groups, "the positions")
     if numbers is None:
         raise TypeError(f"{name} must be an integer tensor, but is {describe(groups)}")
     ranks, count, _ = as_constants(_ranks_of, [numbers.reshape(1, -1)], [1], 1)
@@ -260,7 +260,7 @@ def _ranked(numbers: Tensor) -> tuple[Tensor, int, bool]:
     return torch.where(numbers < 0, count, ranks), count, bool((numbers < 0).any())
 
 
-def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
+def _numbers(name: str, x: Any, given: Any, of: str = "its input") -> Tensor | None:
     """The numbers of one member, which broadcast to it."""
     if given is OMITTED or given is None or (isinstance(given, Spread) and given.value is None):
         return None
@@ -279,7 +279,7 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
             f"{name} must hold numbers, which tell how many players there are, but is mapped over by a transform, or "
             "without numbers; make it outside"
         )
-    broadcast(name, numbers, x.shape)
+    broadcast(name, numbers, x.shape, of)
     return numbers.long() if numbers.dtype in _UNSIGNED else numbers
 
 

@@ -541,3 +541,15 @@ def test_numbers_of_numpy() -> None:
     expected = attrfn.lime(lambda q: q.sum(1), x, width=0.25, alpha=0.5)
     torch.testing.assert_close(attrfn.lime(lambda q: q.sum(1), x, **settings), expected)
     attrfn.shapley_estimate(lambda q: q.sum(1), x, rtol=np.float32(0.5))
+
+
+COMPLEX = torch.tensor([1j])
+
+
+@pytest.mark.parametrize("given", [{"baselines": COMPLEX}, {"reference": COMPLEX[None].expand(1, 3)}], ids=str)
+@pytest.mark.parametrize("ids", [torch.ones(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)], ids=str)
+def test_an_imaginary_part_is_not_lost(ids: Tensor, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"(baselines|reference) must not be complex, as its input, a .* is not"):
+        attrfn.feature_ablation(lambda ids: ids.sum(1), ids, **given)
+    with pytest.raises(TypeError, match=r"(baselines|reference) must be floating point as x is, but is a complex64"):
+        attrfn.feature_ablation(lambda x: x.sum(1), ids.float(), **given)
