@@ -99,9 +99,9 @@ class Players:
         numbers = torch.cat([here.players_of_entries(len(values)) for here, _ in pairs], 1)
         return _totals(numbers.to(values.device), values, self.count)
 
-    def spread(self, values: Tensor) -> Any:
+    def spread(self, values: Tensor, dtype: torch.dtype | None = None) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
-        return self.answer([here and here.at_entries(values, 0) for here in self.seats], values.dtype)
+        return self.answer([here and here.at_entries(values, 0) for here in self.seats], dtype or values.dtype)
 
     def answer(self, entries: Sequence[Tensor | None], dtype: torch.dtype) -> Any:
         """Numbers for each leaf's entries, contained as x is; zeros for `None`.

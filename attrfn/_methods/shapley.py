@@ -178,4 +178,5 @@ def shapley_interactions(
         Grabisch & Roubens, An axiomatic approach to the concept of interaction among players, 1999.
     """
     game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
-    return interactions(game, n_evals, generator)
+    found = interactions(game, n_evals, generator)
+    return found.to(game.told(found.dtype))

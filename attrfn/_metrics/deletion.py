@@ -143,7 +143,8 @@ def _curve(
         return is_there(places, count[:, None, None])
 
     values = game.over(len(counts), masks).T
-    return values.to(next((leaf.dtype for leaf in leaves_of(game.x) if is_floating(leaf)), values.dtype))
+    floating = (leaf.dtype for leaf in leaves_of(game.x) if is_floating(leaf))
+    return values.to(next(floating, game.told(values.dtype)))
 
 
 def _counts(players: int, n_steps: int | None) -> list[int]:

@@ -74,7 +74,7 @@ def sensitivity_n(
     sets = _sets(game, n, n_samples, generator)
     values = game(torch.cat([torch.zeros_like(sets[:1]), sets]).logical_not())
     lost, sums = (values[0] - values[1:]).double(), _sums(sets.double(), totals.double())
-    return pearson(sums.T, lost.T).to(values.dtype)
+    return pearson(sums.T, lost.T).to(game.told(values.dtype))
 
 
 def _sums(sets: Tensor, totals: Tensor) -> Tensor:
