@@ -13,12 +13,13 @@ class Intervention(Game):
     """A game of which players of x, or of an activation, are present."""
 
     def __init__(self, masked: Masked, target: Target, batching: Batching, create_graph: bool) -> None:
-        super().__init__(MaskedScore(masked, target), batching, create_graph)
-        self.x, self.entries = masked.x, masked.players
+        score = MaskedScore(masked, target)
+        super().__init__(score, batching, create_graph)
+        self.x, self.entries, self.told = masked.x, masked.players, score.told
 
     def spread(self, values: Tensor) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
-        return self.entries.spread(values)
+        return self.entries.spread(values, self.told(values.dtype))
 
 
 def game_of(

@@ -99,9 +99,9 @@ class Players:
         numbers = torch.cat([here.players_of_entries(len(values)) for here, _ in pairs], 1)
         return _totals(numbers.to(values.device), values, self.count)
 
-    def spread(self, values: Tensor) -> Any:
+    def spread(self, values: Tensor, dtype: torch.dtype | None = None) -> Any:
         """`(N, P)`, contained as x is: every entry with its player's number, zero where there is none."""
-        return self.answer([here and here.at_entries(values, 0) for here in self.seats], values.dtype)
+        return self.answer([here and here.at_entries(values, 0) for here in self.seats], dtype or values.dtype)
 
     def answer(self, entries: Sequence[Tensor | None], dtype: torch.dtype) -> Any:
         """Numbers for each leaf's entries, contained as x is; zeros for `None`.
@@ -239,7 +239,7 @@ def _ranks_of(given: Sequence[Tensor], own: Sequence[int], rows: int) -> tuple[T
 
 def ranked(name: str, x: Any, groups: Any) -> tuple[Tensor, int]:
     """Numbers, which broadcast to x: the rank of each among all distinct ones, P where it is negative; and P."""
-    numbers = _numbers(name, x, groups)
+    numbers = _numbers(name, x, groups, "the positions")
     if numbers is None:
         raise TypeError(f"{name} must be an integer tensor, but is {describe(groups)}")
     ranks, count, _ = as_constants(_ranks_of, [numbers.reshape(1, -1)], [1], 1)
@@ -260,7 +260,7 @@ def _ranked(numbers: Tensor) -> tuple[Tensor, int, bool]:
     return torch.where(numbers < 0, count, ranks), count, bool((numbers < 0).any())
 
 
-def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
+def _numbers(name: str, x: Any, given: Any, of: str = "its input") -> Tensor | None:
     """The numbers of one member, which broadcast to it."""
     if given is OMITTED or given is None or (isinstance(given, Spread) and given.value is None):
         return None
@@ -279,7 +279,7 @@ def _numbers(name: str, x: Any, given: Any) -> Tensor | None:
             f"{name} must hold numbers, which tell how many players there are, but is a traced or vmapped tensor; "
             f"create {name} outside the transform"
         )
-    broadcast(name, numbers, x.shape)
+    broadcast(name, numbers, x.shape, of)
     return numbers.long() if numbers.dtype in _UNSIGNED else numbers
 
 

@@ -113,7 +113,7 @@ class _Others:
         return self.x[self.orders[at, torch.arange(at.shape[0], device=at.device) % n]]
 
 
-def refuse_wrapping(name: str, x: Any, given: Any) -> None:
+def refuse_wrapping(name: str, x: Any, given: Any, of: str = "x's dtype") -> None:
     """Raise if whole numbers for a member of x are not among those that its dtype holds."""
     if not (isinstance(x, Tensor) and isinstance(given, Tensor)) or x.dtype in (given.dtype, torch.bool):
         return
@@ -122,7 +122,7 @@ def refuse_wrapping(name: str, x: Any, given: Any) -> None:
     held, numbers = torch.iinfo(x.dtype), given.long()
     if numbers.numel() and (int(numbers.min()) < held.min or int(numbers.max()) > held.max):
         raise ValueError(
-            f"{name} must hold whole numbers of x's dtype, from {held.min} to {held.max}, but holds "
+            f"{name} must hold whole numbers of {of}, from {held.min} to {held.max}, but holds "
             f"{int(numbers.min())} to {int(numbers.max())}"
         )
 
@@ -139,8 +139,9 @@ def _references(name: str, x: Any, rows: Any, fixed: bool) -> _References:
         refuse_integers(name, rows)
     elif fixed:
         raise held_fixed(name, x)
-    elif rows.is_floating_point():
-        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    elif rows.is_floating_point() or (rows.is_complex() and not x.is_complex()):
+        kind = "complex" if rows.is_complex() else "floating point"
+        raise TypeError(f"{name} must not be {kind}, as its input, {describe(x)}, is not")
     if x.ndim == 0:
         raise ValueError(f"{name} was given for a member of x without examples, {describe(x)}; pass None for it")
     shared, own = rows.ndim == x.ndim, rows.ndim == x.ndim + 1
@@ -159,6 +160,21 @@ def all_finite(values: Any) -> bool:
     tensors = [leaf for leaf in leaves_of(values) if is_floating(leaf) and values_visible(leaf)]
     with nullcontext() if compiling() else below():
         return all(math.isfinite(leaf.detach().sum().item()) for leaf in tensors)  # an overflow does no harm
+
+
+def refuse_nan(name: str, values: Tensor) -> None:
+    """Raise if there is NaN among some numbers of each example, `(N, D)`, as far as they can be seen."""
+    if not values_visible(values):
+        return
+    with nullcontext() if compiling() else below():
+        bad = values.detach().isnan().any(1)
+        if not bad.any():
+            return
+        count, first = int(bad.sum()), int(bad.int().argmax())
+    raise ValueError(
+        f"{name} numbers, but NaN for {count} of {len(bad)} examples, the first {first}; what is compared with it says "
+        "nothing: look at the model's output there, or put numbers in its place with torch.nan_to_num"
+    )
 
 
 def between(x: Tensor, start: Tensor, z: Tensor, whole: bool) -> Tensor:

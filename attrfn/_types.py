@@ -91,7 +91,7 @@ Evaluations: TypeAlias = int | None
 """Of `n_evals`: how many passes of the model an example may take in all.
 
 M masks count M; with a `reference` of K rows M K; the doublings of `rtol` are included. `None`: all $2^P$ masks of P
-players where they are no more than 4,096, else 16 P of them.
+players where they are no more than 4,096, else 16 P of them, and never fewer than an estimator needs that is named.
 """
 
 Index: TypeAlias = int | str | tuple[int | str, ...]

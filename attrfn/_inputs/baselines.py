@@ -134,8 +134,9 @@ def _fixed_baseline(name: str, x: Any, baseline: Any, fixed: bool) -> Any:
             f"{name} must be a tensor such as {describe(x)}, but is {describe(baseline)}: a number is for "
             "floating-point members alone"
         )
-    if baseline.is_floating_point():
-        raise TypeError(f"{name} must not be floating point, as its input, {describe(x)}, is not")
+    if baseline.is_floating_point() or (baseline.is_complex() and not x.is_complex()):
+        kind = "complex" if baseline.is_complex() else "floating point"
+        raise TypeError(f"{name} must not be {kind}, as its input, {describe(x)}, is not")
     return broadcast(name, baseline.to(x), x.shape)
 
 
@@ -155,14 +156,14 @@ def refuse_integers(name: str, baseline: Tensor) -> None:
         )
 
 
-def broadcast(name: str, baseline: Tensor, shape: torch.Size) -> Tensor:
-    """`baseline` expanded to `shape`, or an error that names it."""
+def broadcast(name: str, baseline: Tensor, shape: torch.Size, of: str = "its input") -> Tensor:
+    """`baseline` expanded to `shape`, which is that `of` something, or an error that names it."""
     if torch.compiler.is_compiling() and not _fits(baseline, shape):  # whose own error would leave the graph
-        raise _too_large(name, baseline, shape)
+        raise _too_large(name, baseline, shape, of)
     try:
         return baseline.expand(shape)
     except RuntimeError:
-        raise _too_large(name, baseline, shape) from None
+        raise _too_large(name, baseline, shape, of) from None
 
 
 def _fits(baseline: Tensor, shape: torch.Size) -> bool:
@@ -172,7 +173,7 @@ def _fits(baseline: Tensor, shape: torch.Size) -> bool:
         return False
 
 
-def _too_large(name: str, baseline: Tensor, shape: torch.Size) -> ValueError:
+def _too_large(name: str, baseline: Tensor, shape: torch.Size, of: str) -> ValueError:
     return ValueError(
-        f"{name} must broadcast to the shape of its input, {tuple(shape)}, but has the shape {tuple(baseline.shape)}"
+        f"{name} must broadcast to the shape of {of}, {tuple(shape)}, but has the shape {tuple(baseline.shape)}"
     )

@@ -121,7 +121,7 @@ def occlusion(
     game = game_of(model, x, baselines, None, reference, target, Batching(chunk_size, vectorize), create_graph)
     windows = windows_of(game.x, window, strides, game.entries.firsts)
     found, dtype = occluded(game, game.entries.firsts, windows)
-    return game.entries.answer(found, dtype)
+    return game.entries.answer(found, game.told(dtype))
 
 
 @public_call

@@ -218,7 +218,7 @@ def spans(attributions: Tensor, groups: Tensor) -> Tensor:
         raise TypeError(f"attributions must be a floating-point tensor, but is {describe(attributions)}")
     if attributions.ndim < 2:
         raise ValueError(f"attributions must have the shape (N, T, *R), but is {describe(attributions)}")
-    each = attributions.flatten(2)[..., 0] if attributions.ndim > 2 else attributions
+    each = attributions.flatten(2).sum(2) if attributions.ndim > 2 else attributions
     numbers, count = ranked("groups", each, groups)
     if count == 0:
         raise ValueError("groups has no group: every number is negative; give positions that count numbers from 0 on")

@@ -87,11 +87,11 @@ def shapley_estimate(
 ) -> Estimate:
     r"""`shapley_values` with their standard errors.
 
-    $\pm$ 1.96 errors is about a 95 % interval; with few samples the errors are enlarged by Student's t. As measured it
-    holds the value in 94 to 98 % of cases by the regression, in 93 to 96 % by permutations with `n_evals` of 12 P or
-    more, in 89 to 94 % with fewer. Errors come from the spread over orders, each with its reverse (infinite of one
-    pair), or from leaving out each pair of masks of the regression (infinite if there are too few pairs to leave one
-    out). They are zero where all masks are asked.
+    $\pm$ 1.96 errors is about a 95 % interval; with few samples the errors are enlarged by Student's t. They are zero
+    where all masks are asked. Of permutations they come from the spread over orders, each with its reverse, of all
+    players: take six at least, `n_evals` of 12 P; of one they are infinite. Of the regression they come from leaving
+    out each pair of masks, and are infinite if there are too few pairs to leave one out. Without all masks zero for all
+    players is evidence, no proof: nothing that was asked shows that three players interact.
 
     Args:
         model: The model $f$; see `Model`.
@@ -181,4 +181,5 @@ def shapley_interactions(
             1999. doi:10.1007/s001820050125
     """
     game = game_of(model, x, baselines, groups, reference, target, Batching(chunk_size, vectorize), create_graph)
-    return interactions(game, n_evals, generator)
+    found = interactions(game, n_evals, generator)
+    return found.to(game.told(found.dtype))

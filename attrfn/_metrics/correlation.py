@@ -13,9 +13,9 @@ def pearson(one: Tensor, other: Tensor) -> Tensor:
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """The cosine of the rows' angle; 0 where one of them is zero."""
+    """The cosine of the rows' angle; 0 where one of them is zero, NaN where one holds NaN."""
     sizes = one.norm(dim=1) * other.norm(dim=1)
-    return torch.where(sizes > 0, (one * other).sum(1) / torch.where(sizes > 0, sizes, 1), 0)
+    return torch.where(sizes == 0, 0, (one * other).sum(1) / torch.where(sizes == 0, 1, sizes))
 
 
 def spearman(one: Tensor, other: Tensor) -> Tensor:
@@ -26,7 +26,8 @@ def spearman(one: Tensor, other: Tensor) -> Tensor:
 def _ranks(rows: Tensor) -> Tensor:
     """Twice the mean rank of each number, but for a constant: how many are less, and how many are not more."""
     ordered, rows = rows.sort(1).values.contiguous(), rows.contiguous()
-    return (torch.searchsorted(ordered, rows) + torch.searchsorted(ordered, rows, right=True)).to(rows.dtype)
+    ranks = torch.searchsorted(ordered, rows) + torch.searchsorted(ordered, rows, right=True)
+    return torch.where(rows.isnan(), torch.nan, ranks.to(rows.dtype))
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

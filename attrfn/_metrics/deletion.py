@@ -8,6 +8,7 @@ from torch import Tensor
 from attrfn._call import public_call
 from attrfn._inputs import at_least_one, is_floating, leaves_of
 from attrfn._interventions import Intervention, game_of
+from attrfn._references import refuse_nan
 from attrfn._sampling import Batching
 from attrfn._types import Attributions, Baselines, ChunkSize, Groups, Inputs, Model, Target, Vectorize
 
@@ -53,7 +54,7 @@ def deletion(
 
     Raises:
         TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
-        ValueError: If there are more steps than players, no player, or a shape does not fit.
+        ValueError: If there are more steps than players, no player, NaN in `attributions`, or a shape does not fit.
         IndexError: If `target` is out of range.
 
     Example:
@@ -108,7 +109,7 @@ def insertion(
 
     Raises:
         TypeError: If `attributions`, `x`, `baselines` or `groups` has a wrong type or dtype.
-        ValueError: If there are more steps than players, no player, or a shape does not fit.
+        ValueError: If there are more steps than players, no player, NaN in `attributions`, or a shape does not fit.
         IndexError: If `target` is out of range.
 
     Example:
@@ -131,6 +132,7 @@ def _curve(
 ) -> Tensor:
     """The values, `(N, S + 1)`, of who is there by the place in the order and the number of players so far."""
     totals, there = game.entries.totals(attributions), game.entries.there
+    refuse_nan("attributions must hold", totals)
     if there is not None:
         totals = torch.where(there, totals, -torch.inf)  # who is not there goes last
     places = totals.sort(dim=1, descending=True, stable=True).indices.argsort(1)
@@ -141,7 +143,8 @@ def _curve(
         return is_there(places, count[:, None, None])
 
     values = game.over(len(counts), masks).T
-    return values.to(next((leaf.dtype for leaf in leaves_of(game.x) if is_floating(leaf)), values.dtype))
+    floating = (leaf.dtype for leaf in leaves_of(game.x) if is_floating(leaf))
+    return values.to(next(floating, game.told(values.dtype)))
 
 
 def _counts(players: int, n_steps: int | None) -> list[int]:

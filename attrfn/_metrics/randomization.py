@@ -1,7 +1,8 @@
 """Whether an attribution is about what the model has learned."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from attrfn._call import public_call
 from attrfn._inputs import attributions_of, batch_size, describe, device_of, leaves_of, take
 from attrfn._metrics.correlation import SIMILARITIES
 from attrfn._model import uncompiled
+from attrfn._references import refuse_nan
 from attrfn._sampling import followed, own_generator, whole_number
 from attrfn._types import Attributions, Inputs
 
@@ -37,19 +39,21 @@ def randomization(
         attribute: From a model and `x` to an attribution, such as `lambda model, x: saliency(model, x, 3)`.
         model: The model, an `nn.Module`, which stays as it is.
         x: Inputs, `(N, *F)`; see `Inputs`.
-        layers: Modules, or their dotted names, L of them, in the order in which they are drawn anew; `None`: all that
-            own parameters, the last first.
+        layers: Modules, or their dotted names, L of them, in the order in which they are drawn anew with all that is in
+            them; `None`: all that own parameters, the last first, each without the modules in it.
         cascade: Each step adds a layer to those drawn anew; otherwise it is one layer alone.
         similarity: `"spearman"` (correlation of ranks), `"pearson"` or `"cosine"`, over all entries of an example.
         generator: Source of all random numbers; the global state is then left alone.
 
     Returns:
-        Similarities, `(L, N)`, without unit; 0 where an attribution does not vary.
+        Similarities, `(L, N)`, without unit; 0 where an attribution does not vary, NaN where that of the model drawn
+            anew is NaN.
 
     Raises:
         TypeError: If `attribute` is no function that returns an attribution, `model` no `nn.Module`, or another
             argument of a wrong type.
-        ValueError: If a layer is not in the model, or has no parameters, or there is no such `similarity`.
+        ValueError: If a layer is not in the model, or has no parameters, there is no such `similarity`, or the
+            attribution of the model itself is NaN.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
@@ -66,9 +70,10 @@ def randomization(
     names = _names(original, layers)
     generator = own_generator(generator, device_of(x))
     before, redrawn, found = _rows(_asked(attribute, model, x), x), _copy(original), list[Tensor]()
+    refuse_nan("attribute must return", before)
     for k in followed(range(len(names)), len(names), "layers"):
         redrawn = redrawn if cascade else _copy(original)
-        _draw_anew(redrawn.get_submodule(names[k]), whole_number(2**62, device_of(x), generator))
+        _draw_anew(redrawn.get_submodule(names[k]), whole_number(2**62, device_of(x), generator), layers is None)
         after = _rows(_asked(attribute, redrawn, x), x)
         found.append(likeness(before.double(), after.double()).to(before.dtype))
     return torch.stack(found)
@@ -106,7 +111,9 @@ def _names(model: nn.Module, layers: Any) -> list[str]:
     """The dotted names of what is drawn anew."""
     modules = dict(model.named_modules())
     if layers is None:
-        names = [name for name, module in modules.items() if _own(module)][::-1]
+        inside = {id(part) for module in modules.values() for part in _parts(module)[1:]}
+        owning = {name: module for name, module in modules.items() if any(map(_own, _parts(module)))}
+        names = [name for name, module in owning.items() if id(module) not in inside][::-1]
     elif isinstance(layers, (list, tuple)):
         given: Sequence[Any] = layers
         places: dict[int, Any] = {id(module): name for name, module in modules.items()}
@@ -122,6 +129,12 @@ def _names(model: nn.Module, layers: Any) -> list[str]:
     if not names:
         raise ValueError("layers has no module with parameters, which could be drawn anew")
     return names
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """A module, and those by which its own parameters are parametrized."""
+    parts = getattr(module, "parametrizations", None)
+    return [module, *parts.modules()] if isinstance(parts, nn.ModuleDict) else [module]
 
 
 def _own(module: nn.Module) -> list[nn.Parameter]:
@@ -140,21 +153,38 @@ def _rows(attribution: Any, x: Inputs) -> Tensor:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def _draw_anew(layer: nn.Module, seed: int) -> None:
-    """Give a layer other parameters, all of its children's too; the global state of random numbers is put back."""
+def _draw_anew(layer: nn.Module, seed: int, alone: bool) -> None:
+    """Give a layer other parameters, its children's too or it `alone`; the global state of random numbers stays."""
     cuda = sorted({p.device.index for p in layer.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(cuda):
+    with torch.random.fork_rng(cuda), _keeping_children(layer) if alone else nullcontext():
         torch.default_generator.manual_seed(seed)
         for index in cuda:
             torch.cuda.default_generators[index].manual_seed(seed)
-        for module in layer.modules():
-            reset: Any = getattr(module, "reset_parameters", None)
-            own = {p: p._version for p in _own(module)}
-            if own and callable(reset):
-                reset()
-            drawn = any(p._version != version for p, version in own.items())
-            for p in own if not drawn else [p for p, version in own.items() if p._version == version]:
-                _draw_from_normal(p)
+        for module in _parts(layer) if alone else layer.modules():
+            _draw_own(module)
+
+
+def _draw_own(module: nn.Module) -> None:
+    """Draw the parameters of one module anew, by its own means where it has them."""
+    reset: Any = getattr(module, "reset_parameters", None)
+    own = {p: p._version for p in _own(module)}
+    if own and callable(reset):
+        reset()
+    drawn = any(p._version != version for p, version in own.items())
+    for p in own if not drawn else [p for p, version in own.items() if p._version == version]:
+        _draw_from_normal(p)
+
+
+@contextmanager
+def _keeping_children(layer: nn.Module) -> Generator[None]:
+    """Put back what a layer's own `reset_parameters` draws anew of its children."""
+    own = {id(t) for part in _parts(layer) for t in (*_own(part), *part.buffers(recurse=False))}
+    tensors = [t for t in (*layer.parameters(), *layer.buffers()) if id(t) not in own]
+    before = [(t, t._version, t.clone()) for t in tensors]
+    yield
+    for tensor, version, value in before:
+        if tensor._version != version:
+            tensor.copy_(value)
 
 
 def _draw_from_normal(p: Tensor) -> None:

@@ -17,6 +17,7 @@ from attrfn._model.run import Pass as Pass
 from attrfn._model.run import run as run
 from attrfn._model.run import run_plainly as run_plainly
 from attrfn._model.run import without_graph as without_graph
+from attrfn._model.scripted import refuse_scripted as refuse_scripted
 from attrfn._model.sites import as_listed as as_listed
 from attrfn._model.sites import listed as listed
 from attrfn._model.sites import one_leaf as one_leaf

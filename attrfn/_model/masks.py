@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attrfn._inputs import batch_size, beside, describe, is_floating, leaves_of, map_leaves, start_at, take
-from attrfn._model.outputs import mean_of, number_of
+from attrfn._model.outputs import mean_of, number_of, of_whole
 from attrfn._model.run import run_plainly
 from attrfn._model.targets import pick
 from attrfn._model.tiled import Holding, one_for_each, tiled_input, tiled_model, tiled_target_of
@@ -119,11 +120,20 @@ class Masked(Holding):
             )
 
 
+@dataclass
+class Met:
+    """What passes have met of a model's numbers."""
+
+    whole: bool = False
+    """They are whole ones, which are counted in double precision: those above 2^24 differ by less than it tells."""
+
+
 class MaskedScore:
     """The explained number of each example, as a function of a mask and of which reference replaces absent players."""
 
-    def __init__(self, masked: Masked, target: Target, *, folded: bool = False) -> None:
+    def __init__(self, masked: Masked, target: Target, *, folded: bool = False, met: Met | None = None) -> None:
         self.masked, self.target, self.folded = masked, target, folded
+        self.met = Met() if met is None else met
         self.players = masked.players.count
         """P."""
         self.references, self.n = masked.starts.rows, masked.n
@@ -137,17 +147,27 @@ class MaskedScore:
         masked = self.masked
         return [leaf for leaf, here in zip(leaves_of(masked.x), masked.players.seats, strict=True) if here is not None]
 
+    def told(self, dtype: torch.dtype) -> torch.dtype:
+        """In which dtype numbers are answered: those of a model that counts in the default one."""
+        return torch.get_default_dtype() if self.met.whole else dtype
+
     def tiled(self, count: int) -> "MaskedScore":
         """The same for each example `count` times."""
         target = partial(_of_each, self.target, self.n) if callable(self.target) else self.target
         target = tiled_target_of(self.masked.model, self.masked.x, target, count, self.n)
-        return MaskedScore(self.masked.tiled(count), target, folded=True)
+        return MaskedScore(self.masked.tiled(count), target, folded=True, met=self.met)
 
     def __call__(self, z: Tensor, k: int | Tensor) -> Tensor:
         """`(N,)`, floating point, also where the model answers whole numbers, or one for all examples."""
         value = number_of(self.masked.model, self.masked.at(z, k), self.target, self.n)
-        value = value if value.is_floating_point() else value.to(torch.get_default_dtype())
+        value = value if value.is_floating_point() else self._of_whole(value)
         return (one_for_each(value) if self.folded else value).expand(self.n)
+
+    def _of_whole(self, value: Tensor) -> Tensor:
+        wide = of_whole(value)
+        if wide.dtype != torch.get_default_dtype():
+            self.met.whole = True
+        return wide
 
 
 def _of_each(target: Target, n: int, output: Any) -> Tensor:

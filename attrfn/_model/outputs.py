@@ -90,9 +90,24 @@ def mean_of(outputs: Sequence[Any]) -> Any:
         if not isinstance(column[0], Tensor):
             return column[0]
         whole = not (column[0].is_floating_point() or column[0].is_complex())
-        return torch.stack([t.to(torch.get_default_dtype()) if whole else t for t in column]).mean(0)
+        mean = torch.stack([of_whole(t) if whole else t for t in column]).mean(0)
+        return mean.to(torch.get_default_dtype()) if whole else mean
 
     return map_output(outputs[0], act)
+
+
+def of_whole(values: Tensor) -> Tensor:
+    """Whole numbers in floating point: in double precision, which holds those that differ, where a device has it.
+
+    In a graph in the default dtype, since there the kind of an answer cannot wait for that of a number.
+    """
+    if values.is_complex():
+        raise TypeError(
+            f"the explained numbers must be real ones, but are {str(values.dtype).removeprefix('torch.')}; explain a "
+            "real number of them, such as their size: target=lambda output: output.abs()"
+        )
+    narrow = compiling() or values.device.type == "mps"
+    return values.to(torch.get_default_dtype() if narrow else torch.float64)
 
 
 def of_parts(spec: Callable[[Any], Any], count: int, n: int, name: str, base: Base | None) -> Callable[[Any], Tensor]:

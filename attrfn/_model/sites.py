@@ -14,14 +14,14 @@ from attrfn._torch import compiling, level_of, top_level
 from attrfn._types import Index, Layer, Model, Site
 
 
-def leaf_paths(value: Any, path: tuple[Any, ...] = ()) -> list[Any]:
-    """Where the floating leaves of an activation are, as `index` takes them."""
-    if is_floating(value):
+def leaf_paths(value: Any, every: bool = False, path: tuple[Any, ...] = ()) -> list[Any]:
+    """Where the floating leaves of an activation are, or `every` tensor of it, as `index` takes them."""
+    if is_floating(value) or (every and isinstance(value, Tensor)):
         return [path[0] if len(path) == 1 else path]
     if isinstance(value, Mapping):
-        return [p for key, item in value.items() for p in leaf_paths(item, (*path, key))]
+        return [p for key, item in value.items() for p in leaf_paths(item, every, (*path, key))]
     if isinstance(value, (tuple, list)):
-        return [p for k, item in enumerate(value) for p in leaf_paths(item, (*path, k))]
+        return [p for k, item in enumerate(value) for p in leaf_paths(item, every, (*path, k))]
     return []
 
 

@@ -131,11 +131,14 @@ def _tiled_target(spec: Target, count: int, n: int, name: str, base: Base) -> Ta
         return lambda output: one_for_each(pick(output, None, name=name, n=count * n))
     if callable(spec):
         return of_parts(spec, count, n, name, base)
-    if isinstance(spec, list):
-        return spec * count if len(spec) == n else spec
     if isinstance(spec, np.ndarray) and spec.ndim:
         spec = torch.from_numpy(spec)
-    return spec.repeat(count) if isinstance(spec, Tensor) and spec.ndim == 1 and spec.shape[0] == n else spec
+    if not isinstance(spec, list) and not (isinstance(spec, Tensor) and spec.ndim == 1 and spec.shape[0] != 1):
+        return spec
+    length = len(spec) if isinstance(spec, list) else spec.shape[0]
+    if length != n:  # it may be as many as there are in some batch
+        raise ValueError(f"{name} must have one entry for each of the {n} examples, but has {length}")
+    return spec * count if isinstance(spec, list) else spec.repeat(count)
 
 
 def one_for_each(value: Tensor) -> Tensor:

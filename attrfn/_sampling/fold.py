@@ -43,7 +43,7 @@ class ByRow:
         count, n = len(columns[0]), self.source.n
         if count == 1:
             return tuple(v[None] for v in self(*(column[0] for column in columns)))
-        with explaining_folds(count, n):
+        with explaining_folds(count, n, lambda: self(*(column[0] for column in columns))):
             if self._tiled[0] != count:
                 self._tiled = count, self.source.tiled(count)
             values = self.act(self._tiled[1], *(_joined(column) for column in columns))
@@ -92,13 +92,19 @@ def along(alpha: Any, like: Tensor, dim: int = 0) -> Any:
 
 
 @contextmanager
-def explaining_folds(count: int, n: int) -> Generator[None]:
-    """What torch says of a model that did not expect K·N examples, and why there are so many."""
+def explaining_folds(count: int, n: int, alone: Callable[[], Any]) -> Generator[None]:
+    """What torch says of a model that did not expect K·N examples, and why there are so many.
+
+    What one row `alone` fails with too is no matter of folds, and is said of N examples: a target that does not fit.
+    """
     try:
         yield
-    except (RuntimeError, ValueError, AssertionError) as error:
-        of_sizes = type(error) is ValueError and str(count * n) in str(error)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        of_sizes = type(error) in (ValueError, IndexError) and str(count * n) in str(error)
         if 'vectorize="fold"' in str(error) or not (of_sizes or type(error) in (RuntimeError, AssertionError)):
+            raise
+        _ask(alone)
+        if type(error) is IndexError:
             raise
         raise type(error)(
             f"the model failed with {count} rows of {n} examples folded into one batch of {count * n}: {error}\n"
@@ -106,3 +112,11 @@ def explaining_folds(count: int, n: int) -> Generator[None]:
             f"of {n} rows, pass it as a member of x, or pass vectorize=True (one torch.func.vmap) or vectorize=False "
             "(one ordinary call for each)"
         ) from error
+
+
+def _ask(alone: Callable[[], Any]) -> None:
+    """An error of this is all that is said."""
+    try:
+        alone()
+    except Exception as error:
+        raise error from None

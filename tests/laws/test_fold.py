@@ -581,3 +581,23 @@ def test_a_model_that_asserts_its_rows() -> None:
 
     with pytest.raises(AssertionError, match=r"folded into one batch of 8(.|\n)*not what the model closes over"):
         attrfn.integrated_gradients(model, series(), None, 4, target=1, vectorize="fold")
+
+
+UNFIT: Any = [
+    ([0, 1, 2], ValueError, r"^target must have one entry for each of the 2 examples, but has 3$"),
+    (torch.tensor([0, 1, 2]), ValueError, r"^target must have one entry for each of the 2 examples, but has 3$"),
+    ([(0,)] * 8, ValueError, r"^target must have one entry for each of the 2 examples, but has 8$"),
+    ([0, 9], IndexError, r"^target \[0, 9\] is out of range for a model output of shape \(2, 4\)"),
+    (torch.tensor([0, 9]), IndexError, r"^target \[0, 9\] is out of range for a model output of shape \(2, 4\)"),
+    (9, IndexError, r"^target 9 is out of range for a model output of shape \(2, 4\)"),
+    ((0, 0), ValueError, r"^target \(0, 0\) must have one index for each .* its shape is \(2, 4\)$"),
+    (lambda output: output, ValueError, r"^target must return one number for each .* returned the shape \(2, 4\)$"),
+]
+
+
+@pytest.mark.parametrize(("target", "error", "match"), UNFIT)
+@pytest.mark.parametrize("method", [attrfn.feature_ablation, attrfn.shapley_values, attrfn.integrated_gradients])
+def test_a_target_that_does_not_fit_is_told_of_the_examples(method: Any, target: Any, error: Any, match: str) -> None:
+    """Not of all that are in a batch."""
+    with pytest.raises(error, match=match):
+        method(nn.Linear(3, 4), torch.ones(2, 3), target=target, vectorize="fold")

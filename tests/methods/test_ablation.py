@@ -1,5 +1,6 @@
 """What the output loses without a part: groups, windows, other examples, layers; and where Captum stands."""
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -541,3 +542,102 @@ def test_numbers_of_numpy() -> None:
     expected = attrfn.lime(lambda q: q.sum(1), x, width=0.25, alpha=0.5)
     torch.testing.assert_close(attrfn.lime(lambda q: q.sum(1), x, **settings), expected)
     attrfn.shapley_estimate(lambda q: q.sum(1), x, rtol=np.float32(0.5))
+
+
+COMPLEX = torch.tensor([1j])
+
+
+@pytest.mark.parametrize("given", [{"baselines": COMPLEX}, {"reference": COMPLEX[None].expand(1, 3)}], ids=str)
+@pytest.mark.parametrize("ids", [torch.ones(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.bool)], ids=str)
+def test_an_imaginary_part_is_not_lost(ids: Tensor, given: Any) -> None:
+    with pytest.raises(TypeError, match=r"(baselines|reference) must not be complex, as its input, a .* is not"):
+        attrfn.feature_ablation(lambda ids: ids.sum(1), ids, **given)
+    with pytest.raises(TypeError, match=r"(baselines|reference) must be floating point as x is, but is a complex64"):
+        attrfn.feature_ablation(lambda x: x.sum(1), ids.float(), **given)
+
+
+BY_MASKS: dict[str, Any] = {
+    "feature_ablation": attrfn.feature_ablation,
+    "feature_permutation": lambda f, x, **given: attrfn.feature_permutation(f, x, **given),
+    "occlusion": lambda f, x, b, **given: attrfn.occlusion(f, x, 1, b, **given),
+    "shapley_values": attrfn.shapley_values,
+    "kernel": functools.partial(attrfn.shapley_values, estimator="kernel", n_evals=14),
+    "shapley_interactions": attrfn.shapley_interactions,
+    "lime": functools.partial(attrfn.lime, alpha=0),
+    "deletion": lambda f, x, b, **given: attrfn.deletion(f, x.double(), x, b, **given).diff(dim=1).neg(),
+    "sensitivity_n": lambda f, x, b, **given: attrfn.sensitivity_n(f, x.double(), x, b, n=1, **given),
+}
+IMAGE = torch.ones(2, 1, 4, 4)
+
+
+@pytest.mark.parametrize("method", BY_MASKS.values(), ids=BY_MASKS)
+@pytest.mark.parametrize("target", [0, None, lambda output: output[:, 0], (0,), torch.tensor([0, 1])], ids=str)
+def test_complex_numbers_are_refused(method: Any, target: Any) -> None:
+    x, given = torch.tensor([[1.0, 2, 4, 8], [3.0, 9, 2, 5]]), {"target": target}
+
+    def model(x: Tensor) -> Tensor:
+        numbers = torch.complex(x, x + 1)
+        return numbers.sum(1) if target is None else numbers
+
+    start = () if "permutation" in repr(method) or method is BY_MASKS["feature_permutation"] else (0.0,)
+    with pytest.raises(TypeError, match="the explained numbers must be real ones, but are complex64; explain a real"):
+        method(model, x, *start, **given)
+    found = method(model, x, *start, target=lambda output: output.abs().reshape(2, -1).sum(1))
+    assert found.isfinite().all()
+
+
+def test_complex_numbers_of_pictures_and_layers_are_refused() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+
+    def model(x: Tensor) -> Tensor:
+        return net(x) * (1 + 1j)
+
+    for ask in (
+        lambda: attrfn.rise(model, IMAGE, target=0, n_samples=3),
+        lambda: attrfn.layer_feature_ablation(model, net[1], IMAGE, target=0),
+        lambda: attrfn.activation_patching(model, net[1], IMAGE, 0 * IMAGE, target=0),
+        lambda: attrfn.feature_ablation(model, IMAGE, target=0, reference=torch.rand(3, 1, 4, 4)),
+    ):
+        with pytest.raises(TypeError, match="the explained numbers must be real ones, but are complex64"):
+            ask()
+
+
+@pytest.mark.parametrize("vectorize", [True, False, "fold"])
+@pytest.mark.parametrize("floating", [True, False])
+@pytest.mark.parametrize("name", [name for name in BY_MASKS if name != "feature_permutation"])
+def test_large_whole_numbers_are_told_apart(name: str, floating: bool, vectorize: Any) -> None:
+    """In the dtype of x, of token ids in the default one."""
+    x = torch.tensor([[1, 2, 4, 8], [3, 9, 2, 5]]).to(torch.float32 if floating else torch.long)
+    start = torch.zeros(1, 4, dtype=x.dtype)
+
+    def model(x: Tensor) -> Tensor:
+        return x.long().sum(1) + 2**30
+
+    given: Any = {"vectorize": vectorize}
+    if name == "deletion":
+        curves = attrfn.deletion(model, x.double(), x.double() if floating else x, start, **given)
+        found = curves.diff(dim=1).neg() if floating else None
+        expected = x.double().sort(1, descending=True).values
+        assert curves.dtype == (torch.float64 if floating else torch.float32)
+    else:
+        found = BY_MASKS[name](model, x, start, **given)
+        expected = {"sensitivity_n": torch.ones(2), "shapley_interactions": x.float().diag_embed()}.get(name, x.float())
+    if found is not None:
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_mean_of_large_whole_numbers() -> None:
+    sample = torch.tensor([[0, 0], [1, 0], [5, 3]])
+    present = attrfn.masked(lambda x: x.sum(1) + 2**24, torch.ones(1, 2).long(), reference=sample)
+    assert present(torch.zeros(2)).tolist() == [2**24 + 3.0 + 1]  # the nearest that float32 holds
+
+
+@pytest.mark.compiles
+def test_whole_numbers_compiled() -> None:
+    x = torch.tensor([[1, 2, 4, 8]])
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: attrfn.feature_ablation(lambda x: x.sum(1), x, torch.tensor(0)), backend="eager", fullgraph=True
+    )
+    torch.testing.assert_close(compiled(x), x.float())
+    torch._dynamo.reset()

@@ -172,3 +172,11 @@ def test_words_of_each_example() -> None:
     same(slopes, torch.tensor([[0.0] * 5, [1.0, 0.0, 1.0, 1.0, 1.0]]))
     mapped = torch.func.vmap(lambda v: attrfn.spans(v, groups))(torch.stack([values, 2 * values]).detach())
     same(mapped[1], 2 * found)
+
+
+@pytest.mark.parametrize("rest", [(0,), (2, 0), (0, 2), (2, 3)])
+def test_spans_of_any_rest(rest: tuple[int, ...]) -> None:
+    """Of none too."""
+    found = attrfn.spans(torch.ones(3, 7, *rest), torch.tensor([0, 0, 5, -1, 5, 5, 5]))
+    expected = torch.tensor([2.0, 4.0]).reshape(1, 2, *(1,) * len(rest)).expand(3, 2, *rest)
+    torch.testing.assert_close(found, expected.contiguous())

@@ -1,7 +1,8 @@
 """Shapley values of models: forms of input, budgets, errors told, and what goes wrong."""
 
+import functools
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -182,6 +183,35 @@ def test_a_tolerance_not_reached_is_told(estimator: str) -> None:
         attrfn.shapley_values(net(), rows(), rtol=1e-6, target=1)  # exact
 
 
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_not_reached_by_what_was_not_asked(estimator: str) -> None:
+    """x1 and any other: one coalition in 2^P shows that they interact, and without it no pair shows an error."""
+    x = torch.ones(1, 20, dtype=torch.float64)
+    for seed in range(12):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = attrfn.shapley_estimate(
+                lambda x: x[:, 0] * x[:, 1:].amax(1), x, None, 2000, estimator=estimator, rtol=1e-3,
+                generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
+        assert told or abs(found.values[0, 0] - 0.95) < 2e-3
+
+
+@pytest.mark.parametrize("estimator", ["permutation", "kernel"])
+def test_a_tolerance_is_reached_where_two_interact_at_most(estimator: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return x[:, ::2].mul(x[:, 1::2]).sum(1) + 3 * x[:, 0]
+
+    counting = Counting(cast(nn.Module, model))
+    x = torch.arange(1.0, 13, dtype=torch.float64)[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = attrfn.shapley_estimate(counting, x, None, 3000, estimator=estimator, rtol=0.01, vectorize=False)
+    assert counting.count < 500
+    assert found.errors.abs().max() < 1e-10
+    close(found.values[:, 2:4].sum(1), x[:, 2] * x[:, 3])
+
+
 SCALES: Any = pytest.mark.parametrize("scale", [1e-30, 1e30])
 
 
@@ -307,13 +337,36 @@ def test_errors(settings: dict[str, Any], error: type[Exception], match: str) ->
             function(net(), rows(), target=1, **settings)
 
 
+LEAST: Any = [
+    (attrfn.shapley_values, 70),
+    (functools.partial(attrfn.shapley_estimate, estimator="kernel"), 40),
+    (functools.partial(attrfn.shapley_values, estimator="exact"), 320),
+    (attrfn.shapley_interactions, 160),
+    (attrfn.lime, 5),
+    (functools.partial(attrfn.lime, alpha=0), 35),
+]
+
+
+@pytest.mark.parametrize("players", [1, 2, 3, 4, 13])
+@pytest.mark.parametrize("estimator", ["exact", "kernel", "permutation"])
+def test_without_a_budget_an_estimator_has_what_it_needs(estimator: Any, players: int) -> None:
+    model, x = net(players), rows(players, 1)
+    found = attrfn.shapley_values(model, x, target=1, estimator=estimator)
+    close(found.sum(1), (model(x) - model(0 * x))[:, 1].detach())
+    if estimator == "exact" or players < 3:
+        close(found, attrfn.shapley_values(model, x, None, 2**players, target=1))
+
+
 def test_errors_of_sizes() -> None:
     with pytest.raises(ValueError, match=r"20 players at most, but there are 21; pass estimator='kernel'"):
         attrfn.shapley_values(net(21), rows(21), target=1, estimator="exact")
     with pytest.raises(ValueError, match=r"interactions of all pairs needs n_evals=32 at least, but there are 31"):
         attrfn.shapley_interactions(net(), rows(), None, 31, target=1)
-    with pytest.raises(ValueError, match=r"reference's 5 rows.* needs n_evals=70 at least, but there are 65"):
+    with pytest.raises(ValueError, match=r"reference's 5 rows.* needs n_evals=70 at least, but there are 69"):
         attrfn.shapley_values(net(), rows(), None, 69, target=1, reference=rows(n=5))
+    for function, least in LEAST:  # at once, also where not one coalition is within the budget
+        with pytest.raises(ValueError, match=rf"reference's 5 rows.* needs n_evals={least} at least, but there are 4;"):
+            function(net(), rows(), None, 4, target=1, reference=rows(n=5))
     model = net()
     with pytest.raises(ValueError, match="rtol looks at values"):
         torch.func.vmap(lambda x: attrfn.shapley_values(model, x, target=1, rtol=0.1))(rows()[None])

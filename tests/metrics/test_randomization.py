@@ -106,6 +106,44 @@ def test_how_they_are_drawn() -> None:
     assert abs(float(drawn.std()) - 2) < 0.1
 
 
+class Around(nn.Module):
+    """A module with a parameter of its own and others within it, which its own means draw anew too, or not."""
+
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.gain, self.inner = nn.Parameter(torch.ones(4)), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        if resets:
+            self.reset_parameters = self._reset
+
+    def _reset(self) -> None:
+        nn.init.normal_(self.gain)
+        for part in self.inner:
+            part.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * self.inner(x)
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_module_around_others_is_drawn_without_them(resets: bool, cascade: bool) -> None:
+    """One that is named is drawn with all that is in it."""
+    model = nn.Sequential(Around(resets), nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+        model[0].inner[1].running_mean.fill_(0.5)
+    before, kept, owning = weights(model.eval()), Kept(), [n for n, m in model.named_modules() if m._parameters][::-1]
+    attrfn.randomization(kept, model, X, cascade=cascade, generator=seeded())
+    for k, redrawn in enumerate(kept.models[1:]):
+        changed = {name.rpartition(".")[0] for name, value in weights(redrawn).items() if value != before[name]}
+        assert changed == set(owning[: k + 1] if cascade else [owning[k]])
+    kept = Kept()
+    attrfn.randomization(kept, model, X, layers=["0"], generator=seeded())
+    changed = {name.rpartition(".")[0] for name, value in weights(kept.models[1]).items() if value != before[name]}
+    assert changed == {"0", "0.inner.0", "0.inner.1"}
+
+
 def test_layers_by_name_and_as_modules() -> None:
     model = net()
     by_name = attrfn.randomization(attribute, model, X, layers=["0", "2"], generator=seeded())

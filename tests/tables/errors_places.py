@@ -108,7 +108,7 @@ PLACES = [
         (lambda: a.spans(X, X), TypeError, "groups must be an integer tensor, .*but is a float64 tensor"),
         (lambda: a.spans(X, None), TypeError, "groups must be an integer tensor, but is a NoneType"),  # pyright: ignore[reportArgumentType]
         (lambda: a.spans(X[0], IDS[0]), ValueError, r"attributions must have the shape \(N, T, \*R\), but is a "),
-        (lambda: a.spans(X, IDS[0, :2]), ValueError, "groups must broadcast to the shape of its input"),
+        (lambda: a.spans(X, IDS[0, :2]), ValueError, "groups must broadcast to the shape of the positions"),
         (lambda: a.spans(X, IDS[0] - 4), ValueError, "groups has no group: every number is negative"),
     ),
     *refusals(
@@ -131,7 +131,7 @@ PLACES = [
          r"layer 'haed' is not in the model; the nearest are \['head'"),
         (lambda: a.with_activations(torch.relu, {"head": 0.0}), TypeError, "layer is the name 'head', but the model "),
         (lambda: a.with_activations(smooth_net(), {"head": torch.ones(5)})(images()), ValueError,
-         r"the activation for Sequential must broadcast to the shape of its input, \(.*\), but has the shape \(5,\)"),
+         r"for Sequential must broadcast to the shape of the activation, \(.*\), but has the shape \(5,\)"),
         (lambda: a.with_activations(smooth_net(), {"head": "zero"})(images()), TypeError,
          "the activation for Sequential must be a tensor, a number or a function that answers one, .*but is 'zero'"),
         (lambda: a.with_activations(Boxed(), {"emit": X})(X), TypeError,

@@ -62,6 +62,11 @@ def smooth_game(players: int, seed: int = 0) -> Abstract:
     return Abstract(players, lambda z: torch.tanh(z.double() @ first + bias) @ last)
 
 
+def of_numbers(players: int, value: Callable[[Tensor], Tensor]) -> Abstract:
+    """A function from zeros and ones, `(M, P)`, to a number each."""
+    return Abstract(players, lambda z: value(z.double())[:, None])
+
+
 def unanimity(players: int, members: tuple[int, ...]) -> Abstract:
     """1 where all members are present."""
     return Abstract(players, lambda z: z[:, list(members)].all(1, keepdim=True).double())

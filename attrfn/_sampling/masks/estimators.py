@@ -26,8 +26,7 @@ def shapley(
     game: Game, n_evals: int | None, estimator: str | None, rtol: float | None, generator: torch.Generator | None
 ) -> Found:
     """The Shapley values, and their standard errors."""
-    budget = _budget(game, n_evals)
-    estimator = _chosen(game, budget, estimator)
+    estimator, budget = _chosen(game, n_evals, estimator)
     _check_tolerance(rtol)
     check_generator(generator)
     if estimator == "exact" or 2**game.players <= min(budget, 4):
@@ -53,8 +52,7 @@ def interactions(game: Game, n_evals: int | None, generator: torch.Generator | N
     check_generator(generator)
     if 2**game.players <= budget and game.players <= MOST_PLAYERS:
         return exact_interactions(game)
-    budget = budget if n_evals is not None else max(budget, least)
-    _enough(game, budget, least, "interactions of all pairs")
+    budget = _enough(game, n_evals, least, "interactions of all pairs")
     return sampled_interactions(game, budget, own_generator(generator, game.device))
 
 
@@ -70,7 +68,7 @@ def linear_model(
     budget, drawn = _budget(game, n_evals), generator
     check_generator(generator)
     if 2**game.players > budget:
-        _enough(game, budget, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
+        _enough(game, n_evals, game.players + 1 if alpha == 0 else 1, f"a regression with alpha={alpha}")
         drawn = own_generator(generator, game.device)
     return ridge(game, uniform_masks(game, budget, drawn), width, alpha, game.value.there)
 
@@ -79,14 +77,12 @@ def _budget(game: Game, n_evals: int | None) -> int:
     """How many coalitions may be asked."""
     if n_evals is None:
         return 2**game.players if 2**game.players <= _ALL else _PER_PLAYER * game.players
-    budget = at_least_one("n_evals", n_evals) // game.value.references
-    _enough(game, budget, 1, "one coalition")
-    return budget
+    return at_least_one("n_evals", n_evals) // game.value.references
 
 
-def _chosen(game: Game, budget: int, estimator: Any) -> str:
-    """The estimator, whose budget is large enough."""
-    players = game.players
+def _chosen(game: Game, n_evals: int | None, estimator: Any) -> tuple[str, int]:
+    """The estimator, and how many coalitions it may ask, which are enough."""
+    players, budget = game.players, _budget(game, n_evals)
     if estimator is not None and estimator not in _ESTIMATORS:
         raise ValueError(f"estimator must be one of {_ESTIMATORS}, or None, but is {describe(estimator)}")
     if estimator is None:
@@ -98,18 +94,20 @@ def _chosen(game: Game, budget: int, estimator: Any) -> str:
             "estimator='kernel' or 'permutation', or groups, which make fewer players"
         )
     least = {"exact": 2**players, "permutation": 2 * players + 2, "kernel": players + 2}[estimator]
-    _enough(game, budget, least, f"estimator={estimator!r}")
-    return estimator
+    return estimator, _enough(game, n_evals, least, f"estimator={estimator!r}")
 
 
-def _enough(game: Game, budget: int, least: int, what: str) -> None:
+def _enough(game: Game, n_evals: int | None, least: int, what: str) -> int:
+    """How many coalitions may be asked: so many at least, or an error."""
+    budget, each = _budget(game, n_evals), game.value.references
+    if n_evals is None:
+        return max(budget, least)
     if budget >= least:
-        return
-    each = game.value.references
+        return budget
     rows = f" and the reference's {each} rows" if each > 1 else ""
     raise ValueError(
-        f"n_evals is too small: with {game.players} players{rows}, {what} needs n_evals={least * each} at least, but "
-        f"there are {budget * each}; pass more, or groups, which make fewer players"
+        f"n_evals is too small: with {game.players} player{'s' * (game.players > 1)}{rows}, {what} needs "
+        f"n_evals={least * each} at least, but there are {n_evals}; pass more, or groups, which make fewer players"
     )
 
 
@@ -136,12 +134,12 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     most = odd.plan.count
     units = min(odd.plan.enough, most)
     found = odd.at(units)
-    while (worst := _share(found, odd.largest)) > rtol:
+    while (worst := _share(found, odd, units)) > rtol:
         if units == most:
             warn(
                 f"rtol={rtol} was not reached with {2 + 2 * units * odd.plan.unit} coalitions, the most that n_evals "
-                f"allows: the standard errors are still {worst:.2g} of the values; pass a larger n_evals, or a larger "
-                "rtol"
+                "allows: the standard errors, or what a coalition of one player that was not asked may add, are still "
+                f"{worst:.2g} of the values; pass a larger n_evals, or a larger rtol"
             )
             break
         units = min(2 * units, most)
@@ -149,12 +147,14 @@ def _settled(odd: OddPart, rtol: float) -> Found:
     return found
 
 
-def _share(found: Found, largest: Tensor) -> float:
+def _share(found: Found, odd: OddPart, units: int) -> float:
     """The largest share, over the examples, of the errors in the values, in L2 norms.
 
-    Nothing where both are no more than the rounding of the game's values: no more of these would tell.
+    It is no less than what was not asked may be; see NOTE [What nobody asked] of `pairs`. Nothing where values and
+    errors are no more than the rounding of the game's values: no more of these would tell.
     """
     values, errors = (wide(t.detach()).norm(dim=1) for t in found)
-    rounding = found.values.shape[1] ** 0.5 * torch.finfo(found.values.dtype).eps * largest
-    settled = (errors == 0) | (torch.maximum(values, errors) <= rounding)
-    return float(torch.where(settled, 0, errors / values).max())
+    rounding = found.values.shape[1] ** 0.5 * torch.finfo(found.values.dtype).eps * odd.largest
+    nothing = torch.maximum(values, errors) <= rounding
+    hidden = odd.plan.unseen(units) / odd.game.players
+    return float(torch.where(nothing, 0, (errors / values).clamp(min=hidden)).max())

@@ -78,6 +78,96 @@ def test_in_place_operations_behind_it_leave_the_value_alone() -> None:
     assert float(value) == -1.0
 
 
+class Tokens(nn.Module):
+    """Ids, a mask of which count, and both beside their embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids, self.mask, self.pair = nn.Identity(), nn.Identity(), nn.Identity()
+        self.embed, self.both = nn.Embedding(9, 3), nn.Identity()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ids = self.ids(ids)
+        there = self.mask(ids > 0)
+        ids, there = self.pair((ids, there))
+        vectors, ids, shift = self.both((self.embed(ids), ids, torch.ones(1, dtype=torch.complex128)))
+        return (vectors * there[..., None]).sum((1, 2)) + ids.sum(1) + shift.real
+
+
+IDS = torch.tensor([[1, 0, 3], [4, 5, 0]])
+EIGHT = torch.full((2, 3), 8)
+ON = IDS > 0
+
+PUT: dict[str, Any] = {
+    "ids by a tensor": ({"ids": EIGHT[0]}, EIGHT, EIGHT > 0),
+    "of a smaller kind": ({"ids": EIGHT[0].to(torch.uint8)}, EIGHT, EIGHT > 0),
+    "by bools": ({"ids": ON}, ON.long(), ON),
+    "by a number": ({"ids": 8.0}, EIGHT, EIGHT > 0),
+    "by a function": ({"ids": lambda ids: ids.flip(1)}, IDS.flip(1), ON.flip(1)),
+    "what goes in": ({at("ids", "input"): 8}, EIGHT, EIGHT > 0),
+    "what goes in, by its place": ({at("ids", "input", index=0): EIGHT}, EIGHT, EIGHT > 0),
+    "a mask by a number": ({"mask": 0}, IDS, ON & False),
+    "by True": ({"mask": True}, IDS, ON | True),
+    "by a tensor": ({"mask": torch.tensor([True, False, True])}, IDS, torch.tensor([True, False, True])),
+    "both": ({"pair": (EIGHT, True)}, EIGHT, ON | True),
+    "one of them": ({"pair": (None, 1)}, IDS, ON | True),
+    "one by its index": ({at("pair", index=0): 8}, EIGHT, ON),
+    "by a function of both": ({"pair": lambda pair: (pair[0] + 1, None)}, IDS + 1, ON),
+}
+
+
+@pytest.mark.parametrize(("change", "ids", "there"), PUT.values(), ids=PUT)
+def test_whole_numbers_and_masks_are_replaced(change: Any, ids: Tensor, there: Tensor) -> None:
+    net = Tokens().double()
+    expected = (net.embed(ids) * there.expand(2, 3)[..., None]).sum((1, 2)) + ids.sum(1) + 1
+    same(with_activations(net, change)(IDS), expected)
+    same(compiled(with_activations(net, change), IDS), expected)
+
+
+def test_beside_a_floating_leaf_whole_ones_are_replaced_by_name() -> None:
+    """A number for all leaves is for the floating ones."""
+    net = Tokens().double()
+    sums = (net.embed(IDS) * ON[..., None]).sum((1, 2))
+    same(with_activations(net, {"both": 1})(IDS), (3 * ON.sum(1) + IDS.sum(1) + 1).double())
+    same(with_activations(net, {"both": (None, 8, None)})(IDS), sums + 24 + 1)
+    same(with_activations(net, {"both": (None, EIGHT[0], 2)})(IDS), sums + 24 + 2)
+    same(with_activations(net, {at("both", index=2): 1j * torch.ones(1)})(IDS), sums + IDS.sum(1))
+
+
+LOSES: Any = [
+    ({"ids": torch.ones(3)}, TypeError, r"the activation for Identity must be of a kind that goes into a int64 tensor"),
+    ({"ids": torch.ones(3, dtype=torch.complex64)}, TypeError, "goes into a int64 tensor .* is a complex64 tensor"),
+    ({"ids": 0.5}, ValueError, r"must be a whole number from -\d+ to \d+ where the model has a int64 .*, but is 0\.5"),
+    ({"ids": float("inf")}, ValueError, r"must be a whole number .*, but is inf"),
+    ({"mask": 2}, ValueError, r"must be a whole number from 0 to 1 .*, but is 2"),
+    ({"mask": IDS}, TypeError, r"goes into a bool tensor .* is a int64 tensor"),
+    (
+        {"pair": 1},
+        TypeError,
+        r"is 1, but there are 2 leaves, none of them floating point: \[0, 1\]; choose one with at",
+    ),
+    ({"pair": IDS}, TypeError, r"is a int64 tensor .* there are 2 leaves, none of them floating point: \[0, 1\]"),
+    ({"ids": "1"}, TypeError, "must be a tensor, a number or a function that answers one, .* but is '1'"),
+    ({"ids": IDS[:, :2]}, ValueError, r"must broadcast to the shape of the activation, \(2, 3\), but has .* \(2, 2\)"),
+    ({"embed": 1j * torch.ones(3)}, TypeError, "goes into a float64 tensor .* is a complex64 tensor"),
+    ({"embed": lambda h: h * 1j}, TypeError, "goes into a float64 tensor .* is a complex128 tensor"),
+    ({"both": (1j * torch.ones(3), None, None)}, TypeError, "goes into a float64 tensor .* is a complex64 tensor"),
+    ({at("ids", "input"): torch.tensor(2.0)}, TypeError, "goes into a int64 tensor"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "match"), LOSES)
+def test_what_would_lose_something_is_refused(change: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        with_activations(Tokens().double(), change)(IDS)
+
+
+def test_numbers_that_a_small_kind_does_not_hold() -> None:
+    model = with_activations(nn.Sequential(nn.Identity()), {"0": torch.tensor([300])})
+    with pytest.raises(ValueError, match="must hold whole numbers of the dtype there, from 0 to 255, but holds 300 to"):
+        model(torch.zeros(2, 3, dtype=torch.uint8))
+
+
 # ---------------------------------------------------------------- it is a model
 
 

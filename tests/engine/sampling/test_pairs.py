@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attrfn._sampling.masks.all_masks import exact_shapley
 from attrfn._sampling.masks.pairs import Found, OddPart, Orders, Regression, sizes_in_turn, widened
-from tests.tables.games import Abstract, pairwise_game, random_game, smooth_game
+from tests.tables.games import Abstract, of_numbers, pairwise_game, random_game, smooth_game
 
 PLANS = pytest.mark.parametrize("kind", [Orders, Regression])
 
@@ -105,6 +105,48 @@ def test_intervals_cover(kind: Any, budget: int, make: Any) -> None:
     off, told = errors(kind, make(9), budget, 60)
     covered = (off.abs() <= 1.96 * told).double().mean()
     assert 0.92 < covered < 0.98
+
+
+RARE: Any = pytest.mark.parametrize(
+    "game",
+    [
+        pytest.param(of_numbers(10, lambda x: (x @ torch.linspace(-1, 2, 10).double() - 2).relu()), id="ReLU"),
+        pytest.param(of_numbers(12, lambda x: (x * torch.arange(1, 13)).amax(1)), id="largest"),
+        pytest.param(of_numbers(8, lambda x: (1 + 0.5 * x).prod(1)), id="product"),
+    ],
+)
+
+
+@RARE
+@pytest.mark.parametrize("orders", [6, 8, 16])
+def test_intervals_cover_what_is_rare(game: Abstract, orders: int) -> None:
+    """Where few orders show what a player does, and many none."""
+    off, told = errors(Orders, game, 2 + 2 * orders * (game.players - 1), 150)
+    assert 0.92 < (off.abs() <= 1.96 * told).double().mean() < 0.98
+
+
+def test_no_player_is_exact_beside_others_that_are_not() -> None:
+    """Beside five that interact, one that adds and dummies have an error too; where no three interact, none has."""
+    game = of_numbers(8, lambda x: x[:, :5].prod(1) + x[:, 5])
+    for seed in range(20):
+        told = estimate(Orders, game, 2 + 2 * 4 * 7, seed).errors
+        assert (told > 0).all() or not told.any()
+    told = estimate(Orders, pairwise_game(8), 2 + 2 * 4 * 7).errors
+    assert told.max() < 1e-12
+
+
+@PLANS
+def test_the_share_of_lone_players_that_is_not_asked(kind: Any) -> None:
+    """Of the coalitions of one player, or of all but one, on average over draws."""
+    players, units = 6, 5
+    shares: list[float] = []
+    for seed in range(300):
+        plan = kind(random_game(players), 62, torch.Generator().manual_seed(seed))
+        z = plan.masks(range(units * plan.unit))
+        lone = torch.where(z.sum(1, keepdim=True) == 1, z, (z.sum(1, keepdim=True) == players - 1) & ~z)
+        shares.append(1 - float(lone.any(0).sum()) / players)
+        assert plan.unseen(0) == 1
+    assert abs(sum(shares) / 300 - plan.unseen(units)) < 0.03
 
 
 @PLANS
