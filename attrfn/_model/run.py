@@ -230,8 +230,7 @@ def _recorded(run: Callable[[bool], Any]) -> Any:
 
 
 def _one_pass(model: Model, x: Inputs, mode: Pass | None) -> Any:
-    model = _callable(model)
-    parts = parts_of(model)
+    parts = parts_of(model := _callable(model))
     if parts.lazy:
         raise ValueError(_LAZY.format(parts.lazy))
     refuse_lost(parts, x)
