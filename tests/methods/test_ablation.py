@@ -571,7 +571,11 @@ IMAGE = torch.ones(2, 1, 4, 4)
 
 
 @pytest.mark.parametrize("method", BY_MASKS.values(), ids=BY_MASKS)
-@pytest.mark.parametrize("target", [0, None, lambda output: output[:, 0], (0,), torch.tensor([0, 1])], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [0, None, lambda output: output[:, 0], (0,), torch.tensor([0, 1])],
+    ids=["column", "none", "function", "tuple", "of each"],
+)
 def test_complex_numbers_are_refused(method: Any, target: Any) -> None:
     x, given = torch.tensor([[1.0, 2, 4, 8], [3.0, 9, 2, 5]]), {"target": target}
 
