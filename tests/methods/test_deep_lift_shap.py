@@ -92,8 +92,8 @@ def test_neurons_behind_attention() -> None:
     torch.testing.assert_close(one.sum((1, 2)), (unit(x) - unit(sample).mean()).detach())
 
 
-@pytest.mark.parametrize("how", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("how", ["eager", pytest.param("sdpa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["bert", pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
 def test_a_padding_mask_without_references_is_of_all_rows_one(name: str, how: str) -> None:
     """In a `vmap` over references a model that branches on its mask would be refused."""
     model, x, _, target, *_ = made(name, how)

@@ -138,7 +138,11 @@ METHODS: dict[str, Callable[[Model, Tensor, Tensor], Tensor]] = {
 @pytest.mark.filterwarnings("ignore::attrfn.AttributionWarning")
 @pytest.mark.parametrize(
     ("name", "method"),
-    [(n, m) for n in PAIRS for m in METHODS if m != "compiled" or n in ("batch_norm", "adaptive_max_pool1d", "kl_div")],
+    [
+        *((n, m) for n in PAIRS for m in METHODS if m != "compiled"),
+        ("batch_norm", "compiled"),
+        *(pytest.param(n, "compiled", marks=pytest.mark.slow) for n in PAIRS if n != "batch_norm"),
+    ],
 )
 def test_a_function_in_c_is_its_namesake(name: str, method: str) -> None:
     native, written = PAIRS[name]

@@ -54,10 +54,19 @@ def same(found: Any, expected: Any) -> None:
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-@pytest.mark.parametrize("method", OF_REFERENCES.values(), ids=OF_REFERENCES)
-def test_references(method: Any, given: Any) -> None:
-    rows = given()
+QUICK = ("deep_lift_shap", "a dict without a member"), ("feature_ablation", "a tuple"), ("shapley_values", "a dict")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[] if (name, kind) in QUICK else pytest.mark.slow)
+        for name in OF_REFERENCES
+        for kind in GIVEN
+    ],
+)
+def test_references(name: str, kind: str) -> None:
+    method, rows = OF_REFERENCES[name], GIVEN[kind]()
     x = (A, B) if isinstance(rows, tuple) else {"a": A, "b": B}
     same(compiled(method)(x, rows), method(x, rows))
 

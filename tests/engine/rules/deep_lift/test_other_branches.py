@@ -115,8 +115,18 @@ def test_every_way_is_the_single_call(model: Callable[[], tuple[nn.Module, Any]]
     torch.testing.assert_close(way(net, layer, x, start), one(net, layer, x, start), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("name", ["product", "quotient", "attention"])
+@pytest.mark.parametrize(
+    ("name", "create_graph"),
+    [
+        ("product", True),
+        *(
+            pytest.param(n, c, marks=pytest.mark.slow)
+            for n in ("product", "quotient", "attention")
+            for c in (False, True)
+            if (n, c) != ("product", True)
+        ),
+    ],
+)
 def test_compiled(name: str, create_graph: bool) -> None:
     (net, layer), (x, start) = MODELS[name](), rows()
 
