@@ -73,8 +73,9 @@ CALLS = {
 CONTROLS = ("all at once", "all kept")
 QUICK = ("integrated_gradients", *CONTROLS)
 """One loop, which that over draws and that over references are too; those of their own are slow."""
-SLACK = {"few numbers": 90, "few numbers folded": 90, "rows of pairs": 60}
-"""Megabytes by which the allocator may place the passes of later chunks otherwise: a chunk of these is 300 and more."""
+SLACK = {"few numbers": 90, "few numbers folded": 90, "rows of pairs": 60, "integrated_hessians": 30}
+"""Megabytes by which the allocator may place the passes of later chunks otherwise: a chunk of these is 300 and more, of
+Hessians, which are flat from 25 steps to 200, 150."""
 FEW, MANY = 50, 500
 MEGABYTES = 1024.0
 
