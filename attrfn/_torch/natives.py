@@ -14,7 +14,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-_RENAMED = {"self": "input", "train": "training"}
 _LEFT_OUT = frozenset(["cudnn_enabled", "cudnn_enable"])
 """About how it is computed."""
 _REDUCTIONS = ("none", "mean", "sum")
@@ -23,7 +22,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 def _given(keys: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments by the names that `torch.nn.functional` has for them."""
     given = {**dict(zip(keys, args, strict=False)), **kwargs}
-    given = {_RENAMED.get(key, key): value for key, value in given.items() if key not in _LEFT_OUT}
+    given = {"input" if key == "self" else key: value for key, value in given.items() if key not in _LEFT_OUT}
     if isinstance(given.get("reduction"), int):
         given["reduction"] = _REDUCTIONS[given["reduction"]]
     return given
